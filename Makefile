@@ -1,0 +1,59 @@
+# The same one-word commands for people and CI. Each makes what it needs: a virtual environment in .venv.
+# PYTHON=... chooses the interpreter; else the first of python3.13 … python3.10 that runs is taken.
+
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.10 python3 python,$(shell \
+	$(name) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(name))))
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# What is locked is what CI has run; the second name is the one by which pip 25.3 and later constrain what builds the wheel.
+export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint accuracy lock wheel clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.local ## upload digits on a local stack and watch where they go
+	@$(BIN)/mnist-pipeline demo $(ARGS)
+
+test: .venv/.dev ## unit, contract and end-to-end tests on local servers
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+accuracy: .venv/.dev ## measure the local predictor and the images' preparation on MNIST's test images
+	@$(BIN)/python tests/accuracy.py $(ARGS)
+
+wheel: .venv/.dev ## build the wheel into dist/
+	@$(BIN)/python -m build --wheel
+
+lock: .venv/.dev ## resolve requirements.lock anew, for every Python from 3.10 to 3.13
+	@$(PIP) install uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-package mnist-pipeline \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+clean: ## remove what the other commands made
+	@rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python from 3.10 to 3.13 was found (KServe takes no other). Install one, or say make PYTHON=..."; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) --version) ($(PYTHON))"
+	@$(PYTHON) -m venv .venv
+
+# The project itself is installed from this folder, so that an edit takes effect at once.
+.venv/.local: .venv/bin/python pyproject.toml requirements.lock
+	@echo "Installing mnist-pipeline[local] into .venv (the first time this takes a minute or two)"
+	@$(PIP) install --editable '.[local]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml requirements.lock
+	@echo "Installing mnist-pipeline[dev] into .venv (the first time this takes a minute or two)"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ .venv/.local

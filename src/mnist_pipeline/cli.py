@@ -1,0 +1,138 @@
+"""The commands, and the one place where settings, adapters, pipeline and model are put together."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mnist_pipeline.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from mnist_pipeline.pipeline import Pipeline, Tensorizer
+    from mnist_pipeline.transformer import MnistTransformer
+
+log = logging.getLogger(__name__)
+
+_USAGE = """usage: mnist-pipeline [serve] --model_name NAME --predictor_host HOST[:PORT] [KServe's flags]
+       mnist-pipeline demo [--count N] [--images DIR] [--keep]
+
+serve   the transformer, until SIGTERM (what is meant where no command is given)
+demo    the whole path on this machine: uploads digits and shows where they go
+
+mnist-pipeline COMMAND --help tells more.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` (else the process's arguments) names, and give its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    if command == "serve" or (command is None and arguments and arguments[0] not in ("-h", "--help")):
+        return serve(arguments)
+    if command == "demo":
+        return _demo(arguments)
+    wanted = command is None and bool(arguments)
+    print(_USAGE, end="", file=sys.stdout if wanted else sys.stderr)
+    return 0 if wanted else 2
+
+
+def serve(
+    argv: Sequence[str] | None = None,
+    *,
+    transformer: Callable[..., MnistTransformer] | None = None,
+    tensorize: Tensorizer | None = None,
+) -> int:
+    """Serve a transformer with KServe's flags and the settings of the environment; exit code 2 if they cannot work.
+
+    `transformer` is a subclass of MnistTransformer, `tensorize` a function from an encoded image to a float32 `(28, 28)`
+    array; both must be importable by name, because KServe's `--workers` pickles them.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        settings = _settings_of(arguments, os.environ)
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    # Not before here: wrong settings are told at once, and these imports take seconds.
+    from mnist_pipeline import server
+    from mnist_pipeline.transformer import MnistTransformer
+
+    args = server.argument_parser("mnist-pipeline serve").parse_args(arguments)
+    pipeline = pipeline_of(settings, tensorize=tensorize)
+    model = (transformer or MnistTransformer)(args.model_name, pipeline, server.predictor_of(args))
+    server.serve(model, args)
+    return 0
+
+
+def pipeline_of(settings: Settings, *, tensorize: Tensorizer | None = None) -> Pipeline:
+    """The pipeline on the real adapters; what is not configured is left out, and said once."""
+    from mnist_pipeline.kafka_publisher import KafkaPublisher
+    from mnist_pipeline.minio_store import MinioObjectStore
+    from mnist_pipeline.pipeline import Pipeline
+
+    store = publisher = None
+    if settings.minio is None:
+        log.warning("MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: only inline requests are handled")
+    else:
+        minio = settings.minio
+        store = MinioObjectStore(
+            minio.endpoint,
+            secure=minio.secure,
+            access_key=minio.access_key,
+            secret_key=minio.secret_key,
+            region=minio.region,
+            ca_cert=minio.ca_cert,
+            connections=settings.max_in_flight,
+        )
+    if settings.kafka is None:
+        log.warning("KAFKA_BOOTSTRAP_SERVERS is not set: results are not published")
+    else:
+        kafka = settings.kafka
+        publisher = KafkaPublisher(
+            kafka.bootstrap_servers,
+            kafka.topic,
+            security_protocol=kafka.security_protocol,
+            sasl_mechanism=kafka.sasl_mechanism,
+            sasl_username=kafka.sasl_username,
+            sasl_password=kafka.sasl_password,
+            ssl_cafile=kafka.ssl_cafile,
+            ssl_certfile=kafka.ssl_certfile,
+            ssl_keyfile=kafka.ssl_keyfile,
+            api_version=kafka.api_version,
+        )
+    return Pipeline(settings, store, publisher, tensorize=tensorize)
+
+
+def _settings_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """The settings that go with these flags; only the flags that they depend on are looked at here."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--model_name", default="mnist")
+    flags.add_argument("--predictor_host")
+    flags.add_argument("--predictor_protocol", "--protocol", default="v1")
+    known, _ = flags.parse_known_args(arguments)
+    help_wanted = "-h" in arguments or "--help" in arguments
+    problems: list[str] = []
+    if not known.predictor_host and not help_wanted:
+        problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
+    try:
+        settings = Settings.from_environ(
+            {} if help_wanted else environ, model_name=known.model_name, predictor_protocol=known.predictor_protocol
+        )
+    except SettingsError as exc:
+        problems += exc.problems
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _demo(arguments: Sequence[str]) -> int:
+    try:
+        from mnist_pipeline.local import demo
+    except ModuleNotFoundError as exc:
+        print(f"{exc.name} is not installed: pip install 'mnist-pipeline[local]'", file=sys.stderr)
+        return 2
+    return demo.main(arguments)

@@ -1,0 +1,164 @@
+"""What can go wrong, drawn as one tree: permanent or retryable, each with its HTTP status.
+
+    PipelineError
+    ├── Permanent               4xx: sending it again changes nothing
+    │   ├── MalformedBody       400  not JSON, or JSON that is no object
+    │   ├── BadEvent            422  neither an event nor an inference request that we know
+    │   ├── BodyTooLarge        413
+    │   ├── NotAllowed          422  bucket or suffix that is not ours to touch
+    │   ├── BadKey              422  a key that no store can hold
+    │   ├── BadTraceId          422
+    │   ├── BadImage            422
+    │   ├── ObjectTooLarge      422
+    │   ├── BadTensor           422  the predictor refused a tensor that came inline
+    │   └── ResultTooLarge      422  Kafka refused the result of an inline request for its size
+    ├── Retryable               503, 504 or 429: the source stays, sending it again may succeed
+    │   ├── Busy                429  no slot within a quarter of the deadline
+    │   ├── DeadlineExceeded    504
+    │   ├── StoreUnavailable    503
+    │   ├── KafkaUnavailable    503
+    │   │   └── MessageTooLarge
+    │   └── PredictorUnavailable 503
+    │       └── TensorRefused
+    └── ObjectGone              nothing to do: the object left before its event came
+
+Knative's dispatcher retries 404, 408, 409, 429 and every 5xx, and takes any other 4xx for final; so those are the statuses.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """Whatever this package raises on purpose; its text may be shown to a caller and holds no secret.
+
+    `reason` is one word of lower-case letters: the value of the `kne-reason` header, of a rejected object's metadata and of
+    a counter's label.
+    """
+
+    status: ClassVar[int] = 500
+    reason: ClassVar[str] = "error"
+
+
+class Permanent(PipelineError):
+    """Sending the same request again would fail the same way."""
+
+    status = 422
+    reason = "permanent"
+
+
+class MalformedBody(Permanent):
+    """The request's body is not JSON, or not a JSON object."""
+
+    status = 400
+    reason = "malformedbody"
+
+
+class BadEvent(Permanent):
+    """The request is neither an event nor an inference request that we know."""
+
+    reason = "badevent"
+
+
+class BodyTooLarge(Permanent):
+    """The request's body is larger than `MAX_BODY_BYTES`."""
+
+    status = 413
+    reason = "bodytoolarge"
+
+
+class NotAllowed(Permanent):
+    """The event names a bucket or a suffix that is not in `SOURCE_BUCKETS` or `SOURCE_SUFFIXES`."""
+
+    reason = "notallowed"
+
+
+class BadKey(Permanent):
+    """The object key can name no object: control characters, `..`, too long, or refused by the store."""
+
+    reason = "badkey"
+
+
+class BadTraceId(Permanent):
+    """The trace id is not a string or an integer of at most 256 characters without control characters."""
+
+    reason = "badtraceid"
+
+
+class BadImage(Permanent):
+    """The bytes are no PNG or JPEG that can be decoded, or it has too many pixels."""
+
+    reason = "badimage"
+
+
+class ObjectTooLarge(Permanent):
+    """The object is larger than `MAX_OBJECT_BYTES`."""
+
+    reason = "objecttoolarge"
+
+
+class BadTensor(Permanent):
+    """An inline tensor that the predictor refuses, or whose shape it cannot have."""
+
+    reason = "badtensor"
+
+
+class ResultTooLarge(Permanent):
+    """The result of an inline request is larger than Kafka takes."""
+
+    reason = "resulttoolarge"
+
+
+class Retryable(PipelineError):
+    """The same request may succeed later; nothing that was not acknowledged has been removed."""
+
+    status = 503
+    reason = "retryable"
+
+
+class Busy(Retryable):
+    """More than `MAX_IN_FLIGHT` requests are in hand."""
+
+    status = 429
+    reason = "busy"
+
+
+class DeadlineExceeded(Retryable):
+    """`EVENT_TIMEOUT_SECONDS` have passed."""
+
+    status = 504
+    reason = "deadline"
+
+
+class StoreUnavailable(Retryable):
+    """The object store is away, slow, confused, or refuses our credentials."""
+
+    reason = "store"
+
+
+class KafkaUnavailable(Retryable):
+    """Kafka is away, slow, or refuses our credentials or the topic."""
+
+    reason = "kafka"
+
+
+class MessageTooLarge(KafkaUnavailable):
+    """Kafka, or its client, refuses the message for its size."""
+
+
+class PredictorUnavailable(Retryable):
+    """The predictor is away, slow, confused, or refuses a tensor that we made."""
+
+    reason = "predictor"
+
+
+class TensorRefused(PredictorUnavailable):
+    """The predictor answers 400 or 422 to a tensor. One that we made shows a wrong setting, one that came inline is bad."""
+
+
+class ObjectGone(PipelineError):
+    """The object or the version that an event names does not exist any more."""
+
+    status = 200
+    reason = "gone"

@@ -1,0 +1,316 @@
+"""A request comes in: payload and headers become one frozen value, or a clear refusal. Pure: nothing is asked or fetched.
+
+Formats: notifications of MinIO, AWS S3 ("Event message structure", version 2.x) and Ceph RGW; inference requests of KServe's
+V1 protocol; both as plain JSON, and as CloudEvents 1.0 in binary and structured HTTP mode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+import orjson
+
+from mnist_pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed, Permanent
+from mnist_pipeline.settings import DIGITS, Settings
+
+MAX_TRACE_ID = 256
+MAX_KEY_BYTES = 1024
+
+# PutTagging, DeleteTagging, PutRetention and PutLegalHold match `s3:ObjectCreated:*` too, with the old ETag.
+_CREATED = frozenset(
+    "ObjectCreated:" + how for how in ("Put", "Post", "Copy", "CompleteMultipartUpload")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """What of a request's headers travels on to its result; None is left out there."""
+
+    request_host: str | None = None
+    isvc_name: str | None = None
+    isvc_namespace: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudEvent:
+    """The context attributes of a CloudEvent that matter here."""
+
+    id: str
+    source: str
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectRef:
+    """An object as a notification names it: the key decoded once, the version where it names one (`"null"` too)."""
+
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notification:
+    """Objects that were created, and the records that were refused; `ignored` counts those with nothing to do."""
+
+    objects: tuple[ObjectRef, ...]
+    refused: tuple[Permanent, ...] = ()
+    ignored: int = 0
+    trace_id: str | None = None
+    caller: Caller = Caller()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inline:
+    """Images or tensors that came in the request itself.
+
+    `instances` are as they came: `{"data": "<base64>"}`, or nested lists of numbers. `identity` has the parts from which a
+    result's id is made; None where nothing identifies the request.
+    """
+
+    instances: tuple[Any, ...]
+    trace_id: str | None = None
+    cloudevent: CloudEvent | None = None
+    identity: tuple[str, ...] | None = None
+    caller: Caller = Caller()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """A request with nothing to do: an empty body, a test event, our own reply come back. `reason` is one word."""
+
+    reason: str
+
+
+Request = Notification | Inline | Nothing
+
+
+def parse(body: bytes, headers: Mapping[str, str], settings: Settings) -> Request:
+    """Read a request of the V1 path; `headers` have lower-case names.
+
+    Raises:
+        MalformedBody: not JSON, or JSON that is no object.
+        BadEvent: neither an event nor an inference request that we know.
+        BadTraceId: a trace id in the payload, a header or an extension that is none.
+    """
+    if not body:
+        return Nothing(reason="empty")
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise MalformedBody(f"the body is not JSON: {exc}") from exc
+    if not isinstance(payload, dict):
+        raise MalformedBody(f"the body is a JSON {_json_type(payload)}, not an object")
+    attributes = _attributes_of(headers)
+    if "specversion" in payload and "type" in payload and "Records" not in payload and "instances" not in payload:
+        attributes, payload = _unpacked(payload)
+        if payload is None:
+            return Nothing(reason="empty")
+    cloudevent = _cloudevent_of(attributes)
+    if cloudevent and cloudevent.source == settings.event_source:
+        if cloudevent.type in (settings.event_type, settings.rejected_type):
+            return Nothing(reason="ownreply")
+    if payload.get("Event") == "s3:TestEvent":
+        return Nothing(reason="testevent")
+    trace_id = _trace_id_of(payload, attributes, headers, settings.trace_key)
+    caller = caller_of(headers, settings)
+    if "Records" in payload:
+        return _notification(payload["Records"], trace_id, caller, settings)
+    if "instances" in payload:
+        return _inline(payload["instances"], body, trace_id, cloudevent, caller)
+    raise BadEvent("the body has neither Records, as a notification has, nor instances, as an inference request has")
+
+
+def inline_v2(
+    instances: tuple[Any, ...],
+    content: bytes,
+    parameters: Mapping[str, object],
+    headers: Mapping[str, str],
+    settings: Settings,
+) -> Inline:
+    """The same value for a V2 request, whose trace key is one of `parameters`; gRPC metadata counts as headers.
+
+    `content` is what the identity is hashed from: the bytes of the input tensor.
+
+    Raises:
+        BadTraceId: a trace id in the parameters or a header that is none.
+        BadEvent: there are no instances.
+    """
+    trace_id = _trace_id_of(parameters, {}, headers, settings.trace_key)
+    return _inline(list(instances), content, trace_id, None, caller_of(headers, settings))
+
+
+def trace_id_in(metadata: Mapping[str, str], settings: Settings) -> str | None:
+    """The trace id in an object's user metadata; None where there is none.
+
+    Raises:
+        BadTraceId: there is one, but it is none.
+    """
+    return _checked(metadata.get(settings.trace_key.lower()), "the object's metadata")
+
+
+def caller_of(headers: Mapping[str, str], settings: Settings) -> Caller:
+    """Who asked, by the request's headers, else by the settings that KServe and the manifests give."""
+    return Caller(
+        request_host=headers.get("host"),
+        isvc_name=headers.get("kserve-isvc-name") or settings.inference_service_name,
+        isvc_namespace=headers.get("kserve-isvc-namespace") or settings.pod_namespace,
+    )
+
+
+def is_output(bucket: str, key: str, settings: Settings) -> bool:
+    """Whether an object of this name is one that we filed or rejected: its event must not be handled again."""
+    if bucket == settings.rejected_bucket:
+        return True
+    return any(
+        bucket == filed and key.startswith(prefix) for filed, prefix in map(settings.destination_of, DIGITS)
+    )
+
+
+def _attributes_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """The attributes of a binary CloudEvent (CloudEvents HTTP binding 1.0, section 3.1), names without `ce-`."""
+    return {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+
+
+def _unpacked(envelope: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """Attributes and data of a structured CloudEvent (CloudEvents JSON format 1.0); None where it has no data."""
+    data = envelope.get("data")
+    if data is not None and not isinstance(data, dict):
+        raise MalformedBody(f"the event's data is a JSON {_json_type(data)}, not an object")
+    if "data_base64" in envelope:
+        raise BadEvent("the event's data is base64, not JSON")
+    attributes = {name: value for name, value in envelope.items() if name != "data"}
+    return attributes, data
+
+
+def _cloudevent_of(attributes: Mapping[str, Any]) -> CloudEvent | None:
+    if "specversion" not in attributes:
+        return None
+    values = {name: attributes.get(name) for name in ("id", "source", "type")}
+    for name, value in values.items():
+        if not isinstance(value, str) or not value:
+            raise BadEvent(f"the CloudEvent has no {name}")
+    return CloudEvent(**values)  # type: ignore[arg-type]  # the loop above has seen that they are strings
+
+
+def _trace_id_of(
+    payload: Mapping[str, object], attributes: Mapping[str, object], headers: Mapping[str, str], key: str
+) -> str | None:
+    """The first found of: the payload's key; a CloudEvent extension, an HTTP header, a Kafka header of that name."""
+    header = key.lower()
+    # CloudEvents allow letters and digits only in a name, so Knative and SDKs leave the hyphens out; curl users do not.
+    extension = "".join(letter for letter in header if letter.isalnum())
+    found = (
+        (payload.get(key), f"the payload's {key}"),
+        (attributes.get(extension), f"the extension {extension}"),
+        (attributes.get(header), f"the extension {header}"),
+        (headers.get(header), f"the header {header}"),
+        (attributes.get("kafkaheader" + extension), f"the Kafka header {header}"),
+        (attributes.get("kafkaheader" + header), f"the Kafka header {header}"),
+    )
+    return next((_checked(value, where) for value, where in found if value not in (None, "")), None)
+
+
+def _checked(value: object, where: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise BadTraceId(f"{where} is neither a string nor an integer")
+    if len(value) > MAX_TRACE_ID:
+        raise BadTraceId(f"{where} is longer than {MAX_TRACE_ID} characters")
+    if _has_control_characters(value):
+        raise BadTraceId(f"{where} has control characters")
+    return value
+
+
+def _notification(records: object, trace_id: str | None, caller: Caller, settings: Settings) -> Notification:
+    if not isinstance(records, list):
+        raise BadEvent(f"Records is a JSON {_json_type(records)}, not a list")
+    objects: list[ObjectRef] = []
+    refused: list[Permanent] = []
+    for record in records:
+        try:
+            objects += _created(record, settings)
+        except Permanent as refusal:
+            refused.append(refusal)
+    return Notification(
+        objects=tuple(objects),
+        refused=tuple(refused),
+        ignored=len(records) - len(objects) - len(refused),
+        trace_id=trace_id,
+        caller=caller,
+    )
+
+
+def _created(record: Any, settings: Settings) -> Iterator[ObjectRef]:
+    """The object that this record says was created, if it does; the endpoint that some records name is never used."""
+    try:
+        name, bucket, source = record["eventName"], record["s3"]["bucket"]["name"], record.get("eventSource")
+        if not isinstance(name, str) or not isinstance(bucket, str):
+            raise TypeError
+        if name.removeprefix("s3:") not in _CREATED:
+            return
+        raw_key, version_id = record["s3"]["object"]["key"], record["s3"]["object"].get("versionId")
+        if not isinstance(raw_key, str) or not isinstance(version_id, str | None):
+            raise TypeError
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise BadEvent("a record lacks its eventName, s3.bucket.name or s3.object.key") from exc
+    # Ceph RGW writes keys as they are, MinIO and AWS query-escaped.
+    key = raw_key if source == "ceph:s3" else _decoded(raw_key)
+    if is_output(bucket, key, settings):
+        return
+    if bucket not in settings.source_buckets:
+        raise NotAllowed(f"bucket {bucket!r} is not one of SOURCE_BUCKETS")
+    if not key.endswith(settings.source_suffixes):
+        raise NotAllowed(f"key {key!r} ends in none of SOURCE_SUFFIXES")
+    _check_key(key)
+    yield ObjectRef(bucket=bucket, key=key, version_id=version_id or None)
+
+
+def _decoded(key: str) -> str:
+    try:
+        return unquote_plus(key, errors="strict")
+    except UnicodeDecodeError as exc:
+        raise BadKey(f"key {key!r} is not UTF-8 once decoded") from exc
+
+
+def _check_key(key: str) -> None:
+    if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+        raise BadKey(f"the key is longer than {MAX_KEY_BYTES} bytes")
+    if _has_control_characters(key):
+        raise BadKey(f"key {key!r} has control characters")
+    if any(segment in (".", "..") for segment in key.split("/")):
+        raise BadKey(f"key {key!r} has a segment of dots")
+
+
+def _inline(
+    instances: object, content: bytes, trace_id: str | None, cloudevent: CloudEvent | None, caller: Caller
+) -> Inline:
+    if not isinstance(instances, list) or not instances:
+        raise BadEvent("instances is not a list of at least one instance")
+    identity: tuple[str, ...] | None = None
+    if cloudevent:
+        trace_id = trace_id or _checked(cloudevent.id, "the CloudEvent's id")
+        identity = (cloudevent.source, cloudevent.id, trace_id or "")
+    elif trace_id:
+        identity = (trace_id, hashlib.sha256(content).hexdigest())
+    return Inline(
+        instances=tuple(instances), trace_id=trace_id, cloudevent=cloudevent, identity=identity, caller=caller
+    )
+
+
+def _has_control_characters(text: str) -> bool:
+    # Cc: C0, DEL and C1. Cs: a lone surrogate, which no encoder takes.
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def _json_type(value: object) -> str:
+    names: dict[type, str] = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

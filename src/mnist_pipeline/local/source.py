@@ -1,0 +1,427 @@
+"""A stand-in for Knative's KafkaSource: delivers a topic's records to a URL over HTTP, at least once.
+
+    with Source("127.0.0.1:9092", "mnist", "http://127.0.0.1:8080/v1/models/mnist:predict", group="mnist") as source:
+        ...
+    source.delivered
+
+One thread owns the consumer: it polls, hands records to workers, and commits what is settled. The workers, each with a
+connection of its own, post, wait and post again. A record is settled when the sink answered 2xx or when it has become a
+dead letter; offsets are committed up to the first that is not. What is not settled when the source stops comes again.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import http.client
+import logging
+import queue
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError
+
+from mnist_pipeline.local.knative import (
+    Answer,
+    Backoff,
+    Request,
+    Verdict,
+    dead_letter_of,
+    request_of,
+    verdict,
+    wait_seconds,
+)
+from mnist_pipeline.local.processes import Part, PartFailed
+from mnist_pipeline.local.records import Record, record_of
+
+_log = logging.getLogger(__name__)
+
+_COMMIT_SECONDS = 5.0  # as often as Knative's dispatcher
+_POLL_MS = 100
+_DEAD_LETTERS_KEPT = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetter:
+    """A record that was given up: `request` is what a dead-letter sink gets; no `answer`: the last attempt had none."""
+
+    record: Record
+    request: Request
+    answer: Answer | None
+    attempts: int
+
+
+class Offsets:
+    """Which offsets of a partition are settled, in whatever order that happens; pure bookkeeping."""
+
+    def __init__(self) -> None:
+        self.position: int | None = None
+        """The offset to commit, one above the last of the settled run from the start; None: nothing is settled yet."""
+        self._begun: collections.deque[int] = collections.deque()
+        self._settled: set[int] = set()
+
+    def begin(self, offset: int) -> None:
+        """A record came; offsets come in ascending order, with gaps."""
+        self._begun.append(offset)
+
+    def settle(self, offset: int) -> None:
+        """It is done with."""
+        self._settled.add(offset)
+        while self._begun and self._begun[0] in self._settled:
+            first = self._begun.popleft()
+            self._settled.discard(first)
+            self.position = first + 1
+
+
+@dataclass(eq=False)
+class _Lane:
+    """A partition that is ours."""
+
+    partition: TopicPartition
+    offsets: Offsets = field(default_factory=Offsets)
+    waiting: collections.deque[Record] = field(default_factory=collections.deque)
+    in_flight: int = 0
+    paused: bool = False
+    committed: int | None = None
+
+
+class _SinkConnection:
+    """One keep-alive connection to the sink, for one thread."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname or "", parts.port, timeout=timeout_seconds)
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    def post(self, request: Request) -> Answer:
+        """Post it and read the whole answer.
+
+        Raises:
+            OSError, http.client.HTTPException: no answer.
+            ValueError: a header that HTTP cannot carry, from a record's key with a line break for instance.
+        """
+        if self._connection.sock is not None and _is_readable(self._connection.sock):
+            self._connection.close()  # the sink has closed it while it lay idle: that is no failed attempt
+        try:
+            self._connection.putrequest("POST", self._path, skip_accept_encoding=True)
+            for name, value in request.headers:
+                self._connection.putheader(name, value)
+            if request.body is not None:
+                self._connection.putheader("Content-Length", str(len(request.body)))
+            self._connection.endheaders(request.body)
+            response = self._connection.getresponse()
+            return Answer(status=response.status, headers=tuple(response.getheaders()), body=response.read())
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Source(Part):
+    """Delivers `topic` to `sink_url` from `start()` until `close()`.
+
+    Args:
+        bootstrap_servers: of Kafka, comma separated.
+        topic: whose records are delivered.
+        sink_url: where they are posted.
+        group: the consumer group that keeps the offsets.
+        namespace: of the KafkaSource that this stands for; part of `ce-source` and `Kn-Namespace`.
+        name: of that KafkaSource; part of `ce-source`.
+        ordered: one in flight a partition; else up to `max_in_flight` at once, in any order.
+        retry: attempts after the first, before the record becomes a dead letter.
+        backoff_seconds: see `knative.wait_seconds`; 0 turns retries off, as with Knative.
+        backoff_policy: `exponential` or `linear`.
+        timeout_seconds: for one attempt.
+        max_in_flight: requests at once, over all partitions.
+        initial_offset: `latest` or `earliest`: where a group without committed offsets begins.
+        api_version: for kafka-python; None: it asks the broker.
+        session_timeout_seconds: after which the group gives up a member that is silent.
+        client_options: more for kafka-python's KafkaConsumer, credentials for instance.
+        on_dead_letter: called with each dead letter, from a worker's thread, before its offset counts as settled. An
+            exception it raises is logged and the record is gone, as with Knative when the dead-letter sink fails.
+
+    `delivered`, `failed_attempts` and `dead_lettered` count; `dead_letters` holds the newest thousand.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        sink_url: str,
+        *,
+        group: str,
+        namespace: str = "default",
+        name: str = "mnist",
+        ordered: bool = True,
+        retry: int = 10,
+        backoff_seconds: float = 0.3,
+        backoff_policy: Backoff = "exponential",
+        timeout_seconds: float = 600.0,
+        max_in_flight: int = 100,
+        initial_offset: str = "latest",
+        api_version: tuple[int, int] | None = None,
+        session_timeout_seconds: float = 10.0,
+        client_options: Mapping[str, object] | None = None,
+        on_dead_letter: Callable[[DeadLetter], None] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.sink_url = sink_url
+        self.delivered = 0
+        self.failed_attempts = 0
+        self.dead_lettered = 0
+        self.dead_letters: collections.deque[DeadLetter] = collections.deque(maxlen=_DEAD_LETTERS_KEPT)
+        self._namespace = namespace
+        self._name = name
+        self._ordered = ordered
+        self._retry = retry if backoff_seconds > 0 else 0
+        self._backoff_seconds = backoff_seconds
+        self._backoff_policy: Backoff = backoff_policy
+        self._timeout_seconds = timeout_seconds
+        self._max_in_flight = max_in_flight
+        self._on_dead_letter = on_dead_letter
+        self._consumer_options: dict[str, object] = {
+            "bootstrap_servers": bootstrap_servers,
+            "group_id": group,
+            "api_version": api_version,
+            "enable_auto_commit": False,
+            "auto_offset_reset": initial_offset,
+            "session_timeout_ms": int(session_timeout_seconds * 1000),
+            "heartbeat_interval_ms": int(session_timeout_seconds * 1000 / 3),
+            **(client_options or {}),
+        }
+        self._lock = threading.Lock()
+        self._lanes: dict[TopicPartition, _Lane] = {}
+        self._tasks: queue.SimpleQueue[tuple[_Lane, Record] | None] = queue.SimpleQueue()
+        self._queued = 0
+        self._idle = 0
+        self._workers: list[threading.Thread] = []
+        self._assigned = threading.Event()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def wait_ready(self) -> None:
+        """Start, which a `with` block does."""
+        self.start()
+
+    def start(self, *, timeout_seconds: float = 30.0) -> None:
+        """Join the group and begin to deliver; return once partitions are assigned.
+
+        Raises:
+            PartFailed: Kafka is not there, or the group did not let us in in time.
+        """
+        try:
+            consumer = KafkaConsumer(**self._consumer_options)
+        except KafkaError as exc:
+            raise PartFailed("source", f"found no Kafka: {exc}") from exc
+        consumer.subscribe([self.topic], listener=_Partitions(self))
+        self._thread = threading.Thread(target=self._consume, args=(consumer,), name="source", daemon=True)
+        self._thread.start()
+        if not self._assigned.wait(timeout_seconds):
+            self.close()
+            raise PartFailed("source", f"was given no partition of topic {self.topic!r} in {timeout_seconds:g} s")
+
+    def close(self) -> None:
+        """Begin nothing more, let what is in flight finish, commit, leave the group; safe to call twice.
+
+        A record that waits for its next attempt is left as it is, and comes again.
+        """
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    # The consumer's thread
+
+    def _consume(self, consumer: KafkaConsumer) -> None:
+        next_commit = time.monotonic() + _COMMIT_SECONDS
+        try:
+            while not self._closing.is_set():
+                try:
+                    for partition, batch in consumer.poll(timeout_ms=_POLL_MS).items():
+                        self._accept(partition, [record_of(consumed) for consumed in batch])
+                except KafkaError:
+                    _log.warning("polling topic %s failed; trying again", self.topic, exc_info=True)
+                    self._closing.wait(1.0)
+                self._pause_and_resume(consumer)
+                if time.monotonic() >= next_commit:
+                    self._commit(consumer)
+                    next_commit = time.monotonic() + _COMMIT_SECONDS
+        finally:
+            for _ in self._workers:
+                self._tasks.put(None)
+            for worker in self._workers:
+                worker.join()
+            self._commit(consumer)
+            consumer.close(autocommit=False, timeout_ms=5_000)
+
+    def _accept(self, partition: TopicPartition, records: list[Record]) -> None:
+        with self._lock:
+            lane = self._lanes.get(partition)
+            if lane is None:
+                return
+            for record in records:
+                lane.offsets.begin(record.offset)
+                lane.waiting.append(record)
+            self._submit(lane)
+
+    def _submit(self, lane: _Lane) -> None:
+        """Hand what may go now to the workers, with one more of them where none is idle. The lock is held."""
+        while lane.waiting and not (self._ordered and lane.in_flight):
+            lane.in_flight += 1
+            self._queued += 1
+            self._tasks.put((lane, lane.waiting.popleft()))
+            if self._queued > self._idle and len(self._workers) < self._max_in_flight:
+                worker = threading.Thread(target=self._work, name=f"source-{len(self._workers)}", daemon=True)
+                self._workers.append(worker)
+                self._idle += 1
+                worker.start()
+
+    def _pause_and_resume(self, consumer: KafkaConsumer) -> None:
+        """Fetch no more of a partition that has a backlog, so that memory stays bounded."""
+        full, empty = [], []
+        with self._lock:
+            for lane in self._lanes.values():
+                backlog = len(lane.waiting) + lane.in_flight
+                if not lane.paused and backlog >= 2 * self._max_in_flight:
+                    full.append(lane)
+                elif lane.paused and backlog < self._max_in_flight:
+                    empty.append(lane)
+        # Not under the lock: the consumer may wait for its own thread, and that one for the lock.
+        try:
+            for lane in full:
+                consumer.pause(lane.partition)
+                lane.paused = True
+            for lane in empty:
+                consumer.resume(lane.partition)
+                lane.paused = False
+        except KafkaError:
+            _log.debug("a partition was taken back meanwhile", exc_info=True)
+
+    def _commit(self, consumer: KafkaConsumer) -> None:
+        with self._lock:
+            settled = [
+                (lane, OffsetAndMetadata(lane.offsets.position))
+                for lane in self._lanes.values()
+                if lane.offsets.position is not None and lane.offsets.position != lane.committed
+            ]
+        if not settled:
+            return
+        try:
+            consumer.commit({lane.partition: position for lane, position in settled}, timeout_ms=5_000)
+        except KafkaError:
+            _log.warning("committing offsets of topic %s failed; records may come again", self.topic, exc_info=True)
+            return
+        for lane, position in settled:
+            lane.committed = position.offset
+
+    def partitions_assigned(self, partitions: set[TopicPartition]) -> None:
+        """The group gave us these."""
+        with self._lock:
+            for partition in partitions:
+                self._lanes[partition] = _Lane(partition)
+        self._assigned.set()
+
+    def partitions_revoked(self, partitions: set[TopicPartition]) -> None:
+        """The group takes these back; as with Knative nothing is committed now, so some may come again."""
+        with self._lock:
+            for partition in partitions:
+                if lane := self._lanes.pop(partition, None):
+                    lane.waiting.clear()
+
+    # The workers' threads
+
+    def _work(self) -> None:
+        connection = _SinkConnection(self.sink_url, self._timeout_seconds)
+        with contextlib.closing(connection):
+            while task := self._tasks.get():
+                lane, record = task
+                with self._lock:
+                    self._queued -= 1
+                    self._idle -= 1
+                settled = self._deliver(connection, record)
+                with self._lock:
+                    self._idle += 1
+                    lane.in_flight -= 1
+                    if settled:
+                        lane.offsets.settle(record.offset)
+                    if not self._closing.is_set():
+                        self._submit(lane)
+
+    def _deliver(self, connection: _SinkConnection, record: Record) -> bool:
+        """Deliver one record; whether it is settled: not so where we are closing before its next attempt."""
+        request = request_of(record, namespace=self._namespace, name=self._name)
+        attempt = 0
+        while not self._closing.is_set():
+            answer = self._attempt(connection, request)
+            outcome = verdict(None if answer is None else answer.status)
+            if outcome is Verdict.COMMIT:
+                with self._lock:
+                    self.delivered += 1
+                return True
+            with self._lock:
+                self.failed_attempts += 1
+            attempt += 1
+            if outcome is Verdict.DEAD_LETTER or attempt > self._retry:
+                self._give_up(record, request, answer, attempt)
+                return True
+            self._closing.wait(
+                wait_seconds(attempt, backoff_seconds=self._backoff_seconds, policy=self._backoff_policy)
+            )
+        return False
+
+    def _attempt(self, connection: _SinkConnection, request: Request) -> Answer | None:
+        try:
+            return connection.post(request)
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            # A header that cannot be sent counts as no answer, as with Knative: its writer fails, so it retries.
+            _log.debug("no answer from %s: %s", self.sink_url, exc)
+            return None
+
+    def _give_up(self, record: Record, request: Request, answer: Answer | None, attempts: int) -> None:
+        letter = DeadLetter(
+            record=record,
+            request=dead_letter_of(request, sink_url=self.sink_url, answer=answer),
+            answer=answer,
+            attempts=attempts,
+        )
+        _log.warning(
+            "gave up partition %d offset %d after %d attempts: %s",
+            *(record.partition, record.offset, attempts),
+            "no answer" if answer is None else f"status {answer.status}",
+        )
+        if self._on_dead_letter is not None:
+            try:
+                self._on_dead_letter(letter)
+            except Exception:  # noqa: BLE001 - whatever the caller's function raises must not end the worker
+                _log.exception("the dead letter of offset %d is lost", record.offset)
+        with self._lock:
+            self.dead_lettered += 1
+            self.dead_letters.append(letter)
+
+
+class _Partitions(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Passes the group's decisions to the source; called on kafka-python's own thread, which must not be blocked."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._source.partitions_assigned(assigned)
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self._source.partitions_revoked(revoked)

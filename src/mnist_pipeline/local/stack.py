@@ -1,0 +1,205 @@
+"""The whole path on loopback: all parts, brought up together and taken down together.
+
+with Stack() as stack:
+    stack.minio().fput_object(bucket_name="mnist", object_name="0.png", file_path="0.png")
+    ...
+    stack.results()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+from minio import Minio
+
+from mnist_pipeline.local.broker import API_VERSION, Broker
+from mnist_pipeline.local.gateway import Gateway
+from mnist_pipeline.local.notifications import Notifications
+from mnist_pipeline.local.processes import Part, Sandbox
+from mnist_pipeline.local.records import Record, read_topic
+from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer, transformer_settings
+from mnist_pipeline.local.source import Source
+
+MODEL_NAME = "mnist"
+SOURCE_BUCKET = "mnist"
+REJECTED_BUCKET = "mnist-rejected"
+DIGIT_BUCKETS = tuple(f"digit-{digit}" for digit in range(10))
+NOTIFICATIONS_TOPIC = "mnist"
+RESULTS_TOPIC = "mnist-predictions"
+
+_TOPICS = {NOTIFICATIONS_TOPIC: 6, RESULTS_TOPIC: 6}
+# The broker holds an empty fetch for its whole wait, so this is how late a record can be; the default is 500 ms.
+_FETCH_WAIT_MS = 10
+# A group that a member has left lets the next one in only after this time.
+_SESSION_TIMEOUT_SECONDS = 3.0
+
+_AnyPart = TypeVar("_AnyPart", bound=Part)
+
+
+class Stack(Part):
+    """Gateway, broker, notifications, predictor, transformer and source.
+
+    A `with` block starts it and takes it down, also after Ctrl-C, SIGTERM or a failure. The parts are its attributes,
+    there from `start()` on: `sandbox`, `broker`, `notifications`, `gateway`, `predictor`, `transformer`, `source`.
+
+    Args:
+        workers: the transformer's `--workers`.
+        predictor_protocol: `v1`, `v2` or `grpc-v2`.
+        settings: of the transformer, added to those that point it to the other parts.
+        transformer_args: more arguments for it.
+        ordered: the source delivers one record of a partition at a time; else up to `max_in_flight` at once.
+        max_in_flight: requests of the source at once.
+        on_ready: called with the name of each part as it is ready, in the order in which they are waited for.
+    """
+
+    sandbox: Sandbox
+    broker: Broker
+    notifications: Notifications
+    gateway: Gateway
+    predictor: ModelServer
+    transformer: ModelServer
+    source: Source
+
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        predictor_protocol: str = "v1",
+        settings: Mapping[str, str] | None = None,
+        transformer_args: Sequence[str] = (),
+        ordered: bool = False,
+        max_in_flight: int = 32,
+        on_ready: Callable[[str], None] | None = None,
+    ) -> None:
+        self._workers = workers
+        self._predictor_protocol = predictor_protocol
+        self._settings = dict(settings or {})
+        self._transformer_args = transformer_args
+        self._ordered = ordered
+        self._max_in_flight = max_in_flight
+        self._on_ready = on_ready or (lambda _name: None)
+        self._exit = contextlib.ExitStack()
+
+    def wait_ready(self) -> None:
+        """Start, which a `with` block does."""
+        self.start()
+
+    def start(self) -> None:
+        """Bring everything up; the programs start side by side.
+
+        Raises:
+            PartFailed: a part did not come up; what is up already stays so until `close()`.
+        """
+        self._exit.enter_context(_sigterm_exits())
+        self.sandbox = self._owned(Sandbox())
+        # The slowest to start come first, then what they need only once they are asked something.
+        self.predictor = self._owned(start_predictor(self.sandbox, model_name=MODEL_NAME))
+        self.broker = self._owned(Broker(_TOPICS))
+        self.notifications = self._owned(Notifications(self.broker.bootstrap_servers, NOTIFICATIONS_TOPIC))
+        self.gateway = self._owned(Gateway(self.sandbox, webhook_url=self.notifications.url))
+        self.transformer = self.start_transformer(
+            settings=self._settings,
+            workers=self._workers,
+            predictor_protocol=self._predictor_protocol,
+            args=self._transformer_args,
+        )
+        self._on_ready("broker")
+        self.gateway.wait_ready()
+        self.gateway.create_buckets((SOURCE_BUCKET, REJECTED_BUCKET, *DIGIT_BUCKETS))
+        self.gateway.notify(SOURCE_BUCKET)
+        self._on_ready("gateway")
+        self.predictor.wait_ready()
+        self._on_ready("predictor")
+        self.transformer.wait_ready()
+        self._on_ready("transformer")
+        self.source = self._owned(
+            Source(
+                self.broker.bootstrap_servers,
+                NOTIFICATIONS_TOPIC,
+                self.transformer.predict_url,
+                group="mnist",
+                ordered=self._ordered,
+                max_in_flight=self._max_in_flight,
+                # Nothing that was uploaded before the source had joined may be missed.
+                initial_offset="earliest",
+                api_version=API_VERSION,
+                session_timeout_seconds=_SESSION_TIMEOUT_SECONDS,
+                client_options={"fetch_max_wait_ms": _FETCH_WAIT_MS},
+            )
+        )
+        self.source.start()
+        self._on_ready("source")
+
+    def start_transformer(
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        name: str = "transformer",
+        workers: int = 1,
+        predictor_protocol: str = "v1",
+        args: Sequence[str] = (),
+    ) -> ModelServer:
+        """Start one more transformer for the same parts, under its own `name`; it ends with the stack, if not before.
+
+        Raises:
+            PartFailed: it cannot be started.
+        """
+        is_grpc = predictor_protocol == "grpc-v2"
+        port = self.predictor.grpc_port if is_grpc else self.predictor.http_port
+        return self._owned(
+            start_transformer(
+                self.sandbox,
+                predictor_host=f"127.0.0.1:{port}",
+                env={
+                    **transformer_settings(self.gateway, self.broker),
+                    "KAFKA_TOPIC": RESULTS_TOPIC,
+                    **(settings or {}),
+                },
+                name=name,
+                model_name=MODEL_NAME,
+                workers=workers,
+                predictor_protocol=predictor_protocol,
+                args=args,
+            )
+        )
+
+    def minio(self) -> Minio:
+        """A client of the store with all rights."""
+        return self.gateway.client()
+
+    def results(self) -> list[Record]:
+        """All records of the topic of results so far, by time."""
+        return read_topic(self.broker.bootstrap_servers, RESULTS_TOPIC, api_version=API_VERSION)
+
+    def close(self) -> None:
+        """Take everything down, what delivers first, and remove the temporary directory."""
+        self._exit.close()
+
+    def _owned(self, part: _AnyPart) -> _AnyPart:
+        self._exit.callback(part.close)
+        return part
+
+
+@contextlib.contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM leave `with` blocks in order, as Ctrl-C does; not where the program has its own way with it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        # Once: a second SIGTERM must not cut the taking down short.
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

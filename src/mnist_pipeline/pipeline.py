@@ -1,0 +1,405 @@
+"""The path of an event: fetch, tensorize, [predictor], file, publish, release. Plain blocking code on the two ports.
+
+The order is what keeps the promise that nothing is lost or misfiled: the bytes in hand are filed before the result is
+published, and the source is released only after the broker's acknowledgement. Whatever is cut short leaves the source, and the
+same event delivered again converges: the copy is found to be there, the result gets the same id.
+
+`prepare` and `finish` are one thread hop each; the predictor is asked between them, by whoever calls.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_pipeline import images
+from mnist_pipeline.errors import (
+    BadImage,
+    BadTensor,
+    BadTraceId,
+    MessageTooLarge,
+    ObjectGone,
+    ObjectTooLarge,
+    Permanent,
+    PipelineError,
+    ResultTooLarge,
+    Retryable,
+    StoreUnavailable,
+)
+from mnist_pipeline.events import Caller, Inline, Notification, ObjectRef, trace_id_in
+from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
+from mnist_pipeline.results import (
+    Result,
+    id_of,
+    inline_result,
+    object_identity,
+    object_result,
+    rejected_data,
+    to_message,
+    trace_id_of,
+)
+from mnist_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Tensor = NDArray[np.float32]
+"""Images as the predictor gets them: float32 `(N, 28, 28)` in 0..1."""
+
+Tensorizer = Callable[[bytes], Tensor]
+"""Encoded image → one `(28, 28)` tensor; raises BadImage."""
+
+RECORDS_AT_ONCE = 8
+"""Records of one event that are in hand together: they share one call of the predictor."""
+
+MAX_SEGMENT_BYTES = 255
+MAX_KEY_BYTES = 1024
+# What follows the last dot is a suffix only if it is as short as one.
+MAX_SUFFIX = 16
+
+# How often an object that appears and vanishes under our hands is put again.
+_PUT_ATTEMPTS = 3
+
+# Pixels take far more room than the bytes that they come from: no more images at once than there are processors.
+_decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one record: a word that is counted, and the error where it is not settled well."""
+
+    reason: str
+    error: PipelineError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """An object in hand with its trace id: with a tensor, or with the reason why it can never have one."""
+
+    stored: StoredObject
+    trace_id: str
+    tensor: Tensor | None = None
+    refusal: Permanent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What `prepare` made of a request: `tensors` `(N, 28, 28)` for the predictor, the rest for `finish`."""
+
+    request: Notification | Inline
+    tensors: Tensor
+    fetched: tuple[Fetched, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+
+class Pipeline:
+    """The path, on a store and a publisher.
+
+    `store` is None: requests that name objects are answered as if the store were away. `publisher` is None: nothing is
+    published. `tensorize` is what another transformer replaces to read other images; `settings.destination_of` names where
+    a digit goes. One instance serves all threads, and may be pickled as long as its parts can be.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: ObjectStore | None,
+        publisher: Publisher | None,
+        *,
+        tensorize: Tensorizer | None = None,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.publisher = publisher
+        self._tensorize = tensorize
+
+    def tensorize(self, image: bytes) -> Tensor:
+        """One encoded image as a float32 tensor `(28, 28)` in 0..1.
+
+        Raises:
+            BadImage: it cannot be decoded.
+        """
+        with _decoding:
+            if self._tensorize is not None:
+                return self._tensorize(image)
+            return images.to_tensor(image, max_pixels=self.settings.max_image_pixels)
+
+    # --- first hop ---
+
+    def prepare(self, request: Notification | Inline, deadline: Deadline) -> Batch:
+        """Fetch and tensorize what the request names, or tensorize what it brings.
+
+        A record that fails is an outcome of its own and does not raise; an inline request that cannot be read does.
+
+        Raises:
+            BadImage, BadTensor: an inline request that can never be classified.
+        """
+        if isinstance(request, Inline):
+            return Batch(request=request, tensors=np.stack([self._instance(one) for one in request.instances]))
+        fetched: list[Fetched] = []
+        outcomes: list[Outcome] = []
+        for ref in request.objects:
+            try:
+                fetched.append(self._fetch(ref, request.trace_id, deadline))
+            except ObjectGone as exc:
+                log.info("%s/%s is gone: %s", ref.bucket, ascii(ref.key), exc)
+                outcomes.append(Outcome(reason=exc.reason))
+            except PipelineError as exc:
+                outcomes.append(_failed(ref, exc))
+        tensors = [one.tensor for one in fetched if one.tensor is not None]
+        return Batch(
+            request=request,
+            tensors=np.stack(tensors) if tensors else np.empty((0, 28, 28), np.float32),
+            fetched=tuple(fetched),
+            outcomes=tuple(outcomes),
+        )
+
+    def _fetch(self, ref: ObjectRef, trace_id: str | None, deadline: Deadline) -> Fetched:
+        limit = self.settings.max_object_bytes
+        stored = self._store().get(ref.bucket, ref.key, ref.version_id, limit=limit, deadline=deadline)
+        trace_id = trace_id or self._trace_id_of(stored.version)
+        if stored.data is None:
+            refusal = ObjectTooLarge(f"the object is larger than {limit:,} bytes")
+            return Fetched(stored=stored, trace_id=trace_id, refusal=refusal)
+        try:
+            return Fetched(stored=stored, trace_id=trace_id, tensor=self.tensorize(stored.data))
+        except BadImage as refusal:
+            return Fetched(stored=stored, trace_id=trace_id, refusal=refusal)
+
+    def _trace_id_of(self, version: ObjectVersion) -> str:
+        try:
+            given = trace_id_in(version.metadata, self.settings)
+        except BadTraceId as exc:
+            log.warning("%s/%s: %s; it is ignored", version.bucket, ascii(version.key), exc)
+            given = None
+        return given or trace_id_of(object_identity(version))
+
+    def _instance(self, instance: Any) -> Tensor:
+        data = instance.get("data") if isinstance(instance, dict) else instance
+        if isinstance(data, bytes):
+            return self.tensorize(data)
+        if isinstance(data, str):
+            try:
+                return self.tensorize(base64.b64decode(data, validate=True))
+            except binascii.Error as exc:
+                raise BadImage(f"an instance's data is not base64: {exc}") from exc
+        try:
+            tensor = np.asarray(data, dtype=np.float32)
+        except (ValueError, TypeError, OverflowError) as exc:
+            raise BadTensor("an instance is neither an image in data nor a tensor of numbers") from exc
+        if tensor.size != 28 * 28 or not np.isfinite(tensor).all():
+            raise BadTensor(f"an instance has the shape {list(tensor.shape)}: 784 finite numbers are a digit")
+        return tensor.reshape(28, 28)
+
+    # --- second hop ---
+
+    def finish(self, batch: Batch, digits: Sequence[int], deadline: Deadline) -> tuple[Outcome, ...]:
+        """Settle every object of the batch: file and publish the classified ones, reject the others, release both.
+
+        `digits` are those of `batch.tensors`, in their order. Nothing raises: each record has its outcome.
+        """
+        prediction = iter(digits)
+        outcomes = list(batch.outcomes)
+        for item in batch.fetched:
+            digit = next(prediction) if item.tensor is not None else None
+            outcomes.append(self._settle(item, digit, batch.request.caller, deadline))
+        return tuple(outcomes)
+
+    def abandon(self, batch: Batch, error: PipelineError, deadline: Deadline) -> tuple[Outcome, ...]:
+        """Settle a batch whose prediction failed: what can never be classified is rejected all the same."""
+        outcomes = list(batch.outcomes)
+        for item in batch.fetched:
+            if item.refusal is not None:
+                outcomes.append(self._settle(item, None, batch.request.caller, deadline))
+            else:
+                outcomes.append(_failed(item.stored.version, error))
+        return tuple(outcomes)
+
+    def _settle(self, item: Fetched, digit: int | None, caller: Caller, deadline: Deadline) -> Outcome:
+        version = item.stored.version
+        try:
+            if item.refusal is not None:
+                self._reject(item, item.refusal, caller, deadline)
+                return Outcome(reason=item.refusal.reason, error=item.refusal)
+            if digit is None:
+                raise AssertionError("an object with a tensor has a digit")
+            return self._file(item, digit, caller, deadline)
+        except ObjectGone as exc:
+            log.info("%s/%s is gone: %s", version.bucket, ascii(version.key), exc)
+            return Outcome(reason=exc.reason)
+        except PipelineError as exc:
+            return _failed(version, exc)
+
+    def _file(self, item: Fetched, digit: int, caller: Caller, deadline: Deadline) -> Outcome:
+        version = item.stored.version
+        bucket, prefix = self.settings.destination_of(digit)
+        key = self._put(item.stored, bucket, prefix + version.key, {}, deadline)
+        data = {"predictions": [digit], "destination": f"{bucket}/{key}"}
+        self._publish_object(item, self.settings.event_type, data, caller, deadline)
+        if not self._store().delete(version, deadline=deadline):
+            log.info("%s/%s was overwritten meanwhile and stays", version.bucket, ascii(version.key))
+        return Outcome(reason="filed")
+
+    def _reject(self, item: Fetched, refusal: Permanent, caller: Caller, deadline: Deadline) -> None:
+        """The same way into the rejected bucket, the reason in the metadata."""
+        version, bucket = item.stored.version, self.settings.rejected_bucket
+        reason = {"rejected-reason": refusal.reason}
+        log.warning("%s/%s is rejected: %s", version.bucket, ascii(version.key), refusal)
+        if item.stored.data is None:
+            # Its bytes are not in hand, so the server copies them, to a name that only this very version can have.
+            digest = hashlib.sha256("\n".join(object_identity(version)).encode()).hexdigest()
+            key = _suffixed(version.key, digest[:12])
+            metadata = {**version.metadata, **reason}
+            self._store().copy(version, bucket, key, metadata=metadata, deadline=deadline)
+        else:
+            key = self._put(item.stored, bucket, version.key, reason, deadline)
+        data = {**rejected_data(refusal), "destination": f"{bucket}/{key}"}
+        self._publish_object(item, self.settings.rejected_type, data, caller, deadline)
+        self._store().delete(version, deadline=deadline)
+
+    def _put(
+        self, stored: StoredObject, bucket: str, key: str, metadata: dict[str, str], deadline: Deadline
+    ) -> str:
+        """Put the bytes in hand under the first of their names that is free or has the same bytes; give that name."""
+        version, data = stored.version, stored.data
+        if data is None:
+            raise AssertionError("only bytes in hand are put")
+        for name in _names(key, data):
+            for _ in range(_PUT_ATTEMPTS):
+                created = self._store().put(
+                    bucket,
+                    name,
+                    data,
+                    content_type=version.content_type,
+                    metadata={**version.metadata, **metadata},
+                    tags=version.tags,
+                    deadline=deadline,
+                )
+                if created:
+                    return name
+                try:
+                    there = self._store().get(bucket, name, None, limit=len(data), deadline=deadline)
+                except ObjectGone:
+                    continue  # it vanished meanwhile: put again
+                if there.data == data:
+                    return name
+                break
+        raise StoreUnavailable(f"every name for {key!r} in bucket {bucket!r} is taken by other bytes")
+
+    def _publish_object(
+        self, item: Fetched, event_type: str, data: dict[str, Any], caller: Caller, deadline: Deadline
+    ) -> None:
+        source = self.settings.event_source
+        self._publish(
+            object_result(item.stored.version, item.trace_id, data, type=event_type, source=source, caller=caller),
+            deadline,
+        )
+
+    # --- inline requests ---
+
+    def finish_inline(self, request: Inline, digits: Sequence[int], deadline: Deadline) -> Result:
+        """Publish the prediction of an inline request, and give its result.
+
+        Raises:
+            ResultTooLarge: Kafka refuses the result for its size.
+            KafkaUnavailable, DeadlineExceeded: it is not published.
+        """
+        settings = self.settings
+        data = {"predictions": list(digits)}
+        result = inline_result(request, data, type=settings.event_type, source=settings.event_source)
+        try:
+            self._publish(result, deadline)
+        except MessageTooLarge as exc:
+            raise ResultTooLarge(str(exc)) from exc
+        return result
+
+    def reject_inline(self, request: Inline, refusal: Permanent, deadline: Deadline) -> None:
+        """Publish why an inline request is refused, where it has an identity under which somebody may wait for it.
+
+        Raises:
+            KafkaUnavailable, DeadlineExceeded: it is not published.
+        """
+        if request.identity is None:
+            return
+        settings = self.settings
+        data = rejected_data(refusal)
+        self._publish(inline_result(request, data, type=settings.rejected_type, source=settings.event_source), deadline)
+
+    # --- both ---
+
+    def _publish(self, result: Result, deadline: Deadline) -> None:
+        if self.publisher is not None:
+            message = to_message(result, mode=self.settings.event_mode, trace_key=self.settings.trace_key)
+            self.publisher.publish(message, deadline=deadline)
+
+    def _store(self) -> ObjectStore:
+        if self.store is None:
+            raise StoreUnavailable("no object store is configured: MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set")
+        return self.store
+
+    def close(self) -> None:
+        """Release the connections of both ports; a later call may open new ones."""
+        for port in (self.store, self.publisher):
+            if port is not None:
+                port.close()
+
+
+def groups(request: Notification) -> Iterator[Notification]:
+    """The objects of a notification a few at a time, so that bytes in hand stay bounded."""
+    for start in range(0, len(request.objects), RECORDS_AT_ONCE):
+        yield replace(request, objects=request.objects[start : start + RECORDS_AT_ONCE])
+
+
+def verdict(outcomes: Sequence[Outcome]) -> PipelineError | None:
+    """The one answer to an event: the first retryable error, else the first permanent one, else None."""
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    retryable = (error for error in errors if isinstance(error, Retryable))
+    return next(retryable, errors[0] if errors else None)
+
+
+def _failed(what: ObjectRef | ObjectVersion, error: PipelineError) -> Outcome:
+    log.log(
+        logging.WARNING if isinstance(error, Permanent) else logging.ERROR,
+        "%s/%s is not settled: %s",
+        what.bucket,
+        ascii(what.key),
+        error,
+    )
+    return Outcome(reason=error.reason, error=error)
+
+
+def _names(key: str, data: bytes) -> Iterator[str]:
+    """The names for these bytes, best first: the key, then with 12 and with 64 hexadecimal digits of their sha256."""
+    if _fits(key):
+        yield key
+    digest = hashlib.sha256(data).hexdigest()
+    yield _suffixed(key, digest[:12])
+    yield _suffixed(key, digest)
+
+
+def _fits(key: str) -> bool:
+    encoded = key.encode()
+    return len(encoded) <= MAX_KEY_BYTES and all(len(part) <= MAX_SEGMENT_BYTES for part in encoded.split(b"/"))
+
+
+def _suffixed(key: str, digest: str) -> str:
+    """`<stem, cut to fit>-<digest><suffix>`; cut where the last segment or the whole name would be too long."""
+    stem, dot, suffix = key.rpartition(".")
+    if not dot or "/" in suffix or len(suffix) > MAX_SUFFIX:
+        stem, dot, suffix = key, "", ""
+    end = f"-{digest}{dot}{suffix}".encode()
+    cut = stem.encode()[: MAX_KEY_BYTES - len(end)]
+    too_long = len(cut.rpartition(b"/")[2]) + len(end) - MAX_SEGMENT_BYTES
+    if too_long > 0:
+        cut = cut[:-too_long]
+    # A character that was cut in two is left out whole.
+    return cut.decode(errors="ignore") + end.decode()

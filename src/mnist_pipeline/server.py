@@ -1,0 +1,129 @@
+"""KServe's server around a model of ours: its flags, and what has to be mended in each of its processes.
+
+What KServe 0.21 lacks, each mended here by name:
+
+- workers are killed while they still import, because they answer no ping before: `_patient_ping`;
+- spawned workers have neither the predictor's configuration nor our middleware: `set_up_process`;
+- two trace lines and one access line a request cost a third of its own time: off unless asked for by its flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import kserve
+from kserve import context as kserve_context
+from kserve import model_server
+from kserve.predictor_config import PredictorConfig
+from kserve.protocol.rest.multiprocess.server import RESTServerProcess
+
+from mnist_pipeline.middleware import PipelineMiddleware
+
+# A worker that has not answered by then will not: imports take a second or two, on a busy machine many times that.
+_FIRST_PONG_SECONDS = 300.0
+
+
+class ServedModel(Protocol):
+    """What `set_up_process` asks of a model."""
+
+    predictor: PredictorConfig
+    max_body_bytes: int
+    quiet: bool
+
+    async def close_clients(self) -> None:
+        """Close the clients of this process, within a few seconds."""
+
+
+def argument_parser(prog: str) -> argparse.ArgumentParser:
+    """Every flag of KServe's server, with the defaults that suit a transformer."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Serve the transformer. Its settings come from the environment (README.md has the table).",
+        parents=[model_server.parser],
+        conflict_handler="resolve",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(model_name="mnist", enable_latency_logging=False)
+    return parser
+
+
+def predictor_of(args: argparse.Namespace) -> PredictorConfig:
+    """KServe's description of the predictor, from its flags."""
+    return PredictorConfig(
+        predictor_host=args.predictor_host,
+        predictor_protocol=args.predictor_protocol,
+        predictor_use_ssl=args.predictor_use_ssl,
+        predictor_request_timeout_seconds=args.predictor_request_timeout_seconds,
+        predictor_request_retries=args.predictor_request_retries,
+        predictor_health_check=args.enable_predictor_health_check,
+    )
+
+
+def serve(model: kserve.Model, args: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT; what is in flight is answered first."""
+    RESTServerProcess.ping = _patient_ping
+    model.quiet = not args.enable_latency_logging
+    set_up_process(model)
+    server = model_server.ModelServer(
+        http_port=args.http_port,
+        grpc_port=args.grpc_port,
+        # KServe's controller passes `--workers 0` for containerConcurrency 0, which means no limit.
+        workers=max(1, args.workers),
+        max_threads=args.max_threads,
+        max_asyncio_workers=args.max_asyncio_workers,
+        enable_grpc=args.enable_grpc,
+        enable_docs_url=args.enable_docs_url,
+        enable_latency_logging=args.enable_latency_logging,
+        access_log_format=args.access_log_format,
+        event_loop=args.event_loop,
+        timeout_keep_alive=args.timeout_keep_alive,
+        predictor_config=model.predictor,
+        ssl_certfile=args.ssl_certfile,
+        ssl_keyfile=args.ssl_keyfile,
+    )
+    server.start([model])
+
+
+def set_up_process(model: ServedModel) -> None:
+    """Prepare this process, the only one or a spawned worker, to serve `model`; called before its server starts."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"
+    )
+    if model.quiet:
+        # `disabled` survives the configuration that KServe's workers load after this.
+        for name in ("kserve.trace", "uvicorn.access"):
+            logging.getLogger(name).disabled = True
+    kserve_context.set_predictor_config(model.predictor)
+    model_server.app.add_middleware(
+        PipelineMiddleware, max_body_bytes=model.max_body_bytes, on_shutdown=model.close_clients
+    )
+
+
+# When each worker that has not answered yet was asked first, and those that have answered.
+_asked: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+_answered: weakref.WeakSet[Any] = weakref.WeakSet()
+_ping: Callable[[Any, float], bool] = RESTServerProcess.ping
+
+
+def _patient_ping(process: Any, timeout: float = 5) -> bool:
+    """KServe's ping, but its clock starts with the worker's first answer: until then it is importing, not hung.
+
+    A worker that imports is asked once and not waited for: the parent serves gRPC meanwhile.
+    """
+    if process in _answered:
+        return _ping(process, timeout)
+    connection = process._parent_conn  # noqa: SLF001 - KServe has no other way to it
+    if process not in _asked:
+        _asked[process] = time.monotonic()
+        connection.send(b"ping")
+    if connection.poll(0):
+        connection.recv()
+        _answered.add(process)
+        return True
+    return time.monotonic() - _asked[process] < _FIRST_PONG_SECONDS

@@ -1,0 +1,403 @@
+"""The `kserve.Model`: KServe's three hooks around the pipeline, and around them slots, deadline and the mapping of errors.
+
+`__call__` runs once a request, on the event loop; whatever blocks runs in a thread of this process's own pool: one hop to
+prepare, one to finish. Per-request state lives in a ContextVar that `__call__` sets, never on `self`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+import kserve
+import numpy as np
+import orjson
+from grpc import StatusCode
+from grpc_interceptor.exceptions import GrpcException
+from kserve import InferOutput, InferRequest, InferResponse
+from kserve.model import InferenceVerb
+from kserve.predictor_config import PredictorConfig
+from prometheus_client import Counter
+from starlette.exceptions import HTTPException
+
+from mnist_pipeline import events, server
+from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, TensorRefused
+from mnist_pipeline.events import Inline, Nothing, Notification
+from mnist_pipeline.middleware import original_headers
+from mnist_pipeline.pipeline import Batch, Outcome, Pipeline, Tensor, groups, verdict
+from mnist_pipeline.ports import Deadline
+from mnist_pipeline.predictor_client import PredictorClient
+from mnist_pipeline.predictors import format_named
+from mnist_pipeline.results import Result, to_reply
+
+log = logging.getLogger(__name__)
+
+OUTCOMES = Counter(
+    "mnist_pipeline_outcomes",
+    "What became of objects and inline requests: filed, predicted, gone, empty, ignored…, or the reason of a failure.",
+    ("model_name", "outcome"),
+)
+
+# What a request waits for a slot, as a part of its deadline; then it is told to come again.
+_WAIT_FOR_SLOT = 0.25
+# A body up to this size is parsed on the event loop: it takes less than the hop to a thread.
+_PARSED_ON_THE_LOOP = 256 * 1024
+_READINESS_SECONDS = 5.0
+_READINESS_PAUSE = 1.0
+
+_GRPC_STATUS = {
+    429: StatusCode.RESOURCE_EXHAUSTED,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.DEADLINE_EXCEEDED,
+}
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(kw_only=True)
+class _Current:
+    """The request in hand; `batch` is what its preprocess made, for its postprocess."""
+
+    deadline: Deadline
+    batch: Batch | None = None
+
+
+_current: ContextVar[_Current] = ContextVar("mnist_pipeline_request")
+
+
+class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no types
+    """Images in by event or inline, digits out through Kafka; the predictor is asked in between.
+
+    Another transformer passes a pipeline with a tensorizer of its own, or overrides `preprocess` (→ float32 `(N, 28, 28)`),
+    `predict` (→ N digits) or `postprocess`.
+    """
+
+    def __init__(self, name: str, pipeline: Pipeline, predictor: PredictorConfig) -> None:
+        super().__init__(name, return_response_headers=True)
+        self.pipeline = pipeline
+        self.predictor = predictor
+        self.max_body_bytes = pipeline.settings.max_body_bytes
+        self.quiet = True
+        # KServe asks `healthy` for the truth; this only lets the server start.
+        self.ready = True
+        self._process: _Process | None = None
+
+    # --- KServe's three hooks ---
+
+    async def preprocess(self, payload: Notification | Inline, headers: dict[str, str] | None = None) -> Tensor:
+        """Fetch and tensorize, in a thread: float32 `(N, 28, 28)` for what can be classified."""
+        del headers
+        current = _current.get()
+        current.batch = await self._in_thread(self.pipeline.prepare, payload, current.deadline)
+        return current.batch.tensors
+
+    async def predict(
+        self, payload: Tensor, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> list[int]:
+        """Ask the predictor for the digits of `(N, 28, 28)`; nothing is asked for N = 0."""
+        del response_headers
+        if not len(payload):
+            return []
+        client = self._here().predictor
+        return await client.digits(payload, headers or {}, timeout=_current.get().deadline.remaining())
+
+    async def postprocess(
+        self, result: list[int], headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> tuple[Outcome, ...] | Result:
+        """File, publish and release, in a thread; or publish, for an inline request."""
+        del headers, response_headers
+        current = _current.get()
+        batch = current.batch
+        if batch is None:
+            raise AssertionError("preprocess makes the batch")
+        if isinstance(batch.request, Inline):
+            return await self._in_thread(self.pipeline.finish_inline, batch.request, result, current.deadline)
+        return await self._in_thread(self.pipeline.finish, batch, result, current.deadline)
+
+    def validate(self, payload: Any) -> Any:
+        """What preprocess gives is ours: KServe's look into a V1 or V2 body has nothing to see in it."""
+        return payload
+
+    # --- around them ---
+
+    async def __call__(
+        self,
+        body: bytes | dict[str, Any] | InferRequest,
+        headers: dict[str, str] | None = None,
+        verb: InferenceVerb = InferenceVerb.PREDICT,
+    ) -> tuple[Any, dict[str, str]]:
+        """Handle one request: raw bytes on the V1 path (a caller in Python may pass the object), InferRequest on V2."""
+        if verb != InferenceVerb.PREDICT:
+            raise NotImplementedError("a transformer of digits explains nothing")
+        v2 = body if isinstance(body, InferRequest) else None
+        try:
+            return await self._handle(body, original_headers(headers))
+        except PipelineError as exc:
+            _refuse(exc, grpc=v2 is not None and v2.from_grpc)
+        except Exception:
+            # A bug of ours: its text may say anything, so the caller gets none of it. 500 is retried.
+            log.exception("a request failed in a way that nobody foresaw")
+            _refuse(PipelineError("internal error"), grpc=v2 is not None and v2.from_grpc)
+
+    async def _handle(self, body: bytes | dict[str, Any] | InferRequest, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
+        settings = self.pipeline.settings
+        deadline = Deadline(settings.event_timeout_seconds)
+        if isinstance(body, InferRequest):
+            async with self._slot(deadline):
+                request = await self._in_thread(_inline_of, body, headers, settings)
+                digits, _ = await self._predicted(request, headers, deadline)
+                return self._v2_reply(body, digits), {}
+        if isinstance(body, dict):
+            body = orjson.dumps(body)
+        if len(body) > _PARSED_ON_THE_LOOP:
+            request = await self._in_thread(events.parse, body, headers, settings)
+        else:
+            request = events.parse(body, headers, settings)
+        if isinstance(request, Nothing):
+            self._count(request.reason)
+            return b"", {}
+        async with self._slot(deadline):
+            if isinstance(request, Notification):
+                await self._settled(request, headers, deadline)
+                return b"", {}
+            digits, result = await self._predicted(request, headers, deadline)
+        if request.cloudevent is None:
+            return {"predictions": digits}, {}
+        if self.pipeline.publisher is not None:
+            return b"", {}
+        reply_headers, reply = to_reply(result, trace_key=settings.trace_key)
+        return reply, reply_headers
+
+    async def _settled(self, request: Notification, headers: dict[str, str], deadline: Deadline) -> None:
+        """Settle every record, a few at a time; then raise what the one answer must say, if it is no success."""
+        outcomes = [Outcome(reason=refusal.reason, error=refusal) for refusal in request.refused]
+        outcomes += [Outcome(reason="ignored")] * request.ignored
+        for group in groups(request):
+            outcomes += await self._settled_group(group, headers, deadline)
+        for outcome in outcomes:
+            self._count(outcome.reason)
+        error = verdict(outcomes)
+        if error is not None:
+            raise error
+
+    async def _settled_group(
+        self, group: Notification, headers: dict[str, str], deadline: Deadline
+    ) -> tuple[Outcome, ...]:
+        with _request(deadline) as current:
+            try:
+                outcomes, _ = await super().__call__(group, headers)
+            except PipelineError as exc:
+                if current.batch is None:
+                    raise
+                return await self._in_thread(self.pipeline.abandon, current.batch, exc, deadline)
+            return outcomes  # type: ignore[no-any-return]  # what postprocess gave
+
+    async def _predicted(
+        self, request: Inline, headers: dict[str, str], deadline: Deadline
+    ) -> tuple[list[int], Result]:
+        """Classify and publish an inline request; what can never be classified is published as rejected."""
+        with _request(deadline):
+            try:
+                result, _ = await super().__call__(request, headers)
+            except TensorRefused as exc:
+                if not any(_is_tensor(instance) for instance in request.instances):
+                    raise
+                refusal: Permanent = BadTensor(str(exc))
+            except Permanent as exc:
+                refusal = exc
+            else:
+                self._count("predicted")
+                return list(result.data["predictions"]), result
+            await self._in_thread(self.pipeline.reject_inline, request, refusal, deadline)
+            raise refusal
+
+    def _v2_reply(self, request: InferRequest, digits: list[int]) -> InferResponse:
+        output = InferOutput("predictions", [len(digits)], "INT64")
+        output.set_data_from_numpy(np.array(digits, dtype=np.int64), binary_data=False)
+        return InferResponse(response_id=request.id, model_name=self.name, infer_outputs=[output])
+
+    def _count(self, outcome: str) -> None:
+        OUTCOMES.labels(model_name=self.name, outcome=outcome).inc()
+
+    # --- health ---
+
+    async def healthy(self) -> bool:
+        """Ready once the store and Kafka have answered once; from then on traffic is the better probe.
+
+        KServe asks before every request too, so this is a look at a flag, and at most a short wait before the first.
+        """
+        return await self._here().readiness.look(lambda: self._in_thread(self._check))
+
+    def _check(self) -> None:
+        deadline = Deadline(_READINESS_SECONDS)
+        if self.pipeline.store is not None:
+            self.pipeline.store.check(self.pipeline.settings.source_buckets[0], deadline=deadline)
+        if self.pipeline.publisher is not None:
+            self.pipeline.publisher.check(deadline=deadline)
+
+    # --- this process's own ---
+
+    def _here(self) -> _Process:
+        if self._process is None:
+            in_flight = self.pipeline.settings.max_in_flight
+            predictor_format = format_named(self.pipeline.settings.predictor_format)
+            self._process = _Process(
+                # One more, so that a readiness check finds a thread when all slots are taken.
+                threads=ThreadPoolExecutor(in_flight + 1, thread_name_prefix="pipeline"),
+                slots=asyncio.Semaphore(in_flight),
+                predictor=PredictorClient(self.name, self.predictor, predictor_format, connections=in_flight),
+            )
+        return self._process
+
+    async def _in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._here().threads, call, *args)
+
+    @asynccontextmanager
+    async def _slot(self, deadline: Deadline) -> AsyncIterator[None]:
+        slots = self._here().slots
+        if not slots.locked():
+            await slots.acquire()  # at once: no timer is needed
+        else:
+            try:
+                await asyncio.wait_for(slots.acquire(), _WAIT_FOR_SLOT * deadline.remaining())
+            except (asyncio.TimeoutError, TimeoutError) as exc:
+                raise Busy(f"{self.pipeline.settings.max_in_flight} requests are in hand already") from exc
+        try:
+            yield
+        finally:
+            slots.release()
+
+    async def close_clients(self) -> None:
+        """Close the clients of this process; its server calls it when all that was in flight is answered."""
+        here, self._process = self._process, None
+        if here is not None:
+            await here.predictor.close()
+            here.threads.shutdown(wait=False)
+        await asyncio.to_thread(self.pipeline.close)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without anything of this process: KServe pickles the model into its workers."""
+        return {**self.__dict__, "_process": None, "_http_client_instance": None, "_grpc_client_stub": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        server.set_up_process(self)
+
+
+@dataclass(kw_only=True)
+class _Process:
+    """What belongs to one process and one event loop, made when first needed."""
+
+    threads: ThreadPoolExecutor
+    slots: asyncio.Semaphore
+    predictor: PredictorClient
+    readiness: _Readiness = field(default_factory=lambda: _Readiness())
+
+
+class _Readiness:
+    """A latch: one check at a time, not more often than once a second, until one succeeds."""
+
+    def __init__(self) -> None:
+        self._ready = False
+        self._checking: asyncio.Task[None] | None = None
+        self._checked_at = float("-inf")
+        self._said = ""
+
+    async def look(self, check: Callable[[], Any]) -> bool:
+        if self._ready:
+            return True
+        if self._checking is None and time.monotonic() - self._checked_at > _READINESS_PAUSE:
+            self._checking = asyncio.create_task(self._run(check))
+        if self._checking is not None:
+            await asyncio.wait((self._checking,), timeout=_READINESS_PAUSE)
+        return self._ready
+
+    async def _run(self, check: Callable[[], Any]) -> None:
+        try:
+            await check()
+        except PipelineError as exc:
+            # Once for each new reason: a probe comes every few seconds, for as long as something is away.
+            if str(exc) != self._said:
+                self._said = str(exc)
+                log.error("not ready: %s", exc)
+        else:
+            log.info("ready: the store and Kafka have answered")
+            self._ready = True
+        finally:
+            self._checked_at = time.monotonic()
+            self._checking = None
+
+
+class _request:  # noqa: N801 - used as a function
+    """Sets the ContextVar for one pass through the hooks."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._value = _Current(deadline=deadline)
+
+    def __enter__(self) -> _Current:
+        self._token = _current.set(self._value)
+        return self._value
+
+    def __exit__(self, *exc_info: object) -> None:
+        _current.reset(self._token)
+
+
+def _refuse(error: PipelineError, *, grpc: bool) -> NoReturn:
+    """Raise what KServe's REST or gRPC server turns into this error's status; nothing of ours is shown but its sentence."""
+    if grpc:
+        status = _GRPC_STATUS.get(error.status)
+        if status is None:
+            status = StatusCode.INVALID_ARGUMENT if isinstance(error, Permanent) else StatusCode.INTERNAL
+        raise GrpcException(status_code=status, details=str(error)) from error
+    raise HTTPException(error.status, detail=str(error), headers={"kne-reason": error.reason}) from error
+
+
+def _inline_of(request: InferRequest, headers: Mapping[str, str], settings: Any) -> Inline:
+    """A V2 request as the value that the pipeline knows: one input, FP32 `[N, 784]` or `[N, 28, 28]`, or BYTES `[N]`."""
+    if len(request.inputs) != 1:
+        raise BadTensor(f"{len(request.inputs)} inputs: one is expected")
+    tensor = request.inputs[0]
+    parameters = {name: _plain(value) for name, value in dict(request.parameters or {}).items()}
+    if tensor.datatype not in ("FP32", "BYTES"):
+        raise BadTensor(f"the input's datatype is {ascii(tensor.datatype)}: FP32 and BYTES are known")
+    try:
+        array = np.asarray(tensor.as_numpy())
+    except Exception as exc:  # KServe and numpy raise what they like on data that does not fit its shape
+        raise BadTensor(f"the input cannot be read: {exc}") from exc
+    if tensor.datatype == "BYTES":
+        images = [_image(one) for one in array.ravel()]
+        instances: list[Any] = [{"data": image} for image in images]
+        content = b"\n".join(image if isinstance(image, bytes) else image.encode() for image in images)
+    else:
+        if array.ndim < 2 or not len(array) or array[0].size != 28 * 28:  # noqa: PLR2004 - N, and what follows it
+            raise BadTensor(f"the input's shape is {list(array.shape)}: [N, 784] and [N, 28, 28] are known")
+        instances, content = list(array), array.tobytes()
+    return events.inline_v2(tuple(instances), content, parameters, headers, settings)
+
+
+def _image(value: Any) -> bytes | str:
+    """BYTES are the image itself where they begin like a PNG or a JPEG, else base64 text, as JSON needs it."""
+    if isinstance(value, bytes) and not value.startswith((b"\x89PNG", b"\xff\xd8")):
+        return value.decode("ascii", "replace")
+    return value  # type: ignore[no-any-return]  # bytes or str, as numpy's object arrays have them
+
+
+def _plain(parameter: Any) -> object:
+    """A V2 parameter's value: KServe leaves those of gRPC as protobuf."""
+    which = getattr(parameter, "WhichOneof", None)
+    if which is None:
+        return parameter
+    name = which("parameter_choice")
+    return getattr(parameter, name) if name else None
+
+
+def _is_tensor(instance: Any) -> bool:
+    data = instance.get("data") if isinstance(instance, dict) else instance
+    return not isinstance(data, str | bytes)

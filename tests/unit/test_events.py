@@ -1,0 +1,316 @@
+"""events.py: what comes in, as a frozen value or as a clear refusal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed
+from mnist_pipeline.events import Inline, Nothing, Notification, ObjectRef, Request, parse, trace_id_in
+from mnist_pipeline.settings import Settings
+
+SETTINGS = Settings(trace_key="test-trace-id")
+REAL_EVENTS = Path(__file__).parent.parent / "data" / "minio-events"
+BINARY = {"ce-specversion": "1.0", "ce-id": "7", "ce-source": "event-producer", "ce-type": "prediction-request"}
+
+
+def real(name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((REAL_EVENTS / f"{name}.json").read_text())["value"]
+    return value
+
+
+def read(payload: object, headers: dict[str, str] | None = None, settings: Settings = SETTINGS) -> Request:
+    return parse(json.dumps(payload).encode(), headers or {}, settings)
+
+
+def objects_of(payload: object, headers: dict[str, str] | None = None, settings: Settings = SETTINGS) -> Notification:
+    request = read(payload, headers, settings)
+    assert isinstance(request, Notification)
+    return request
+
+
+def inline_of(payload: object, headers: dict[str, str] | None = None) -> Inline:
+    request = read(payload, headers)
+    assert isinstance(request, Inline)
+    return request
+
+
+def record(key: str = "0.png", bucket: str = "mnist", name: str = "s3:ObjectCreated:Put", **more: Any) -> dict[str, Any]:
+    return {"eventName": name, "s3": {"bucket": {"name": bucket}, "object": {"key": key, **more}}}
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("put-plain-usermeta", "plain.png"),
+        ("put-space", "with space.png"),
+        ("put-plus", "a+b.png"),
+        ("put-percent", "50%25 100%.png"),
+        ("put-slash", None),
+        ("put-utf8", None),
+        ("put-emoji", None),
+        ("put-nfd", "e\u0301.png"),
+        ("put-special", "s!*'()~;:@&=$,?#[]\\|\"<>^`{}.png"),
+        ("put-unknown-length", None),
+        ("multipart", None),
+        ("overwrite", None),
+        ("copy-1", None),
+        ("put-empty", None),
+    ],
+)
+def test_the_key_of_a_real_minio_record_is_decoded_exactly_once(file: str, key: str | None) -> None:
+    event = real(file)
+    bucket, _, plain = event["Key"].partition("/")  # MinIO's own decoded form
+    settings = Settings(source_buckets=(bucket,), source_suffixes=(Path(plain).suffix,))
+    request = objects_of(event, settings=settings)
+    assert [(ref.bucket, ref.key) for ref in request.objects] == [(bucket, plain)]
+    assert key is None or plain == key
+
+
+@pytest.mark.parametrize(
+    "file", ["delete", "delete-multi-0", "get", "head", "put-tagging", "delete-tagging", "copy-0", "copy-self-replace-0"]
+)
+def test_a_real_record_that_creates_nothing_is_ignored(file: str) -> None:
+    request = objects_of(real(file))
+    assert (request.objects, request.refused, request.ignored) == ((), (), 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "s3:ObjectCreated:PutTagging",
+        "s3:ObjectCreated:DeleteTagging",
+        "s3:ObjectCreated:PutRetention",
+        "s3:ObjectCreated:PutLegalHold",
+        "s3:ObjectRemoved:Delete",
+        "s3:ObjectAccessed:Get",
+        "s3:Replication:OperationCompletedReplication",
+        "s3:ObjectCreated:SomethingNew",
+        "ObjectCreated",
+    ],
+)
+def test_only_the_four_created_events_are_handled(name: str) -> None:
+    request = objects_of({"Records": [record(name=name)]})
+    assert (request.objects, request.refused, request.ignored) == ((), (), 1)
+
+
+@pytest.mark.parametrize("name", ["Put", "Post", "Copy", "CompleteMultipartUpload"])
+@pytest.mark.parametrize("prefix", ["s3:", ""])
+def test_created_events_are_handled_with_and_without_the_s3_prefix(name: str, prefix: str) -> None:
+    assert objects_of({"Records": [record(name=f"{prefix}ObjectCreated:{name}")]}).objects
+
+
+def test_the_version_is_the_one_that_the_record_names_and_null_is_one() -> None:
+    def version(**more: Any) -> str | None:
+        return objects_of({"Records": [record(**more)]}).objects[0].version_id
+
+    assert version(versionId="73662bd7") == "73662bd7"
+    assert version(versionId="null") == "null"
+    assert version() is None
+    assert version(versionId="") is None
+    assert real("versioned-put")["Records"][0]["s3"]["object"]["versionId"]
+
+
+def test_ceph_writes_keys_as_they_are_and_sizes_as_strings() -> None:
+    ceph = record("a+b%20c.png", name="ObjectCreated:Put", size="17") | {"eventSource": "ceph:s3"}
+    assert objects_of({"Records": [ceph]}).objects == (ObjectRef(bucket="mnist", key="a+b%20c.png"),)
+
+
+def test_the_kserve_sample_s_notification_is_an_object_with_its_version() -> None:
+    event = {
+        "EventType": "s3:ObjectCreated:Put",
+        "Key": "mnist/0.png",
+        "Records": [
+            {
+                "eventVersion": "2.0",
+                "eventSource": "minio:s3",
+                "eventName": "s3:ObjectCreated:Put",
+                "responseElements": {"x-minio-origin-endpoint": "http://10.244.0.71:9000"},
+                "s3": {
+                    "bucket": {"name": "mnist", "arn": "arn:aws:s3:::mnist"},
+                    "object": {"key": "0.png", "size": 324, "versionId": "1", "sequencer": "15D808BF706E0994"},
+                },
+                "source": {"host": "", "port": "", "userAgent": ""},
+            }
+        ],
+    }
+    assert objects_of(event).objects == (ObjectRef(bucket="mnist", key="0.png", version_id="1"),)
+
+
+def test_several_records_are_several_objects_and_bad_ones_are_refused_alone() -> None:
+    request = objects_of({"Records": [record("1.png"), record("2.txt"), record("3.png"), {"eventName": 1}, {}, None]})
+    assert [ref.key for ref in request.objects] == ["1.png", "3.png"]
+    assert [type(refusal) for refusal in request.refused] == [NotAllowed, BadEvent, BadEvent, BadEvent]
+
+
+@pytest.mark.parametrize("bucket", ["other", "mnist2", "Mnist", ""])
+def test_a_bucket_that_is_not_listed_is_refused(bucket: str) -> None:
+    request = objects_of({"Records": [record(bucket=bucket)]})
+    assert not request.objects
+    assert isinstance(request.refused[0], NotAllowed)
+
+
+def test_several_buckets_and_suffixes_may_be_listed() -> None:
+    settings = Settings(source_buckets=("a-one", "b-two"), source_suffixes=(".png", ".jpg"))
+    event = {"Records": [record("1.png", "a-one"), record("2.jpg", "b-two"), record("3.gif", "a-one")]}
+    request = objects_of(event, settings=settings)
+    assert [(ref.bucket, ref.key) for ref in request.objects] == [("a-one", "1.png"), ("b-two", "2.jpg")]
+    assert isinstance(request.refused[0], NotAllowed)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key"), [("digit-3", "0.png"), ("mnist-rejected", "0.png"), ("digit-0", "a/b.txt"), ("digit-9", "..%2Fx")]
+)
+def test_what_we_filed_or_rejected_ourselves_is_ignored_before_it_is_judged(bucket: str, key: str) -> None:
+    request = objects_of({"Records": [record(key, bucket)]})
+    assert (request.objects, request.refused, request.ignored) == ((), (), 1)
+
+
+def test_a_destination_with_a_prefix_guards_that_prefix_only() -> None:
+    settings = Settings(destination="mnist/sorted/digit-{digit}")
+    request = objects_of({"Records": [record("sorted/digit-4/x.png"), record("x.png")]}, settings=settings)
+    assert [ref.key for ref in request.objects] == ["x.png"]
+    assert request.ignored == 1
+
+
+@pytest.mark.parametrize(
+    "key", ["../x.png", "a/../x.png", "a/..%2Fx.png", "a%0Ab.png", "a%00.png", "%7F.png", "%C2%85.png", "x%FF.png", "./x.png"]
+)
+def test_a_key_that_can_name_no_object_is_refused(key: str) -> None:
+    request = objects_of({"Records": [record(key)]})
+    assert not request.objects
+    assert isinstance(request.refused[0], BadKey)
+    assert "\n" not in str(request.refused[0])
+
+
+def test_a_key_of_1024_bytes_is_taken_and_one_more_is_refused() -> None:
+    longest = "é" * 510 + ".png"
+    assert objects_of({"Records": [record(longest)]}).objects[0].key == longest
+    assert isinstance(objects_of({"Records": [record("x" + longest)]}).refused[0], BadKey)
+
+
+def test_dots_inside_a_name_are_no_segment_of_dots() -> None:
+    assert objects_of({"Records": [record("a..b/...png")]}).objects
+
+
+@pytest.mark.parametrize("body", [b"{", b"nope", b"[1]", b"null", b'"x"', b"3", b"[" * 5000, b'{"a":' * 5000, b"\xff\xfe"])
+def test_a_body_that_is_no_json_object_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedBody):
+        parse(body, {}, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "payload", [{}, {"Records": None}, {"Records": "x"}, {"Records": {}}, {"instances": []}, {"instances": None}, {"x": 1}]
+)
+def test_an_object_that_is_neither_an_event_nor_a_request_is_refused(payload: object) -> None:
+    with pytest.raises(BadEvent):
+        read(payload)
+
+
+def test_an_empty_body_and_an_s3_test_event_are_nothing_to_do() -> None:
+    assert parse(b"", {"content-type": "application/json"}, SETTINGS) == Nothing(reason="empty")
+    assert read({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "mnist"}) == Nothing(reason="testevent")
+
+
+SEED = {"test-trace-id": "16ec3446", "instances": [{"data": "iVBOR"}]}
+
+
+def test_an_inline_request_is_the_same_plain_binary_and_structured() -> None:
+    plain = inline_of(SEED, {"content-type": "application/json"})
+    binary = inline_of(SEED, BINARY)
+    structured = inline_of(
+        {"specversion": "1.0", "id": "7", "source": "event-producer", "type": "prediction-request", "data": SEED},
+        {"content-type": "application/cloudevents+json; charset=utf-8"},
+    )
+    assert plain.instances == binary.instances == structured.instances == ({"data": "iVBOR"},)
+    assert plain.trace_id == binary.trace_id == structured.trace_id == "16ec3446"
+    assert plain.cloudevent is None
+    assert binary.cloudevent == structured.cloudevent
+    assert binary.identity == structured.identity == ("event-producer", "7", "16ec3446")
+
+
+def test_a_structured_event_without_time_or_its_content_type_is_known_by_its_shape() -> None:
+    envelope = {"specversion": "1.0", "id": "7", "source": "s", "type": "t", "testtraceid": "abc", "data": {"Records": []}}
+    assert objects_of(envelope).trace_id == "abc"
+    assert read({**envelope, "data": None}) == Nothing(reason="empty")
+    with pytest.raises(MalformedBody):
+        read({**envelope, "data": [1]})
+
+
+@pytest.mark.parametrize("missing", ["id", "source", "type"])
+def test_a_cloudevent_without_a_required_attribute_is_refused(missing: str) -> None:
+    with pytest.raises(BadEvent, match=missing):
+        read(SEED, {name: value for name, value in BINARY.items() if name != f"ce-{missing}"})
+
+
+@pytest.mark.parametrize("kind", ["io.kserve.mnist.prediction", "io.kserve.mnist.prediction.rejected"])
+def test_our_own_reply_that_comes_back_is_nothing_to_do(kind: str) -> None:
+    own = {**BINARY, "ce-source": SETTINGS.event_source, "ce-type": kind}
+    assert read({"predictions": [2]}, own) == Nothing(reason="ownreply")
+    envelope = {"specversion": "1.0", "id": "7", "source": SETTINGS.event_source, "type": kind, "data": {"predictions": [2]}}
+    assert read(envelope) == Nothing(reason="ownreply")
+
+
+def test_somebody_else_s_reply_is_no_reply_of_ours() -> None:
+    with pytest.raises(BadEvent):
+        read({"predictions": [2]}, {**BINARY, "ce-type": SETTINGS.event_type})
+
+
+@pytest.mark.parametrize(
+    ("payload", "headers", "expected"),
+    [
+        ({"test-trace-id": "p"}, {"test-trace-id": "h", "ce-testtraceid": "e"}, "p"),
+        ({"test-trace-id": 17}, {}, "17"),
+        ({"test-trace-id": None}, {"test-trace-id": "h"}, "h"),
+        ({}, {"ce-testtraceid": "e", "test-trace-id": "h"}, "e"),
+        ({}, {"ce-test-trace-id": "e"}, "e"),
+        ({}, {"test-trace-id": "h", "ce-kafkaheadertest-trace-id": "k"}, "h"),
+        ({}, {"ce-kafkaheadertest-trace-id": "k"}, "k"),
+        ({}, {"ce-kafkaheadertesttraceid": "k"}, "k"),
+        ({}, {}, None),
+        ({"test-trace-id": ""}, {}, None),
+    ],
+)
+def test_the_trace_id_is_the_first_found(payload: dict[str, Any], headers: dict[str, str], expected: str | None) -> None:
+    assert objects_of({**payload, "Records": [record()]}, headers).trace_id == expected
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, True, 1.5, "x" * 257, "a\r\nb", "\u0000", "x" * 1_000_000])
+def test_a_trace_id_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(BadTraceId) as raised:
+        read({**SEED, "test-trace-id": value})
+    assert len(str(raised.value)) < 200
+
+
+def test_a_bad_trace_id_in_a_header_or_an_extension_is_refused_too() -> None:
+    for headers in ({"test-trace-id": "x" * 257}, {"ce-testtraceid": "a\tb"}):
+        with pytest.raises(BadTraceId):
+            read({"Records": [record()]}, headers)
+
+
+def test_an_inline_cloudevent_without_a_trace_id_takes_its_own_id() -> None:
+    assert inline_of({"instances": [1]}, BINARY).trace_id == "7"
+
+
+def test_a_plain_inline_request_is_identified_by_trace_id_and_body_or_not_at_all() -> None:
+    one, same = inline_of(SEED), inline_of(SEED)
+    other = inline_of({**SEED, "instances": [{"data": "x"}]})
+    assert one.identity == same.identity != other.identity
+    assert inline_of({"instances": [1]}).identity is None
+
+
+def test_the_caller_comes_from_the_headers_else_from_the_settings() -> None:
+    settings = Settings(inference_service_name="svc", pod_namespace="ns")
+    headers = {"host": "h", "kserve-isvc-name": "other"}
+    caller = objects_of({"Records": [record()]}, headers, settings).caller
+    assert (caller.request_host, caller.isvc_name, caller.isvc_namespace) == ("h", "other", "ns")
+
+
+def test_an_object_s_metadata_gives_a_trace_id_or_says_why_not() -> None:
+    assert trace_id_in({"test-trace-id": "abc"}, SETTINGS) == "abc"
+    assert trace_id_in({}, SETTINGS) is None
+    with pytest.raises(BadTraceId):
+        trace_id_in({"test-trace-id": "x" * 300}, SETTINGS)

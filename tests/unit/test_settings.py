@@ -1,0 +1,169 @@
+"""settings.py: the environment as one frozen value, all problems at once, no secret shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mnist_pipeline.settings import Settings, SettingsError
+
+CREDENTIALS = {"MINIO_ACCESS_KEY": "minio", "MINIO_SECRET_KEY": "minio-s3cret"}
+KAFKA = {"KAFKA_BOOTSTRAP_SERVERS": "kafka.database.svc.cluster.local"}
+
+
+def problems_of(environ: dict[str, str], protocol: str = "v1") -> list[str]:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environ(environ, predictor_protocol=protocol)
+    return list(raised.value.problems)
+
+
+def test_an_empty_environment_has_neither_store_nor_kafka_and_the_defaults() -> None:
+    assert Settings.from_environ({}) == Settings()
+
+
+def test_the_seeds_environments_work_as_they_are() -> None:
+    first = Settings.from_environ(
+        {
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "S3_USE_HTTPS": "0",
+            "S3_ENDPOINT": "minio-service:9000",
+            "AWS_ENDPOINT_URL": "http://minio-service:9000",
+        }
+    )
+    assert first.minio is not None
+    assert (first.minio.endpoint, first.minio.secure) == ("minio-service:9000", False)
+    second = Settings.from_environ({**KAFKA, "KAFKA_TOPIC": "test-topic", "REQUEST_TRACE_KEY": "test-trace-id"})
+    assert second.minio is None
+    assert second.kafka is not None
+    assert (second.kafka.topic, second.trace_key) == ("test-topic", "test-trace-id")
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoint", "secure"),
+    [
+        ({}, "minio-service:9000", False),
+        ({"S3_USE_HTTPS": "1"}, "minio-service:9000", True),
+        ({"MINIO_ENDPOINT": "m:9000"}, "m:9000", False),
+        ({"MINIO_ENDPOINT": "https://m"}, "m", True),
+        ({"MINIO_ENDPOINT": "http://m:9000/", "S3_USE_HTTPS": "1"}, "m:9000", False),
+        ({"S3_ENDPOINT": "s:1", "AWS_ENDPOINT_URL": "http://a:2"}, "s:1", False),
+        ({"AWS_ENDPOINT_URL": "https://a:2"}, "a:2", True),
+    ],
+)
+def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
+    environ: dict[str, str], endpoint: str, secure: bool
+) -> None:
+    minio = Settings.from_environ({**CREDENTIALS, **environ}).minio
+    assert minio is not None
+    assert (minio.endpoint, minio.secure) == (endpoint, secure)
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        ({"MINIO_ACCESS_KEY": "a"}, ["MINIO_SECRET_KEY"]),
+        ({"AWS_SECRET_ACCESS_KEY": "a"}, ["MINIO_ACCESS_KEY"]),
+        ({"MINIO_ACCESS_KEY": "", "MINIO_SECRET_KEY": "b"}, ["MINIO_ACCESS_KEY"]),
+        ({"MINIO_ACCESS_KEY": "a", "MINIO_SECRET_KEY": ""}, ["MINIO_SECRET_KEY"]),
+        ({**CREDENTIALS, "MINIO_ENDPOINT": "ftp://x"}, ["MINIO_ENDPOINT"]),
+        ({**CREDENTIALS, "S3_ENDPOINT": "http://x/bucket"}, ["S3_ENDPOINT"]),
+        ({**CREDENTIALS, "MINIO_ENDPOINT": "x:99999999"}, ["MINIO_ENDPOINT"]),
+        ({**CREDENTIALS, "MINIO_SECRET_KEY_FILE": "/nowhere"}, ["MINIO_SECRET_KEY_FILE"]),
+        ({"MINIO_ACCESS_KEY_FILE": "/nowhere", "MINIO_SECRET_KEY": "b"}, ["MINIO_ACCESS_KEY_FILE"]),
+        ({"S3_USE_HTTPS": "maybe"}, ["S3_USE_HTTPS"]),
+        ({"MINIO_CA_CERT": "/nowhere"}, ["MINIO_CA_CERT"]),
+        ({"SOURCE_BUCKETS": "a,,b"}, ["SOURCE_BUCKETS"]),
+        ({"SOURCE_BUCKETS": "Mnist"}, ["SOURCE_BUCKETS"]),
+        ({"SOURCE_SUFFIXES": ","}, ["SOURCE_SUFFIXES"]),
+        ({"DESTINATION": "digits"}, ["DESTINATION"]),
+        ({"DESTINATION": "digit-{digit}-{name}"}, ["DESTINATION"]),
+        ({"DESTINATION": "Digit-{digit}"}, ["DESTINATION"]),
+        ({"DESTINATION": "digits//{digit}"}, ["DESTINATION"]),
+        ({"DESTINATION": "digits/../{digit}"}, ["DESTINATION"]),
+        ({"DESTINATION": "digit-{digit}", "SOURCE_BUCKETS": "mnist,digit-3"}, ["DESTINATION"]),
+        ({"REJECTED_BUCKET": "mnist"}, ["REJECTED_BUCKET"]),
+        ({"REJECTED_BUCKET": "x"}, ["REJECTED_BUCKET"]),
+        ({"REQUEST_TRACE_KEY": "trace id"}, ["REQUEST_TRACE_KEY"]),
+        ({"REQUEST_TRACE_KEY": "id"}, ["REQUEST_TRACE_KEY"]),
+        ({"EVENT_MODE": "batch"}, ["EVENT_MODE"]),
+        ({"PREDICTOR_FORMAT": "onnx"}, ["PREDICTOR_FORMAT"]),
+        ({"PREDICTOR_FORMAT": "openinference"}, ["PREDICTOR_FORMAT"]),
+        ({"MAX_BODY_BYTES": "16MiB"}, ["MAX_BODY_BYTES"]),
+        ({"MAX_OBJECT_BYTES": "0"}, ["MAX_OBJECT_BYTES"]),
+        ({"MAX_IMAGE_PIXELS": "-1"}, ["MAX_IMAGE_PIXELS"]),
+        ({"EVENT_TIMEOUT_SECONDS": "nan"}, ["EVENT_TIMEOUT_SECONDS"]),
+        ({"EVENT_TIMEOUT_SECONDS": "soon"}, ["EVENT_TIMEOUT_SECONDS"]),
+        ({"MAX_IN_FLIGHT": "0"}, ["MAX_IN_FLIGHT"]),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "http://k:9092"}, ["KAFKA_BOOTSTRAP_SERVERS"]),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "k:port"}, ["KAFKA_BOOTSTRAP_SERVERS"]),
+        ({**KAFKA, "KAFKA_TOPIC": "a b"}, ["KAFKA_TOPIC"]),
+        ({**KAFKA, "KAFKA_API_VERSION": "new"}, ["KAFKA_API_VERSION"]),
+        ({**KAFKA, "KAFKA_SECURITY_PROTOCOL": "TLS"}, ["KAFKA_SECURITY_PROTOCOL"]),
+        (
+            {**KAFKA, "KAFKA_SECURITY_PROTOCOL": "SASL_SSL"},
+            ["KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"],
+        ),
+        ({**KAFKA, "KAFKA_SASL_USERNAME": "u"}, ["KAFKA_SASL_USERNAME"]),
+        ({**KAFKA, "KAFKA_SSL_KEYFILE": "/nowhere"}, ["KAFKA_SSL_KEYFILE"]),
+        ({**KAFKA, "KAFKA_SSL_CERTFILE": "/nowhere"}, ["KAFKA_SSL_CERTFILE"]),
+        ({**KAFKA, "KAFKA_SSL_CAFILE": "/nowhere"}, ["KAFKA_SSL_CAFILE"]),
+        ({"MAX_IN_FLIGHT": "0", "EVENT_MODE": "x", "REJECTED_BUCKET": "!"}, ["REJECTED_BUCKET", "EVENT_MODE", "MAX_IN_FLIGHT"]),
+    ],
+)
+def test_every_problem_is_one_line_that_begins_with_its_variable(environ: dict[str, str], names: list[str]) -> None:
+    problems = problems_of(environ)
+    assert [problem.split()[0] for problem in problems] == names
+    assert all("\n" not in problem and len(problem.split()) > 2 for problem in problems)
+
+
+def test_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("from-a-file\n")
+    environ = {"MINIO_ACCESS_KEY": "a", "MINIO_SECRET_KEY_FILE": str(file), **KAFKA}
+    environ |= {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "PLAIN"}
+    environ |= {"KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": str(file)}
+    settings = Settings.from_environ(environ)
+    assert settings.minio is not None
+    assert settings.kafka is not None
+    assert settings.minio.secret_key == settings.kafka.sasl_password == "from-a-file"
+    assert "from-a-file" not in repr(settings)
+
+
+def test_no_problem_shows_a_secret() -> None:
+    environ = {"MINIO_SECRET_KEY": "s3cret", "KAFKA_SASL_PASSWORD": "s3cret", "MINIO_ENDPOINT": "http://u:s3cret@host"}
+    problems = problems_of(environ)
+    assert problems
+    assert "s3cret" not in "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "default", "also", "never"),
+    [
+        ("v1", "tensorflow", "torchserve", "openinference"),
+        ("v2", "openinference", "openinference", "tensorflow"),
+        ("grpc-v2", "openinference", "openinference", "torchserve"),
+    ],
+)
+def test_the_predictor_s_format_goes_with_its_protocol(protocol: str, default: str, also: str, never: str) -> None:
+    assert Settings.from_environ({}, predictor_protocol=protocol).predictor_format == default
+    settings = Settings.from_environ({"PREDICTOR_FORMAT": also}, predictor_protocol=protocol)
+    assert settings.predictor_format == also
+    assert problems_of({"PREDICTOR_FORMAT": never}, protocol)[0].startswith("PREDICTOR_FORMAT ")
+
+
+def test_the_event_source_names_the_model_unless_it_is_set() -> None:
+    assert Settings.from_environ({}, model_name="m").event_source == "mnist-pipeline/m"
+    assert Settings.from_environ({"EVENT_SOURCE": "mine"}, model_name="m").event_source == "mine"
+
+
+def test_a_destination_is_a_bucket_or_a_bucket_and_a_prefix() -> None:
+    assert Settings().destination_of(7) == ("digit-7", "")
+    assert Settings(destination="digits/digit-{digit}").destination_of(7) == ("digits", "digit-7/")
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().trace_key = "x"  # type: ignore[misc]
