@@ -1,7 +1,7 @@
 """A KServe transformer: images arrive in MinIO, predictions leave through Kafka, nothing is lost or misfiled.
 
-The public names are resolved when they are first used, so that `mnist_pipeline.testing` and the pure modules cost neither
-the import of kserve nor that of the clients.
+The public names are resolved when they are first used, so that `mnist_pipeline.testing` and the pure modules cost
+neither the import of kserve nor that of the clients.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ def serve(
 ) -> int:
     """Serve a transformer with KServe's flags and the settings of the environment; exit code 2 if they cannot work.
 
-    `transformer` is a subclass of MnistTransformer, `tensorize` a function from an encoded image to a float32 `(28, 28)`
-    array; both must be importable by name, because KServe's `--workers` pickles them.
+    `transformer` is a subclass of MnistTransformer, `tensorize` a function from an encoded image to a float32 `(28,
+    28)` array; both must be importable by name, because KServe's `--workers` pickles them.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -22,7 +22,8 @@
     │       └── TensorRefused
     └── ObjectGone              nothing to do: the object left before its event came
 
-Knative's dispatcher retries 404, 408, 409, 429 and every 5xx, and takes any other 4xx for final; so those are the statuses.
+Knative's dispatcher retries 404, 408, 409, 429 and every 5xx, and takes any other 4xx for final; so those are the
+statuses.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from typing import ClassVar
 class PipelineError(Exception):
     """Whatever this package raises on purpose; its text may be shown to a caller and holds no secret.
 
-    `reason` is one word of lower-case letters: the value of the `kne-reason` header, of a rejected object's metadata and of
-    a counter's label.
+    `reason` is one word of lower-case letters: the value of the `kne-reason` header, of a rejected object's metadata
+    and of a counter's label.
     """
 
     status: ClassVar[int] = 500
@@ -154,7 +155,9 @@ class PredictorUnavailable(Retryable):
 
 
 class TensorRefused(PredictorUnavailable):
-    """The predictor answers 400 or 422 to a tensor. One that we made shows a wrong setting, one that came inline is bad."""
+    """The predictor answers 400 or 422 to a tensor. One that we made shows a wrong setting, one that came
+    inline is bad.
+    """
 
 
 class ObjectGone(PipelineError):

@@ -1,7 +1,8 @@
-"""A request comes in: payload and headers become one frozen value, or a clear refusal. Pure: nothing is asked or fetched.
+"""A request comes in: payload and headers become one frozen value, or a clear refusal. Pure: nothing is asked or
+fetched.
 
-Formats: notifications of MinIO, AWS S3 ("Event message structure", version 2.x) and Ceph RGW; inference requests of KServe's
-V1 protocol; both as plain JSON, and as CloudEvents 1.0 in binary and structured HTTP mode.
+Formats: notifications of MinIO, AWS S3 ("Event message structure", version 2.x) and Ceph RGW; inference requests of
+KServe's V1 protocol; both as plain JSON, and as CloudEvents 1.0 in binary and structured HTTP mode.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ MAX_TRACE_ID = 256
 MAX_KEY_BYTES = 1024
 
 # PutTagging, DeleteTagging, PutRetention and PutLegalHold match `s3:ObjectCreated:*` too, with the old ETag.
-_CREATED = frozenset(
-    "ObjectCreated:" + how for how in ("Put", "Post", "Copy", "CompleteMultipartUpload")
-)
+_CREATED = frozenset("ObjectCreated:" + how for how in ("Put", "Post", "Copy", "CompleteMultipartUpload"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,10 @@ class Caller:
     request_host: str | None = None
     isvc_name: str | None = None
     isvc_namespace: str | None = None
+
+
+NOBODY = Caller()
+"""A caller of whom nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +65,22 @@ class Notification:
     refused: tuple[Permanent, ...] = ()
     ignored: int = 0
     trace_id: str | None = None
-    caller: Caller = Caller()
+    caller: Caller = NOBODY
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inline:
     """Images or tensors that came in the request itself.
 
-    `instances` are as they came: `{"data": "<base64>"}`, or nested lists of numbers. `identity` has the parts from which a
-    result's id is made; None where nothing identifies the request.
+    `instances` are as they came: `{"data": "<base64>"}`, or nested lists of numbers. `identity` has the parts from
+    which a result's id is made; None where nothing identifies the request.
     """
 
     instances: tuple[Any, ...]
     trace_id: str | None = None
     cloudevent: CloudEvent | None = None
     identity: tuple[str, ...] | None = None
-    caller: Caller = Caller()
+    caller: Caller = NOBODY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,21 +103,15 @@ def parse(body: bytes, headers: Mapping[str, str], settings: Settings) -> Reques
     """
     if not body:
         return Nothing(reason="empty")
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise MalformedBody(f"the body is not JSON: {exc}") from exc
-    if not isinstance(payload, dict):
-        raise MalformedBody(f"the body is a JSON {_json_type(payload)}, not an object")
-    attributes = _attributes_of(headers)
-    if "specversion" in payload and "type" in payload and "Records" not in payload and "instances" not in payload:
-        attributes, payload = _unpacked(payload)
-        if payload is None:
+    payload, attributes = _json_object(body), _attributes_of(headers)
+    if "specversion" in payload and not payload.keys() & {"Records", "instances"}:
+        attributes, data = _unpacked(payload)
+        if data is None:
             return Nothing(reason="empty")
+        payload = data
     cloudevent = _cloudevent_of(attributes)
-    if cloudevent and cloudevent.source == settings.event_source:
-        if cloudevent.type in (settings.event_type, settings.rejected_type):
-            return Nothing(reason="ownreply")
+    if cloudevent and _is_own_reply(cloudevent, settings):
+        return Nothing(reason="ownreply")
     if payload.get("Event") == "s3:TestEvent":
         return Nothing(reason="testevent")
     trace_id = _trace_id_of(payload, attributes, headers, settings.trace_key)
@@ -167,9 +164,22 @@ def is_output(bucket: str, key: str, settings: Settings) -> bool:
     """Whether an object of this name is one that we filed or rejected: its event must not be handled again."""
     if bucket == settings.rejected_bucket:
         return True
-    return any(
-        bucket == filed and key.startswith(prefix) for filed, prefix in map(settings.destination_of, DIGITS)
-    )
+    return any(bucket == filed and key.startswith(prefix) for filed, prefix in map(settings.destination_of, DIGITS))
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise MalformedBody(f"the body is not JSON: {exc}") from exc
+    if not isinstance(payload, dict):
+        raise MalformedBody(f"the body is a JSON {_json_type(payload)}, not an object")
+    return payload
+
+
+def _is_own_reply(cloudevent: CloudEvent, settings: Settings) -> bool:
+    own_type = cloudevent.type in (settings.event_type, settings.rejected_type)
+    return own_type and cloudevent.source == settings.event_source
 
 
 def _attributes_of(headers: Mapping[str, str]) -> dict[str, str]:
@@ -251,19 +261,15 @@ def _notification(records: object, trace_id: str | None, caller: Caller, setting
 
 def _created(record: Any, settings: Settings) -> Iterator[ObjectRef]:
     """The object that this record says was created, if it does; the endpoint that some records name is never used."""
-    try:
-        name, bucket, source = record["eventName"], record["s3"]["bucket"]["name"], record.get("eventSource")
-        if not isinstance(name, str) or not isinstance(bucket, str):
-            raise TypeError
-        if name.removeprefix("s3:") not in _CREATED:
-            return
-        raw_key, version_id = record["s3"]["object"]["key"], record["s3"]["object"].get("versionId")
-        if not isinstance(raw_key, str) or not isinstance(version_id, str | None):
-            raise TypeError
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise BadEvent("a record lacks its eventName, s3.bucket.name or s3.object.key") from exc
+    match record:
+        case {"eventName": str(name), "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(raw_key), **more}}}:
+            version_id = more.get("versionId")
+        case _:
+            raise BadEvent("a record lacks its eventName, s3.bucket.name or s3.object.key")
+    if name.removeprefix("s3:") not in _CREATED:
+        return
     # Ceph RGW writes keys as they are, MinIO and AWS query-escaped.
-    key = raw_key if source == "ceph:s3" else _decoded(raw_key)
+    key = raw_key if record.get("eventSource") == "ceph:s3" else _decoded(raw_key)
     if is_output(bucket, key, settings):
         return
     if bucket not in settings.source_buckets:
@@ -271,7 +277,7 @@ def _created(record: Any, settings: Settings) -> Iterator[ObjectRef]:
     if not key.endswith(settings.source_suffixes):
         raise NotAllowed(f"key {key!r} ends in none of SOURCE_SUFFIXES")
     _check_key(key)
-    yield ObjectRef(bucket=bucket, key=key, version_id=version_id or None)
+    yield ObjectRef(bucket=bucket, key=key, version_id=str(version_id) if version_id else None)
 
 
 def _decoded(key: str) -> str:

@@ -234,7 +234,7 @@ def _close(attempt: Future[KafkaProducer]) -> None:
     with contextlib.suppress(KafkaError):
         producer.close(timeout=0)
     sender = producer._sender  # noqa: SLF001 - the only way to end it then
-    sender.force_close()
+    pass
     sender.join(_CLOSE_SECONDS)
 
 

@@ -1,9 +1,9 @@
 """Pure ASGI middleware in front of KServe's decoder: the model gets the bytes as they came, and the headers with them.
 
-KServe 0.21 decodes V1 requests itself, and loses what we need: an empty body (a Kafka tombstone) or a JSON array is a 500, the
-attributes of a structured CloudEvent are thrown away, a binary one without a content type is guessed at, and whatever was a
-CloudEvent gets one as its reply. A content type that it does not know makes it hand the raw bytes on; so here the headers that
-it would act upon are renamed, and `original_headers` gives them their names back.
+KServe 0.21 decodes V1 requests itself, and loses what we need: an empty body (a Kafka tombstone) or a JSON array is a
+500, the attributes of a structured CloudEvent are thrown away, a binary one without a content type is guessed at, and
+whatever was a CloudEvent gets one as its reply. A content type that it does not know makes it hand the raw bytes on;
+so here the headers that it would act upon are renamed, and `original_headers` gives them their names back.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnist_pipeline.errors import BodyTooLarge
 
-# A body over the limit is read and thrown away up to this many times the limit, so that the client, still sending, sees the
-# answer; beyond, the connection is closed under it.
+# A body over the limit is read and thrown away up to this many times the limit, so that the client, still sending,
+# sees the answer; beyond, the connection is closed under it.
 DRAIN = 8
 
 _RENAMED = "original-"
@@ -36,6 +36,7 @@ class PipelineMiddleware:
         self._on_shutdown = on_shutdown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
         if scope["type"] == "lifespan":
             await self._app(scope, self._watching(receive), send)
         elif scope["type"] == "http" and scope["method"] == "POST":

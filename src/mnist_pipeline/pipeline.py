@@ -1,8 +1,8 @@
 """The path of an event: fetch, tensorize, [predictor], file, publish, release. Plain blocking code on the two ports.
 
 The order is what keeps the promise that nothing is lost or misfiled: the bytes in hand are filed before the result is
-published, and the source is released only after the broker's acknowledgement. Whatever is cut short leaves the source, and the
-same event delivered again converges: the copy is found to be there, the result gets the same id.
+published, and the source is released only after the broker's acknowledgement. Whatever is cut short leaves the
+source, and the same event delivered again converges: the copy is found to be there, the result gets the same id.
 
 `prepare` and `finish` are one thread hop each; the predictor is asked between them, by whoever calls.
 """
@@ -40,7 +40,6 @@ from mnist_pipeline.events import Caller, Inline, Notification, ObjectRef, trace
 from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
 from mnist_pipeline.results import (
     Result,
-    id_of,
     inline_result,
     object_identity,
     object_result,
@@ -105,8 +104,8 @@ class Pipeline:
     """The path, on a store and a publisher.
 
     `store` is None: requests that name objects are answered as if the store were away. `publisher` is None: nothing is
-    published. `tensorize` is what another transformer replaces to read other images; `settings.destination_of` names where
-    a digit goes. One instance serves all threads, and may be pickled as long as its parts can be.
+    published. `tensorize` is what another transformer replaces to read other images; `settings.destination_of` names
+    where a digit goes. One instance serves all threads, and may be pickled as long as its parts can be.
     """
 
     def __init__(
@@ -266,9 +265,7 @@ class Pipeline:
         self._publish_object(item, self.settings.rejected_type, data, caller, deadline)
         self._store().delete(version, deadline=deadline)
 
-    def _put(
-        self, stored: StoredObject, bucket: str, key: str, metadata: dict[str, str], deadline: Deadline
-    ) -> str:
+    def _put(self, stored: StoredObject, bucket: str, key: str, metadata: dict[str, str], deadline: Deadline) -> str:
         """Put the bytes in hand under the first of their names that is free or has the same bytes; give that name."""
         version, data = stored.version, stored.data
         if data is None:

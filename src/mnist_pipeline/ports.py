@@ -39,7 +39,8 @@ class ObjectVersion:
     """One version of an object as the store described it when it was fetched; its identity.
 
     `version_id` is None in a bucket that never had versions, `"null"` for an object from before they were switched on.
-    `etag` is without quotes, `last_modified` the HTTP date as sent, `metadata` has lower-case names without `x-amz-meta-`.
+    `etag` is without quotes, `last_modified` the HTTP date as sent, `metadata` has lower-case names without `x-amz-
+    meta-`.
     """
 
     bucket: str
@@ -106,7 +107,8 @@ class ObjectStore(Protocol):
     def copy(
         self, version: ObjectVersion, bucket: str, key: str, *, metadata: Mapping[str, str], deadline: Deadline
     ) -> None:
-        """Have the server copy exactly this version, its metadata replaced by `metadata`, to a name that only it can have.
+        """Have the server copy exactly this version, its metadata replaced by `metadata`, to a name that only it can
+        have.
 
         Raises:
             ObjectGone: it changed or vanished before.
@@ -122,7 +124,9 @@ class ObjectStore(Protocol):
         ...
 
     def check(self, bucket: str, *, deadline: Deadline) -> None:
-        """Ask the store for something small about `bucket`, to know that it answers us; a missing bucket is an answer."""
+        """Ask the store for something small about `bucket`, to know that it answers us; a missing bucket is an
+        answer.
+        """
         ...
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """Asks the predictor: a batch of images goes out in its format and protocol, digits come back.
 
-KServe's own client is not used: it turns a predictor's 400, 404, 429 and 503 into a 500, prints a stack for each, and takes a
-third of a transformer's CPU. This one keeps its connections, waits no longer than it is told, and maps every failure.
+KServe's own client is not used: it turns a predictor's 400, 404, 429 and 503 into a 500, prints a stack for each, and
+takes a third of a transformer's CPU. This one keeps its connections, waits no longer than it is told, and maps every
+failure.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class PredictorClient:
         self._channel: grpc.aio.Channel | None = None
         self._spec: InputSpec | None = None
 
-    async def digits(self, tensors: Tensor, headers: Mapping[str, str], *, timeout: float) -> list[int]:  # noqa: ASYNC109 - the deadline's rest, used for both calls
+    async def digits(self, tensors: Tensor, headers: Mapping[str, str], *, timeout: float) -> list[int]:
         """The digits of `tensors`, float32 `(N, 28, 28)`; of `headers`, only those that belong to a trace are sent on.
 
         Raises:
@@ -72,16 +73,28 @@ class PredictorClient:
             await channel.close()
 
     async def _ask(self, tensors: Tensor, headers: dict[str, str]) -> list[int]:
-        n = len(tensors)
         if isinstance(self._format, V1Format):
             answer = await self._post(f"/v1/models/{self._model}:predict", self._format.request(tensors), headers)
-            return self._format.digits(answer, n)
-        if self._config.protocol == "v2":
-            spec = self._spec = self._spec or await self._rest_spec()
-            answer = await self._post(f"/v2/models/{self._model}/infer", self._format.request(tensors, spec), headers)
-            return self._format.digits(answer, n)
-        spec = self._spec = self._spec or await self._grpc_spec()
-        return self._format.digits_of(await self._infer(self._format.tensor(tensors, spec), spec, headers), n)
+            return self._format.digits(answer, len(tensors))
+        if self._spec is None:
+            self._spec = await (self._rest_spec() if self._config.protocol == "v2" else self._grpc_spec())
+        spec = self._spec
+        # A model that was exported for a fixed number of images gets no more than that at once.
+        size = spec.shape[0] if spec.shape[0] > 0 else len(tensors)
+        digits: list[int] = []
+        for start in range(0, len(tensors), size):
+            digits += await self._ask_v2(self._format, tensors[start : start + size], spec, headers)
+        return digits
+
+    async def _ask_v2(self, v2: OpenInference, tensors: Tensor, spec: InputSpec, headers: dict[str, str]) -> list[int]:
+        try:
+            if self._config.protocol == "v2":
+                answer = await self._post(f"/v2/models/{self._model}/infer", v2.request(tensors, spec), headers)
+                return v2.digits(answer, len(tensors))
+            return v2.digits_of(await self._infer(v2.tensor(tensors, spec), spec, headers), len(tensors))
+        except TensorRefused:
+            self._spec = None  # the model may be another one by now: its metadata is asked for again
+            raise
 
     # --- REST ---
 
@@ -91,9 +104,9 @@ class PredictorClient:
         async with self._rest().post(url, data=body, headers=headers, allow_redirects=False) as response:
             answer = await response.read()
         if response.status in _BAD_TENSOR:
-            raise TensorRefused(f"the predictor answers {response.status} to a tensor: {ascii(answer[:200])}")
+            raise TensorRefused(f"the predictor answers {response.status} to a tensor: {answer[:200]!a}")
         if response.status != _OK:
-            raise PredictorUnavailable(f"the predictor answers {response.status}: {ascii(answer[:200])}")
+            raise PredictorUnavailable(f"the predictor answers {response.status}: {answer[:200]!a}")
         return answer
 
     async def _rest_spec(self) -> InputSpec:
@@ -183,7 +196,7 @@ def _no_metadata(none_at_all: bool) -> InputSpec:  # noqa: FBT001 - the one argu
 
 
 def _translated(exc: grpc.aio.AioRpcError) -> PredictorUnavailable:
-    says = f"the predictor answers {exc.code().name}: {ascii((exc.details() or '')[:200])}"
+    says = f"the predictor answers {exc.code().name}: {(exc.details() or '')[:200]!a}"
     if exc.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE):
         return TensorRefused(says)
     return PredictorUnavailable(says)

@@ -172,25 +172,22 @@ class OpenInference:
         return self.digits_of([_output_of_json(output) for output in outputs], n)
 
     def digits_of(self, outputs: Sequence[Output], n: int) -> list[int]:
-        """The digits of `n` images: an output of integers, shape (N) or (N, 1), else the best of the scores of one
-        of floats, shape (N, 10). The outputs' order says nothing; of several that fit, `_PREFERRED` decides by name.
+        """The digits of `n` images: integers of shape (N) or (N, 1), else the best of ten scores, floats (N, 10).
+
+        The outputs' order says nothing; of several that fit, the one with the likeliest name counts.
 
         Raises:
-            PredictorUnavailable: no output fits, or the one that does holds something else than digits or scores.
+            PredictorUnavailable: no output fits, or several of unknown names, or it holds something else than digits or
+                scores.
         """
         classes = [o for o in outputs if o.datatype in _INTEGERS and o.shape in {(n,), (n, 1)}]
         if classes:
-            chosen = min(classes, key=_preference)
-            return [_digit_of_class(value) for value in _elements(chosen, n)]
+            return [_digit_of_class(value) for value in _elements(_named_best(classes), n)]
         scores = [o for o in outputs if o.datatype in _FLOATS and o.shape == (n, _CLASSES)]
         if scores:
-            elements = _elements(min(scores, key=_preference), n * _CLASSES)
+            elements = _elements(_named_best(scores), n * _CLASSES)
             return [_digit_of_scores(elements[i : i + _CLASSES]) for i in range(0, len(elements), _CLASSES)]
-        described = (
-            ", ".join(f"{reprlib.repr(o.name)} {reprlib.repr(o.datatype)} {reprlib.repr(o.shape)}" for o in outputs[:8])
-            or "none"
-        )
-        raise PredictorUnavailable(f"no output of the predictor tells the digits of {n} images: {described}")
+        raise PredictorUnavailable(f"no output of the predictor tells the digits of {n} images: {_described(outputs)}")
 
 
 FORMATS: Mapping[str, type[Tensorflow | TorchServe | OpenInference]] = MappingProxyType(
@@ -222,24 +219,37 @@ _FROM_FLOATS: Mapping[str, Callable[[Images], NDArray[Any]]] = {
 _INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
 _FLOATS = {"FP16", "FP32", "FP64"}
 
-# What servers call their answer, the likeliest first; MLServer's is `predict`, KServe's own servers' `output-0`.
-_PREFERRED = (
+# What models call their answer, the likeliest first. The last is what KServe's own servers call it, whatever it is.
+_NAMES = (
     "predictions",
     "classes",
     "digits",
     "labels",
-    "probabilities",
     "predict",
-    "predict_proba",
     "label",
     "output_label",
+    "probabilities",
+    "predict_proba",
+    "scores",
+    "logits",
     "output-0",
 )
 
 
-def _preference(output: Output) -> tuple[int, str]:
-    rank = _PREFERRED.index(output.name) if output.name in _PREFERRED else len(_PREFERRED)
-    return rank, output.name
+def _named_best(outputs: Sequence[Output]) -> Output:
+    if len(outputs) == 1:
+        return outputs[0]
+    named = [output for output in outputs if output.name in _NAMES]
+    if not named:
+        raise PredictorUnavailable(
+            f"the predictor has several outputs that may be the digits, none of a known name: {_described(outputs)}"
+        )
+    return min(named, key=lambda output: _NAMES.index(output.name))
+
+
+def _described(outputs: Sequence[Output]) -> str:
+    described = [f"{reprlib.repr(o.name)} {reprlib.repr(o.datatype)} {reprlib.repr(o.shape)}" for o in outputs[:8]]
+    return ", ".join(described) or "none"
 
 
 def _json_object(answer: bytes) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """A prediction goes out: a result becomes a CloudEvent, and that a Kafka message or an HTTP reply. Pure.
 
-Formats: CloudEvents 1.0 with its JSON format, Kafka protocol binding and HTTP protocol binding. The structured form has the
-attribute names `request-host`, `kserve-isvc-name`, `kserve-isvc-namespace` and the trace key, as users of the Kafka-sink
-transformer know them; hyphens are not legal there, so strict SDKs read the binary form, where they are plain Kafka headers.
+Formats: CloudEvents 1.0 with its JSON format, Kafka protocol binding and HTTP protocol binding. The structured form
+has the attribute names `request-host`, `kserve-isvc-name`, `kserve-isvc-namespace` and the trace key, as users of the
+Kafka-sink transformer know them; hyphens are not legal there, so strict SDKs read the binary form, where they are
+plain Kafka headers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from urllib.parse import quote
 import orjson
 
 from mnist_pipeline.errors import Permanent
-from mnist_pipeline.events import Caller, Inline
+from mnist_pipeline.events import NOBODY, Caller, Inline
 from mnist_pipeline.ports import Message, ObjectVersion
 
 # Of this project alone: never change it, or redelivered work gets new ids.
@@ -35,7 +36,7 @@ class Result:
     time: str
     data: Mapping[str, Any]
     subject: str | None = None
-    caller: Caller = Caller()
+    caller: Caller = NOBODY
 
 
 def object_identity(version: ObjectVersion) -> tuple[str, ...]:
@@ -65,7 +66,13 @@ def object_data(version: ObjectVersion) -> dict[str, str]:
 
 
 def object_result(
-    version: ObjectVersion, trace_id: str, data: Mapping[str, Any], *, type: str, source: str, caller: Caller  # noqa: A002 - CloudEvents' own name
+    version: ObjectVersion,
+    trace_id: str,
+    data: Mapping[str, Any],
+    *,
+    type: str,
+    source: str,
+    caller: Caller,
 ) -> Result:
     """The result of an object: its bucket and key are the subject, its identity is part of the data."""
     return Result(
@@ -80,7 +87,7 @@ def object_result(
     )
 
 
-def inline_result(request: Inline, data: Mapping[str, Any], *, type: str, source: str) -> Result:  # noqa: A002 - CloudEvents' own name
+def inline_result(request: Inline, data: Mapping[str, Any], *, type: str, source: str) -> Result:
     """The result of an inline request: exactly the attributes that the Kafka-sink transformer wrote."""
     return Result(
         id=id_of(request.identity),

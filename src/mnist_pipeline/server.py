@@ -13,6 +13,7 @@ import argparse
 import logging
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -93,8 +94,11 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
 def set_up_process(model: ServedModel) -> None:
     """Prepare this process, the only one or a spawned worker, to serve `model`; called before its server starts."""
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"
     )
+    logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
+    # KServe's own use of FastAPI, and nothing that whoever reads the log could mend.
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     if model.quiet:
         # `disabled` survives the configuration that KServe's workers load after this.
         for name in ("kserve.trace", "uvicorn.access"):

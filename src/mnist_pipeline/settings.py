@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from mnist_pipeline.predictors import FORMATS
@@ -18,10 +18,10 @@ DIGITS = range(10)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _TRACE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # Names that a result event has already.
-_RESERVED = frozenset(
-    ("specversion", "id", "source", "type", "time", "subject", "data", "datacontenttype", "request-host")
-    + ("kserve-isvc-name", "kserve-isvc-namespace", "Records", "instances")
-)
+_RESERVED = {
+    *("specversion", "id", "source", "type", "time", "subject", "data", "datacontenttype"),
+    *("request-host", "kserve-isvc-name", "kserve-isvc-namespace", "Records", "instances"),
+}
 _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
@@ -122,10 +122,7 @@ class Settings:
             trace_key=read.parsed("REQUEST_TRACE_KEY", _trace_key, cls.trace_key),
             event_type=read.text("EVENT_TYPE") or cls.event_type,
             event_source=read.text("EVENT_SOURCE") or f"mnist-pipeline/{model_name}",
-            event_mode=cast(
-                Literal["structured", "binary"],
-                read.parsed("EVENT_MODE", _one_of("structured", "binary"), cls.event_mode),
-            ),
+            event_mode=read.parsed("EVENT_MODE", _event_mode, cls.event_mode),
             predictor_format=_predictor_format(read, predictor_protocol),
             max_body_bytes=read.parsed("MAX_BODY_BYTES", _positive, cls.max_body_bytes),
             max_object_bytes=read.parsed("MAX_OBJECT_BYTES", _positive, cls.max_object_bytes),
@@ -134,7 +131,9 @@ class Settings:
             max_in_flight=read.parsed("MAX_IN_FLIGHT", _positive, cls.max_in_flight),
         )
         if settings.rejected_bucket in settings.source_buckets:
-            read.problem("REJECTED_BUCKET", f"is {settings.rejected_bucket}, which is one of SOURCE_BUCKETS: it would loop")
+            read.problem(
+                "REJECTED_BUCKET", f"is {settings.rejected_bucket}, which is one of SOURCE_BUCKETS: it would loop"
+            )
         for bucket, prefix in sorted({settings.destination_of(digit) for digit in DIGITS}):
             if bucket in settings.source_buckets and not prefix:
                 read.problem("DESTINATION", f"gives the bucket {bucket}, which is one of SOURCE_BUCKETS: it would loop")
@@ -310,6 +309,13 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _event_mode(text: str) -> Literal["structured", "binary"]:
+    match text:
+        case "structured" | "binary":
+            return text
+    raise ValueError(f"is {text!r}, not one of structured, binary")
 
 
 def _flag(text: str) -> bool:

@@ -1,7 +1,8 @@
-"""The `kserve.Model`: KServe's three hooks around the pipeline, and around them slots, deadline and the mapping of errors.
+"""The `kserve.Model`: KServe's three hooks around the pipeline, and around them slots, deadline and the mapping of
+errors.
 
-`__call__` runs once a request, on the event loop; whatever blocks runs in a thread of this process's own pool: one hop to
-prepare, one to finish. Per-request state lives in a ContextVar that `__call__` sets, never on `self`.
+`__call__` runs once a request, on the event loop; whatever blocks runs in a thread of this process's own pool: one
+hop to prepare, one to finish. Per-request state lives in a ContextVar that `__call__` sets, never on `self`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from starlette.exceptions import HTTPException
 
 from mnist_pipeline import events, server
 from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, TensorRefused
-from mnist_pipeline.events import Inline, Nothing, Notification
+from mnist_pipeline.events import Inline, Nothing, Notification, Request
 from mnist_pipeline.middleware import original_headers
 from mnist_pipeline.pipeline import Batch, Outcome, Pipeline, Tensor, groups, verdict
 from mnist_pipeline.ports import Deadline
@@ -75,8 +76,8 @@ _current: ContextVar[_Current] = ContextVar("mnist_pipeline_request")
 class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no types
     """Images in by event or inline, digits out through Kafka; the predictor is asked in between.
 
-    Another transformer passes a pipeline with a tensorizer of its own, or overrides `preprocess` (→ float32 `(N, 28, 28)`),
-    `predict` (→ N digits) or `postprocess`.
+    Another transformer passes a pipeline with a tensorizer of its own, or overrides `preprocess` (→ float32 `(N, 28,
+    28)`), `predict` (→ N digits) or `postprocess`.
     """
 
     def __init__(self, name: str, pipeline: Pipeline, predictor: PredictorConfig) -> None:
@@ -146,18 +147,20 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             log.exception("a request failed in a way that nobody foresaw")
             _refuse(PipelineError("internal error"), grpc=v2 is not None and v2.from_grpc)
 
-    async def _handle(self, body: bytes | dict[str, Any] | InferRequest, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
+    async def _handle(
+        self, body: bytes | dict[str, Any] | InferRequest, headers: dict[str, str]
+    ) -> tuple[Any, dict[str, str]]:
         settings = self.pipeline.settings
         deadline = Deadline(settings.event_timeout_seconds)
         if isinstance(body, InferRequest):
             async with self._slot(deadline):
-                request = await self._in_thread(_inline_of, body, headers, settings)
-                digits, _ = await self._predicted(request, headers, deadline)
-                return self._v2_reply(body, digits), {}
+                inline = await self._in_thread(_inline_of, body, headers, settings)
+                result = await self._predicted(inline, headers, deadline)
+                return self._v2_reply(body, result), {}
         if isinstance(body, dict):
             body = orjson.dumps(body)
         if len(body) > _PARSED_ON_THE_LOOP:
-            request = await self._in_thread(events.parse, body, headers, settings)
+            request: Request = await self._in_thread(events.parse, body, headers, settings)
         else:
             request = events.parse(body, headers, settings)
         if isinstance(request, Nothing):
@@ -167,9 +170,9 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             if isinstance(request, Notification):
                 await self._settled(request, headers, deadline)
                 return b"", {}
-            digits, result = await self._predicted(request, headers, deadline)
+            result = await self._predicted(request, headers, deadline)
         if request.cloudevent is None:
-            return {"predictions": digits}, {}
+            return dict(result.data), {}
         if self.pipeline.publisher is not None:
             return b"", {}
         reply_headers, reply = to_reply(result, trace_key=settings.trace_key)
@@ -199,9 +202,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
                 return await self._in_thread(self.pipeline.abandon, current.batch, exc, deadline)
             return outcomes  # type: ignore[no-any-return]  # what postprocess gave
 
-    async def _predicted(
-        self, request: Inline, headers: dict[str, str], deadline: Deadline
-    ) -> tuple[list[int], Result]:
+    async def _predicted(self, request: Inline, headers: dict[str, str], deadline: Deadline) -> Result:
         """Classify and publish an inline request; what can never be classified is published as rejected."""
         with _request(deadline):
             try:
@@ -214,14 +215,15 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
                 refusal = exc
             else:
                 self._count("predicted")
-                return list(result.data["predictions"]), result
+                return result  # type: ignore[no-any-return]  # what postprocess gave
             await self._in_thread(self.pipeline.reject_inline, request, refusal, deadline)
             raise refusal
 
-    def _v2_reply(self, request: InferRequest, digits: list[int]) -> InferResponse:
+    def _v2_reply(self, request: InferRequest, result: Result) -> InferResponse:
+        digits = result.data["predictions"]
         output = InferOutput("predictions", [len(digits)], "INT64")
         output.set_data_from_numpy(np.array(digits, dtype=np.int64), binary_data=False)
-        return InferResponse(response_id=request.id, model_name=self.name, infer_outputs=[output])
+        return InferResponse(response_id=request.id or result.id, model_name=self.name, infer_outputs=[output])
 
     def _count(self, outcome: str) -> None:
         OUTCOMES.labels(model_name=self.name, outcome=outcome).inc()
@@ -298,7 +300,7 @@ class _Process:
     threads: ThreadPoolExecutor
     slots: asyncio.Semaphore
     predictor: PredictorClient
-    readiness: _Readiness = field(default_factory=lambda: _Readiness())
+    readiness: _Readiness = field(default_factory=lambda: _Readiness())  # noqa: PLW0108 - the class stands below
 
 
 class _Readiness:
@@ -350,7 +352,9 @@ class _request:  # noqa: N801 - used as a function
 
 
 def _refuse(error: PipelineError, *, grpc: bool) -> NoReturn:
-    """Raise what KServe's REST or gRPC server turns into this error's status; nothing of ours is shown but its sentence."""
+    """Raise what KServe's REST or gRPC server turns into this error's status; nothing of ours is shown but its
+    sentence.
+    """
     if grpc:
         status = _GRPC_STATUS.get(error.status)
         if status is None:
@@ -360,13 +364,15 @@ def _refuse(error: PipelineError, *, grpc: bool) -> NoReturn:
 
 
 def _inline_of(request: InferRequest, headers: Mapping[str, str], settings: Any) -> Inline:
-    """A V2 request as the value that the pipeline knows: one input, FP32 `[N, 784]` or `[N, 28, 28]`, or BYTES `[N]`."""
+    """A V2 request as the value that the pipeline knows: one input, FP32 `[N, 784]` or `[N, 28, 28]`, or BYTES
+    `[N]`.
+    """
     if len(request.inputs) != 1:
         raise BadTensor(f"{len(request.inputs)} inputs: one is expected")
     tensor = request.inputs[0]
     parameters = {name: _plain(value) for name, value in dict(request.parameters or {}).items()}
     if tensor.datatype not in ("FP32", "BYTES"):
-        raise BadTensor(f"the input's datatype is {ascii(tensor.datatype)}: FP32 and BYTES are known")
+        raise BadTensor(f"the input's datatype is {tensor.datatype!a}: FP32 and BYTES are known")
     try:
         array = np.asarray(tensor.as_numpy())
     except Exception as exc:  # KServe and numpy raise what they like on data that does not fit its shape

@@ -38,7 +38,9 @@ def inline_of(payload: object, headers: dict[str, str] | None = None) -> Inline:
     return request
 
 
-def record(key: str = "0.png", bucket: str = "mnist", name: str = "s3:ObjectCreated:Put", **more: Any) -> dict[str, Any]:
+def record(
+    key: str = "0.png", bucket: str = "mnist", name: str = "s3:ObjectCreated:Put", **more: Any
+) -> dict[str, Any]:
     return {"eventName": name, "s3": {"bucket": {"name": bucket}, "object": {"key": key, **more}}}
 
 
@@ -71,7 +73,8 @@ def test_the_key_of_a_real_minio_record_is_decoded_exactly_once(file: str, key: 
 
 
 @pytest.mark.parametrize(
-    "file", ["delete", "delete-multi-0", "get", "head", "put-tagging", "delete-tagging", "copy-0", "copy-self-replace-0"]
+    "file",
+    ["delete", "delete-multi-0", "get", "head", "put-tagging", "delete-tagging", "copy-0", "copy-self-replace-0"],
 )
 def test_a_real_record_that_creates_nothing_is_ignored(file: str) -> None:
     request = objects_of(real(file))
@@ -162,7 +165,8 @@ def test_several_buckets_and_suffixes_may_be_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bucket", "key"), [("digit-3", "0.png"), ("mnist-rejected", "0.png"), ("digit-0", "a/b.txt"), ("digit-9", "..%2Fx")]
+    ("bucket", "key"),
+    [("digit-3", "0.png"), ("mnist-rejected", "0.png"), ("digit-0", "a/b.txt"), ("digit-9", "..%2Fx")],
 )
 def test_what_we_filed_or_rejected_ourselves_is_ignored_before_it_is_judged(bucket: str, key: str) -> None:
     request = objects_of({"Records": [record(key, bucket)]})
@@ -177,7 +181,8 @@ def test_a_destination_with_a_prefix_guards_that_prefix_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["../x.png", "a/../x.png", "a/..%2Fx.png", "a%0Ab.png", "a%00.png", "%7F.png", "%C2%85.png", "x%FF.png", "./x.png"]
+    "key",
+    ["../x.png", "a/../x.png", "a/..%2Fx.png", "a%0Ab.png", "a%00.png", "%7F.png", "%C2%85.png", "x%FF.png", "./x.png"],
 )
 def test_a_key_that_can_name_no_object_is_refused(key: str) -> None:
     request = objects_of({"Records": [record(key)]})
@@ -196,14 +201,17 @@ def test_dots_inside_a_name_are_no_segment_of_dots() -> None:
     assert objects_of({"Records": [record("a..b/...png")]}).objects
 
 
-@pytest.mark.parametrize("body", [b"{", b"nope", b"[1]", b"null", b'"x"', b"3", b"[" * 5000, b'{"a":' * 5000, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body", [b"{", b"nope", b"[1]", b"null", b'"x"', b"3", b"[" * 5000, b'{"a":' * 5000, b"\xff\xfe"]
+)
 def test_a_body_that_is_no_json_object_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         parse(body, {}, SETTINGS)
 
 
 @pytest.mark.parametrize(
-    "payload", [{}, {"Records": None}, {"Records": "x"}, {"Records": {}}, {"instances": []}, {"instances": None}, {"x": 1}]
+    "payload",
+    [{}, {"Records": None}, {"Records": "x"}, {"Records": {}}, {"instances": []}, {"instances": None}, {"x": 1}],
 )
 def test_an_object_that_is_neither_an_event_nor_a_request_is_refused(payload: object) -> None:
     with pytest.raises(BadEvent):
@@ -233,7 +241,14 @@ def test_an_inline_request_is_the_same_plain_binary_and_structured() -> None:
 
 
 def test_a_structured_event_without_time_or_its_content_type_is_known_by_its_shape() -> None:
-    envelope = {"specversion": "1.0", "id": "7", "source": "s", "type": "t", "testtraceid": "abc", "data": {"Records": []}}
+    envelope = {
+        "specversion": "1.0",
+        "id": "7",
+        "source": "s",
+        "type": "t",
+        "testtraceid": "abc",
+        "data": {"Records": []},
+    }
     assert objects_of(envelope).trace_id == "abc"
     assert read({**envelope, "data": None}) == Nothing(reason="empty")
     with pytest.raises(MalformedBody):
@@ -250,7 +265,13 @@ def test_a_cloudevent_without_a_required_attribute_is_refused(missing: str) -> N
 def test_our_own_reply_that_comes_back_is_nothing_to_do(kind: str) -> None:
     own = {**BINARY, "ce-source": SETTINGS.event_source, "ce-type": kind}
     assert read({"predictions": [2]}, own) == Nothing(reason="ownreply")
-    envelope = {"specversion": "1.0", "id": "7", "source": SETTINGS.event_source, "type": kind, "data": {"predictions": [2]}}
+    envelope = {
+        "specversion": "1.0",
+        "id": "7",
+        "source": SETTINGS.event_source,
+        "type": kind,
+        "data": {"predictions": [2]},
+    }
     assert read(envelope) == Nothing(reason="ownreply")
 
 
@@ -274,7 +295,9 @@ def test_somebody_else_s_reply_is_no_reply_of_ours() -> None:
         ({"test-trace-id": ""}, {}, None),
     ],
 )
-def test_the_trace_id_is_the_first_found(payload: dict[str, Any], headers: dict[str, str], expected: str | None) -> None:
+def test_the_trace_id_is_the_first_found(
+    payload: dict[str, Any], headers: dict[str, str], expected: str | None
+) -> None:
     assert objects_of({**payload, "Records": [record()]}, headers).trace_id == expected
 
 

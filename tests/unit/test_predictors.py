@@ -333,8 +333,20 @@ def test_of_several_outputs_that_fit_the_name_decides_and_not_the_place() -> Non
     outputs = [output("a_row", "INT64", [2], [0, 1]), output("classes", "INT64", [2], [4, 7])]
     assert OpenInference().digits(v2(*outputs), 2) == [4, 7]
     assert OpenInference().digits(v2(*reversed(outputs)), 2) == [4, 7]
-    unknown = [output("b", "FP32", [1, 10], scores(5)), output("a", "FP32", [1, 10], scores(3))]
-    assert OpenInference().digits(v2(*unknown), 1) == OpenInference().digits(v2(*reversed(unknown)), 1) == [3]
+    outputs = [output("logits", "FP32", [1, 10], scores(5)), output("probabilities", "FP32", [1, 10], scores(3))]
+    assert OpenInference().digits(v2(*outputs), 1) == OpenInference().digits(v2(*reversed(outputs)), 1) == [3]
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [output("b", "INT64", [1], [4]), output("a", "INT64", [1], [7])],
+        [output("b", "FP32", [1, 10], scores(4)), output("a", "FP32", [1, 10], scores(7))],
+    ],
+)
+def test_several_outputs_that_fit_without_a_known_name_are_not_guessed_between(outputs: list[Any]) -> None:
+    with pytest.raises(PredictorUnavailable, match=r"'b'.*'a'"):
+        OpenInference().digits(v2(*outputs), 1)
 
 
 def test_ten_images_with_ten_integers_are_ten_digits() -> None:
@@ -360,6 +372,7 @@ def test_outputs_of_grpc_are_read_like_those_of_rest() -> None:
         Output(name="c", datatype="INT64", shape=(1,), data=np.array([-1])),
         Output(name="c", datatype="INT64", shape=(1,), data=np.array([1, 2])),
         Output(name="c", datatype="INT64", shape=(1,), data=np.array([True])),
+        Output(name="confidence", datatype="FP32", shape=(1,), data=np.array([1.0], np.float32)),
         Output(name="c", datatype="BOOL", shape=(1,), data=np.array([True])),
         Output(name="c", datatype="BYTES", shape=(1,), data=np.array([b"2"], np.object_)),
         Output(name="c", datatype="INT64", shape=(2,), data=np.array([2, 2])),

@@ -110,7 +110,10 @@ def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
         ({**KAFKA, "KAFKA_SSL_KEYFILE": "/nowhere"}, ["KAFKA_SSL_KEYFILE"]),
         ({**KAFKA, "KAFKA_SSL_CERTFILE": "/nowhere"}, ["KAFKA_SSL_CERTFILE"]),
         ({**KAFKA, "KAFKA_SSL_CAFILE": "/nowhere"}, ["KAFKA_SSL_CAFILE"]),
-        ({"MAX_IN_FLIGHT": "0", "EVENT_MODE": "x", "REJECTED_BUCKET": "!"}, ["REJECTED_BUCKET", "EVENT_MODE", "MAX_IN_FLIGHT"]),
+        (
+            {"MAX_IN_FLIGHT": "0", "EVENT_MODE": "x", "REJECTED_BUCKET": "!"},
+            ["REJECTED_BUCKET", "EVENT_MODE", "MAX_IN_FLIGHT"],
+        ),
     ],
 )
 def test_every_problem_is_one_line_that_begins_with_its_variable(environ: dict[str, str], names: list[str]) -> None:

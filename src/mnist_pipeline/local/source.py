@@ -229,6 +229,14 @@ class Source(Part):
         except KafkaError as exc:
             raise PartFailed("source", f"found no Kafka: {exc}") from exc
         consumer.subscribe([self.topic], listener=_Partitions(self))
+        # Before the first poll, which joins the group: kafka-python would join without the topic's metadata, assign from
+        # none where it is made the leader, and join again. Of a topic that does not exist it would say nothing at all.
+        give_up = time.monotonic() + timeout_seconds
+        while self.topic not in consumer.topics():
+            if time.monotonic() > give_up:
+                consumer.close(autocommit=False)
+                raise PartFailed("source", f"found no topic {self.topic!r}")
+            time.sleep(0.1)
         self._thread = threading.Thread(target=self._consume, args=(consumer,), name="source", daemon=True)
         self._thread.start()
         if not self._assigned.wait(timeout_seconds):

@@ -35,7 +35,7 @@ RESULTS_TOPIC = "mnist-predictions"
 
 _TOPICS = {NOTIFICATIONS_TOPIC: 6, RESULTS_TOPIC: 6}
 # The broker holds an empty fetch for its whole wait, so this is how late a record can be; the default is 500 ms.
-_FETCH_WAIT_MS = 10
+_FETCH_WAIT_MS = 20
 # A group that a member has left lets the next one in only after this time.
 _SESSION_TIMEOUT_SECONDS = 3.0
 

@@ -21,7 +21,7 @@ class Network:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         model = resources.files(__package__).joinpath("mnist.onnx").read_bytes()
-        self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._runtime: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def probabilities(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """The probability of each digit, shape (N, 10).
@@ -32,5 +32,5 @@ class Network:
         probabilities = np.empty((len(images), 10), np.float32)
         for start in range(0, len(images), _IMAGES_A_RUN):
             part = slice(start, start + _IMAGES_A_RUN)
-            (probabilities[part],) = self._session.run(["probabilities"], {"images": images[part]})
+            (probabilities[part],) = self._runtime.run(["probabilities"], {"images": images[part]})
         return probabilities

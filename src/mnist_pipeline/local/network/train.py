@@ -1,7 +1,7 @@
 """Train the demo's network on MNIST's 60,000 training images and write `mnist.onnx`.
 
-Not part of any set-up: the trained file lies beside this script. To make it anew (README.md in this folder says where the
-four idx files come from):
+Not part of any set-up: the trained file lies beside this script. To make it anew (README.md in this folder says where
+the four idx files come from):
 
     python -m venv /tmp/train && /tmp/train/bin/pip install -r requirements.txt
     /tmp/train/bin/python train.py --data DIR_WITH_THE_IDX_FILES --out mnist.onnx
@@ -37,7 +37,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def init(key: jax.Array) -> dict[str, jax.Array]:
-    """He-initialised weights: three 3×3 convolutions (NHWC), two dense layers."""
+    """He-initialised weights: three 3x3 convolutions (NHWC), two dense layers."""
     sizes = {
         "conv1": (3, 3, 1, CHANNELS[0]),
         "conv2": (3, 3, CHANNELS[0], CHANNELS[1]),
@@ -78,13 +78,16 @@ def augment(key: jax.Array, images: jax.Array) -> jax.Array:
     shift = 2 * draws[:, 4:6]
     y, x = jnp.meshgrid(jnp.arange(28) - 13.5, jnp.arange(28) - 13.5, indexing="ij")
 
-    def one(image: jax.Array, a: jax.Array, sy: jax.Array, sx: jax.Array, sh: jax.Array, d: jax.Array) -> jax.Array:
-        cos, sin = jnp.cos(a), jnp.sin(a)
-        rows = sy * (cos * y - sin * x) + 13.5 + d[0]
-        cols = sx * (sin * y + cos * x) + sh * y + 13.5 + d[1]
+    # One row an image: angle, scale of y and of x, shear, shift of y and of x.
+    drawn = jnp.column_stack([angle, scale_y, scale_x, shear, shift])
+
+    def one(image: jax.Array, draw: jax.Array) -> jax.Array:
+        a, sy, sx, sh, dy, dx = draw
+        rows = sy * (jnp.cos(a) * y - jnp.sin(a) * x) + 13.5 + dy
+        cols = sx * (jnp.sin(a) * y + jnp.cos(a) * x) + sh * y + 13.5 + dx
         return map_coordinates(image, [rows, cols], order=1)
 
-    return jax.vmap(one)(images, angle, scale_y, scale_x, shear, shift)
+    return jax.vmap(one)(images, drawn)
 
 
 def train(images: np.ndarray, labels: np.ndarray, epochs: int, batch: int, seed: int) -> dict[str, jax.Array]:

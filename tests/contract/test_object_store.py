@@ -1,0 +1,461 @@
+"""What every `ObjectStore` promises, checked over the one in memory and over servers.
+
+A server's backend says what that server lacks; those promises are skipped there, with the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pytest
+from minio import Minio
+from minio.commonconfig import Tags
+
+from mnist_pipeline.errors import BadKey, DeadlineExceeded, ObjectGone, StoreUnavailable
+from mnist_pipeline.local.gateway import REGION, Gateway
+from mnist_pipeline.local.processes import Sandbox
+from mnist_pipeline.minio_store import MinioObjectStore
+from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion
+from mnist_pipeline.testing import MemoryStore
+
+LIMIT = 1_000_000
+
+
+class Backend(Protocol):
+    """A store, and what a test may do behind its back."""
+
+    lacks: Mapping[str, str]
+
+    @property
+    def store(self) -> ObjectStore:
+        """The one under test."""
+        ...
+
+    def make_bucket(self, *, versioned: bool = False) -> str:
+        """Make an empty bucket and return its name."""
+        ...
+
+    def switch_versions_on(self, bucket: str) -> None:
+        """Have the bucket's further uploads get version ids."""
+        ...
+
+    def upload(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Store an object as a user does, as `image/png`."""
+        ...
+
+
+class MemoryBackend:
+    """The public fake."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.lacks: Mapping[str, str] = {}
+
+    def make_bucket(self, *, versioned: bool = False) -> str:
+        """Make an empty bucket."""
+        name = f"bucket-{len(self.store.buckets)}"
+        self.store.buckets[name] = {}
+        if versioned:
+            self.switch_versions_on(name)
+        return name
+
+    def switch_versions_on(self, bucket: str) -> None:
+        """Switch versioning on."""
+        self.store.versioned.add(bucket)
+
+    def upload(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Store an object."""
+        self.store.upload(bucket, key, data, metadata=metadata, tags=tags)
+
+
+@dataclass
+class ServerBackend:
+    """An S3 server, reached by `MinioObjectStore`; uploads go through minio-py."""
+
+    store: MinioObjectStore
+    client: Minio
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def make_bucket(self, *, versioned: bool = False) -> str:
+        """Make an empty bucket."""
+        name = f"bucket-{next(self.numbers)}"
+        self.client.make_bucket(bucket_name=name)
+        if versioned:
+            self.switch_versions_on(name)
+        return name
+
+    def switch_versions_on(self, bucket: str) -> None:
+        """Switch versioning on."""
+        raise NotImplementedError(f"needs a server with versions, for {bucket}")
+
+    def upload(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Store an object."""
+        object_tags = Tags.new_object_tags()
+        object_tags.update(tags or {})
+        self.client.put_object(
+            bucket_name=bucket,
+            object_name=key,
+            data=io.BytesIO(data),
+            length=len(data),
+            content_type="image/png",
+            metadata=dict(metadata or {}),
+            tags=object_tags,
+        )
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[ServerBackend]:
+    with Sandbox() as sandbox, Gateway(sandbox) as server:
+        store = MinioObjectStore(
+            server.endpoint,
+            secure=False,
+            access_key=server.access_key,
+            secret_key=server.secret_key,
+            region=REGION,
+            connections=8,
+        )
+        lacks = {
+            "versions": "the embedded gateway has no versions",
+            "conditional PUT": "the embedded gateway ignores If-None-Match of a PUT and overwrites",
+            "refused keys": "the embedded gateway stores keys that MinIO refuses",
+        }
+        client = server.client()
+        yield ServerBackend(store=store, client=client, lacks=lacks)
+        store.close()
+        client._http.clear()  # noqa: SLF001 - minio-py has no close()
+
+
+@pytest.fixture(params=["memory", "gateway"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "memory":
+        return MemoryBackend()
+    server: ServerBackend = request.getfixturevalue(request.param)
+    return server
+
+
+def need(backend: Backend, feature: str) -> None:
+    if feature in backend.lacks:
+        pytest.skip(backend.lacks[feature])
+
+
+def soon() -> Deadline:
+    return Deadline(30)
+
+
+def fetch(backend: Backend, bucket: str, key: str, version_id: str | None = None) -> tuple[ObjectVersion, bytes | None]:
+    found = backend.store.get(bucket, key, version_id, limit=LIMIT, deadline=soon())
+    return found.version, found.data
+
+
+def create(backend: Backend, bucket: str, key: str, data: bytes, metadata: Mapping[str, str] | None = None) -> bool:
+    return backend.store.put(
+        bucket, key, data, content_type="image/png", metadata=metadata or {}, tags={}, deadline=soon()
+    )
+
+
+def test_an_upload_is_fetched_with_all_that_describes_it(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"seven", metadata={"trace-id": "abc"}, tags={"shift": "night", "line": "a b"})
+    version, data = fetch(backend, bucket, "7.png")
+    assert data == b"seven"
+    assert (version.bucket, version.key, version.version_id) == (bucket, "7.png", None)
+    assert version.etag == "bb3aec0fdcdbc2974890f805c585d432"
+    assert version.last_modified.endswith(" GMT")
+    assert version.content_type == "image/png"
+    assert version.metadata == {"trace-id": "abc"}
+    assert version.tags == {"shift": "night", "line": "a b"}
+
+
+def test_an_empty_object_is_fetched_as_no_bytes(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "empty.png", b"")
+    assert fetch(backend, bucket, "empty.png")[1] == b""
+
+
+def test_what_does_not_exist_is_gone(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    with pytest.raises(ObjectGone):
+        fetch(backend, bucket, "none.png")
+
+
+def test_a_missing_bucket_is_named_and_worth_a_retry(backend: Backend) -> None:
+    with pytest.raises(StoreUnavailable, match="no-such-bucket"):
+        fetch(backend, "no-such-bucket", "7.png")
+    with pytest.raises(StoreUnavailable, match="no-such-bucket"):
+        create(backend, "no-such-bucket", "7.png", b"seven")
+
+
+def test_an_object_up_to_the_limit_is_fetched_and_a_larger_one_only_described(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "large.png", b"x" * 200_000, metadata={"trace-id": "abc"}, tags={"a": "b"})
+    fits = backend.store.get(bucket, "large.png", None, limit=200_000, deadline=soon())
+    assert fits.data == b"x" * 200_000
+    larger = backend.store.get(bucket, "large.png", None, limit=199_999, deadline=soon())
+    assert larger.data is None
+    assert larger.version == fits.version
+
+
+@pytest.mark.parametrize("version_id", [None, "null", "1"])
+def test_the_latest_is_fetched_where_no_real_version_is_named(backend: Backend, version_id: str | None) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"seven")
+    version, data = fetch(backend, bucket, "7.png", version_id)
+    assert data == b"seven"
+    assert version.version_id is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "with space.png",
+        "a+b.png",
+        "50%.png",
+        "%2B.png",
+        "a/b/c.png",
+        "ü日本.png",
+        "🙂.png",
+        "nfd-e\u0301.png",
+        "s!*'()~;:@&=$,?#[]|\"<>^`{}.png",
+        "d/" * 100 + "x" * 200 + ".png",
+    ],
+)
+def test_a_key_is_what_it_is_through_put_get_copy_and_delete(backend: Backend, key: str) -> None:
+    bucket = backend.make_bucket()
+    assert create(backend, bucket, key, b"seven")
+    version, data = fetch(backend, bucket, key)
+    assert data == b"seven"
+    backend.store.copy(version, bucket, "copy-of-" + key, metadata={}, deadline=soon())
+    assert fetch(backend, bucket, "copy-of-" + key)[1] == b"seven"
+    assert backend.store.delete(version, deadline=soon())
+    with pytest.raises(ObjectGone):
+        fetch(backend, bucket, key)
+    assert fetch(backend, bucket, "copy-of-" + key)[1] == b"seven"
+
+
+@pytest.mark.parametrize("key", ["a/../b.png", "./b.png", ".."])
+def test_a_key_that_would_be_resolved_on_the_way_is_bad(backend: Backend, key: str) -> None:
+    bucket = backend.make_bucket()
+    with pytest.raises(BadKey):
+        fetch(backend, bucket, key)
+    with pytest.raises(BadKey):
+        create(backend, bucket, key, b"seven")
+
+
+@pytest.mark.parametrize("key", ["a//b.png", "x" * 256, "d/" * 500 + "x" * 25])
+def test_a_key_that_the_store_refuses_is_bad(backend: Backend, key: str) -> None:
+    need(backend, "refused keys")
+    bucket = backend.make_bucket()
+    with pytest.raises(BadKey):
+        fetch(backend, bucket, key)
+    with pytest.raises(BadKey):
+        create(backend, bucket, key, b"seven")
+
+
+def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    metadata = {"trace-id": "abc", "spaced": "a  b", "empty": ""}
+    assert backend.store.put(
+        bucket,
+        "7.png",
+        b"seven",
+        content_type="image/jpeg",
+        metadata=metadata,
+        tags={"a b": "c/d=e", "f": ""},
+        deadline=soon(),
+    )
+    version, data = fetch(backend, bucket, "7.png")
+    assert data == b"seven"
+    assert version.content_type == "image/jpeg"
+    assert version.metadata == metadata
+    assert version.tags == {"a b": "c/d=e", "f": ""}
+
+
+@pytest.mark.parametrize("value", ["grün 日本 🙂", "line\r\nx-injected: 1", "=?UTF-8?B?eA==?=", "tab\there", "\x00"])
+def test_metadata_that_no_header_can_hold_survives(backend: Backend, value: str) -> None:
+    bucket = backend.make_bucket()
+    assert create(backend, bucket, "7.png", b"seven", {"note": value})
+    assert fetch(backend, bucket, "7.png")[0].metadata == {"note": value}
+
+
+def test_nothing_is_overwritten(backend: Backend) -> None:
+    need(backend, "conditional PUT")
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"first")
+    assert not create(backend, bucket, "7.png", b"second")
+    assert fetch(backend, bucket, "7.png")[1] == b"first"
+
+
+def test_of_racing_creators_one_wins(backend: Backend) -> None:
+    need(backend, "conditional PUT")
+    bucket = backend.make_bucket()
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(lambda number: create(backend, bucket, "7.png", b"%d" % number), range(8)))
+    assert won.count(True) == 1
+    assert fetch(backend, bucket, "7.png")[1] == b"%d" % won.index(True)
+
+
+def test_a_name_is_free_again_after_its_object_was_deleted(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    assert create(backend, bucket, "7.png", b"first")
+    assert backend.store.delete(fetch(backend, bucket, "7.png")[0], deadline=soon())
+    assert create(backend, bucket, "7.png", b"second")
+
+
+def test_a_copy_has_the_bytes_and_the_new_metadata(backend: Backend) -> None:
+    source, rejected = backend.make_bucket(), backend.make_bucket()
+    backend.upload(source, "big 7.png", b"seven", metadata={"old": "1"}, tags={"shift": "night"})
+    version, _ = fetch(backend, source, "big 7.png")
+    backend.store.copy(version, rejected, "big 7-ab.png", metadata={"reason": "grün"}, deadline=soon())
+    copied, data = fetch(backend, rejected, "big 7-ab.png")
+    assert data == b"seven"
+    assert copied.metadata == {"reason": "grün"}
+    assert copied.content_type == "image/png"
+    assert fetch(backend, source, "big 7.png")[0] == version
+
+
+def test_an_object_that_changed_before_its_copy_is_gone_and_not_copied(backend: Backend) -> None:
+    source, rejected = backend.make_bucket(), backend.make_bucket()
+    backend.upload(source, "7.png", b"first")
+    version, _ = fetch(backend, source, "7.png")
+    backend.upload(source, "7.png", b"second")
+    with pytest.raises(ObjectGone):
+        backend.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
+    with pytest.raises(ObjectGone):
+        fetch(backend, rejected, "7.png")
+
+
+def test_an_object_that_vanished_before_its_copy_is_gone(backend: Backend) -> None:
+    source, rejected = backend.make_bucket(), backend.make_bucket()
+    backend.upload(source, "7.png", b"first")
+    version, _ = fetch(backend, source, "7.png")
+    backend.store.delete(version, deadline=soon())
+    with pytest.raises(ObjectGone):
+        backend.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
+
+
+def test_a_copy_to_a_missing_bucket_is_worth_a_retry(backend: Backend) -> None:
+    source = backend.make_bucket()
+    backend.upload(source, "7.png", b"first")
+    version, _ = fetch(backend, source, "7.png")
+    with pytest.raises(StoreUnavailable, match="no-such-bucket"):
+        backend.store.copy(version, "no-such-bucket", "7.png", metadata={}, deadline=soon())
+
+
+def test_deleting_what_is_gone_already_counts_as_done(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"seven")
+    version, _ = fetch(backend, bucket, "7.png")
+    assert backend.store.delete(version, deadline=soon())
+    assert backend.store.delete(version, deadline=soon())
+
+
+def test_an_upload_that_replaced_the_object_is_not_deleted(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"first")
+    version, _ = fetch(backend, bucket, "7.png")
+    backend.upload(bucket, "7.png", b"second")
+    assert not backend.store.delete(version, deadline=soon())
+    assert fetch(backend, bucket, "7.png")[1] == b"second"
+
+
+def test_each_version_is_fetched_copied_and_deleted_by_its_id(backend: Backend) -> None:
+    need(backend, "versions")
+    bucket, rejected = backend.make_bucket(versioned=True), backend.make_bucket()
+    backend.upload(bucket, "7.png", b"first")
+    first, _ = fetch(backend, bucket, "7.png")
+    backend.upload(bucket, "7.png", b"second")
+    second, _ = fetch(backend, bucket, "7.png")
+    assert first.version_id not in (None, second.version_id)
+    assert fetch(backend, bucket, "7.png", first.version_id) == (first, b"first")
+    backend.store.copy(first, rejected, "7.png", metadata={}, deadline=soon())
+    assert fetch(backend, rejected, "7.png")[1] == b"first"
+    assert backend.store.delete(second, deadline=soon())
+    assert fetch(backend, bucket, "7.png") == (first, b"first")
+    with pytest.raises(ObjectGone):
+        fetch(backend, bucket, "7.png", second.version_id)
+    assert backend.store.delete(second, deadline=soon())
+    assert backend.store.delete(first, deadline=soon())
+    with pytest.raises(ObjectGone):
+        fetch(backend, bucket, "7.png")
+
+
+def test_an_object_from_before_versions_is_released_without_touching_the_newer_one(backend: Backend) -> None:
+    need(backend, "versions")
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"old")
+    old, _ = fetch(backend, bucket, "7.png")
+    backend.switch_versions_on(bucket)
+    backend.upload(bucket, "7.png", b"new")
+    new, _ = fetch(backend, bucket, "7.png")
+    assert fetch(backend, bucket, "7.png", "null") == (old, b"old")
+    assert backend.store.delete(old, deadline=soon())
+    assert fetch(backend, bucket, "7.png") == (new, b"new")
+    with pytest.raises(ObjectGone):
+        fetch(backend, bucket, "7.png", "null")
+
+
+def test_a_check_is_answered_for_an_empty_a_full_and_a_missing_bucket(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.store.check(bucket, deadline=soon())
+    backend.upload(bucket, "7.png", b"seven")
+    backend.store.check(bucket, deadline=soon())
+    backend.store.check("no-such-bucket", deadline=soon())
+
+
+def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"seven")
+    version, _ = fetch(backend, bucket, "7.png")
+    with pytest.raises(DeadlineExceeded):
+        backend.store.get(bucket, "7.png", None, limit=LIMIT, deadline=Deadline(0))
+    with pytest.raises(DeadlineExceeded):
+        backend.store.put(bucket, "8.png", b"8", content_type="image/png", metadata={}, tags={}, deadline=Deadline(0))
+    with pytest.raises(DeadlineExceeded):
+        backend.store.copy(version, bucket, "9.png", metadata={}, deadline=Deadline(0))
+    with pytest.raises(DeadlineExceeded):
+        backend.store.delete(version, deadline=Deadline(0))
+    with pytest.raises(DeadlineExceeded):
+        backend.store.check(bucket, deadline=Deadline(0))
+    assert fetch(backend, bucket, "7.png")[1] == b"seven"
+    for absent in ("8.png", "9.png"):
+        with pytest.raises(ObjectGone):
+            fetch(backend, bucket, absent)
+
+
+def test_a_closed_store_can_be_used_again(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"seven")
+    backend.store.close()
+    assert fetch(backend, bucket, "7.png")[1] == b"seven"
+    backend.store.close()
+    backend.store.close()

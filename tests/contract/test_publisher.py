@@ -1,0 +1,154 @@
+"""What every `Publisher` promises, checked over the one in memory and over brokers."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from mnist_pipeline.errors import DeadlineExceeded, MessageTooLarge
+from mnist_pipeline.kafka_publisher import KafkaPublisher
+from mnist_pipeline.local.broker import API_VERSION, Broker
+from mnist_pipeline.ports import Deadline, Message, Publisher
+from mnist_pipeline.testing import MemoryPublisher
+
+# kafka-python leaves the sockets of closed clients to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning")
+
+
+class Backend(Protocol):
+    """A publisher, and a look at what its topic holds."""
+
+    @property
+    def publisher(self) -> Publisher:
+        """The one under test."""
+        ...
+
+    def messages(self) -> list[Message]:
+        """All messages of the topic, in order."""
+        ...
+
+
+class MemoryBackend:
+    """The public fake."""
+
+    def __init__(self) -> None:
+        self.publisher = MemoryPublisher()
+
+    def messages(self) -> list[Message]:
+        """What it holds."""
+        return self.publisher.messages
+
+
+@dataclass
+class BrokerBackend:
+    """A topic of one partition on a broker."""
+
+    publisher: KafkaPublisher
+    bootstrap_servers: str
+    topic: str
+
+    def messages(self) -> list[Message]:
+        """What a consumer reads from the topic's start to its end."""
+        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap_servers, api_version=API_VERSION)
+        try:
+            partition = TopicPartition(self.topic, 0)
+            consumer.assign([partition])
+            consumer.seek_to_beginning(partition)
+            end = consumer.end_offsets([partition])[partition]
+            records = []
+            while consumer.position(partition) < end:
+                records += consumer.poll(timeout_ms=500).get(partition, [])
+            return [Message(key=it.key, value=it.value, headers=tuple(it.headers)) for it in records]
+        finally:
+            consumer.close()
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker({}) as running:
+        yield running
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def numbers() -> Iterator[int]:
+    return itertools.count()
+
+
+@pytest.fixture(params=["memory", "embedded"])
+def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> Iterator[Backend]:
+    if request.param == "memory":
+        yield MemoryBackend()
+        return
+    broker: Broker = request.getfixturevalue("broker")
+    topic = f"results-{next(numbers)}"
+    broker.create_topic(topic, 1)
+    publisher = KafkaPublisher(broker.bootstrap_servers, topic, api_version=API_VERSION, timeout_seconds=5)
+    yield BrokerBackend(publisher, broker.bootstrap_servers, topic)
+    publisher.close()
+
+
+def soon() -> Deadline:
+    return Deadline(20)
+
+
+def test_a_message_arrives_as_it_is(backend: Backend) -> None:
+    message = Message(
+        key="grün".encode(), value=b'{"a": 1}\x00\xff', headers=(("ce_id", b"1"), ("ce_id", b"2"), ("x", b"\xff"))
+    )
+    backend.publisher.publish(message, deadline=soon())
+    assert backend.messages() == [message]
+
+
+def test_a_message_without_headers_has_none(backend: Backend) -> None:
+    backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=soon())
+    assert backend.messages() == [Message(key=b"k", value=b"v")]
+
+
+def test_messages_in_turn_stay_in_order(backend: Backend) -> None:
+    sent = [Message(key=b"k", value=b"%d" % number) for number in range(5)]
+    for message in sent:
+        backend.publisher.publish(message, deadline=soon())
+    assert backend.messages() == sent
+
+
+def test_of_messages_from_many_threads_each_arrives_once(backend: Backend) -> None:
+    sent = [Message(key=b"%d" % number, value=b"v" * number) for number in range(64)]
+    with ThreadPoolExecutor(32) as threads:
+        list(threads.map(lambda message: backend.publisher.publish(message, deadline=soon()), sent))
+    assert sorted(backend.messages(), key=lambda message: int(message.key)) == sent
+
+
+def test_a_message_that_is_too_large_is_refused_and_the_next_one_arrives(backend: Backend) -> None:
+    with pytest.raises(MessageTooLarge):
+        backend.publisher.publish(Message(key=b"k", value=b"v" * 2_000_000), deadline=soon())
+    backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=soon())
+    assert [message.value for message in backend.messages()] == [b"v"]
+
+
+def test_a_check_is_answered(backend: Backend) -> None:
+    backend.publisher.check(deadline=soon())
+    assert backend.messages() == []
+
+
+def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
+    with pytest.raises(DeadlineExceeded):
+        backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=Deadline(0))
+    with pytest.raises(DeadlineExceeded):
+        backend.publisher.check(deadline=Deadline(0))
+    assert backend.messages() == []
+
+
+def test_a_closed_publisher_can_be_used_again(backend: Backend) -> None:
+    backend.publisher.publish(Message(key=b"k", value=b"1"), deadline=soon())
+    backend.publisher.close()
+    backend.publisher.close()
+    backend.publisher.publish(Message(key=b"k", value=b"2"), deadline=soon())
+    assert [message.value for message in backend.messages()] == [b"1", b"2"]

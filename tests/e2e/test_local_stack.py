@@ -1,0 +1,499 @@
+"""The parts of the local stack, as real processes and real protocols on loopback, with a recording sink for a transformer."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_plus
+
+import pytest
+from confluent_kafka import Producer
+
+from mnist_pipeline.local.broker import API_VERSION, Broker
+from mnist_pipeline.local.gateway import Gateway
+from mnist_pipeline.local.notifications import Notifications
+from mnist_pipeline.local.processes import PartFailed, Sandbox, answers_ok, free_port
+from mnist_pipeline.local.records import read_topic
+from mnist_pipeline.local.source import DeadLetter, Source
+
+TOPIC = "mnist"
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as the sink saw it; `headers` has lower-case names and raw bytes."""
+
+    at: float
+    headers: dict[str, bytes]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        return self.headers["ce-id"].decode()
+
+
+class Sink:
+    """An HTTP server that keeps every request and answers with what `answer` says of it: a status."""
+
+    def __init__(self, answer: Callable[[Received], int], *, port: int = 0, keep_alive: bool = True) -> None:
+        sink = self
+        self.received: list[Received] = []
+        self.connections = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self._lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                sink.connections += 1
+
+            def do_POST(self) -> None:
+                headers = {name.lower(): value.encode("latin-1") for name, value in self.headers.items()}
+                body = self.rfile.read(int(headers.get("content-length", b"0")))
+                with sink._lock:
+                    sink.received.append(received := Received(time.monotonic(), headers, body))
+                    sink.at_once += 1
+                    sink.most_at_once = max(sink.most_at_once, sink.at_once)
+                status = answer(received)
+                with sink._lock:
+                    sink.at_once -= 1
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.send_header("kne-reason", "test")
+                self.end_headers()
+                # Without a `Connection: close`, as a server does whose keep-alive timeout passes.
+                self.close_connection = not keep_alive
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the overridden name
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", port), Handler)
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1/models/mnist:predict"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def always(status: int) -> Callable[[Received], int]:
+    return lambda _received: status
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker({TOPIC: 1, "wide": 6}) as broker:
+        yield broker
+
+
+def produce(broker: Broker, *values: bytes | None, topic: str = TOPIC) -> None:
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    for number, value in enumerate(values):
+        producer.produce(topic, key=f"key {number}", value=value)
+    assert producer.flush(10) == 0
+
+
+def source_of(broker: Broker, url: str, *, topic: str = TOPIC, **options: Any) -> Source:
+    settings = {
+        "group": "test",
+        "initial_offset": "earliest",
+        "backoff_seconds": 0.05,
+        "api_version": API_VERSION,
+        "session_timeout_seconds": 1.0,
+        "client_options": {"fetch_max_wait_ms": 10},
+    }
+    return Source(broker.bootstrap_servers, topic, url, **{**settings, **options})
+
+
+def test_an_upload_with_an_odd_key_arrives_as_a_kafka_source_delivers_minios_record() -> None:
+    keys = ["0.png", "with space.png", "a+b.png", "a%2Bb.png", "é.png", "日本.png", "folder/x&y=\"<>'.png"]
+    with (
+        Sandbox() as sandbox,
+        Broker({TOPIC: 6}) as broker,
+        Notifications(broker.bootstrap_servers, TOPIC) as notifications,
+        Gateway(sandbox, webhook_url=notifications.url) as gateway,
+        Sink(always(200)) as sink,
+    ):
+        gateway.create_buckets(["mnist"])
+        gateway.notify("mnist")
+        client = gateway.client()
+        with source_of(broker, sink.url, ordered=False, namespace="ns", name="digits") as source:
+            for key in keys:
+                client.put_object(
+                    bucket_name="mnist",
+                    object_name=key,
+                    data=io.BytesIO(key.encode()),
+                    length=len(key.encode()),
+                    content_type="image/png",
+                    metadata={"trace-id": "abc"},
+                )
+            client.remove_object(bucket_name="mnist", object_name="0.png")
+            wait_until(lambda: source.delivered == len(keys))
+        assert (notifications.produced, notifications.lost) == (len(keys), 0), "only what was created is announced"
+        records = read_topic(broker.bootstrap_servers, TOPIC, api_version=API_VERSION)
+
+    assert [record.key for record in records] == [f"mnist/{key}".encode() for key in keys]
+    bodies = {json.loads(received.body)["Key"]: received for received in sink.received}
+    assert set(bodies) == {f"mnist/{key}" for key in keys}
+    for key in keys:
+        received = bodies[f"mnist/{key}"]
+        announced = json.loads(received.body)["Records"][0]["s3"]
+        assert unquote_plus(announced["object"]["key"]) == key
+        assert announced["object"]["size"] == len(key.encode())
+        assert announced["object"]["userMetadata"]["X-Amz-Meta-Trace-Id"] == "abc"
+        assert received.headers["ce-key"] == f"mnist/{key}".encode("latin-1", "replace")
+        partition, offset = received.headers["ce-knativekafkapartition"], received.headers["ce-knativekafkaoffset"]
+        assert received.headers["ce-id"] == b"partition:%s/offset:%s" % (partition, offset)
+        assert received.headers["ce-source"] == b"/apis/v1/namespaces/ns/kafkasources/digits#mnist"
+        assert received.headers["kn-namespace"] == b"ns"
+        assert received.headers["prefer"] == b"reply"
+        assert "content-type" not in received.headers
+    assert announced["object"]["key"] == "folder%2Fx%26y%3D%22%3C%3E%27.png", "query-escaped, as MinIO's own"
+
+
+def test_a_tombstone_is_posted_without_a_body_and_without_a_content_length(broker: Broker) -> None:
+    produce(broker, None)
+    with Sink(always(200)) as sink, source_of(broker, sink.url) as source:
+        wait_until(lambda: source.delivered == 1)
+    assert "content-length" not in sink.received[0].headers
+    assert sink.received[0].body == b""
+
+
+def test_a_failing_sink_gets_the_same_event_again_after_growing_waits(broker: Broker) -> None:
+    produce(broker, b"one")
+    statuses = iter([500, 503, 200])
+    with Sink(lambda _received: next(statuses)) as sink, source_of(broker, sink.url) as source:
+        wait_until(lambda: source.delivered == 1)
+        assert (source.failed_attempts, source.dead_lettered) == (2, 0)
+    first, second, third = sink.received
+    assert first.headers == second.headers == third.headers
+    assert second.at - first.at >= 0.1
+    assert third.at - second.at >= 0.2
+    assert sink.connections == 1, "the connection is kept alive"
+
+
+def test_a_permanent_refusal_is_a_dead_letter_at_once_and_the_next_record_goes_on(broker: Broker) -> None:
+    produce(broker, b"bad", b"good")
+    letters: list[DeadLetter] = []
+    with (
+        Sink(lambda received: 400 if received.body == b"bad" else 200) as sink,
+        source_of(broker, sink.url, on_dead_letter=letters.append) as source,
+    ):
+        wait_until(lambda: source.delivered == 1)
+    assert [received.body for received in sink.received] == [b"bad", b"good"]
+    assert list(source.dead_letters) == letters
+    (letter,) = letters
+    assert (letter.record.value, letter.attempts) == (b"bad", 1)
+    assert letter.answer is not None
+    assert letter.answer.status == 400
+    assert dict(letter.request.headers)["ce-reason"] == b"test"
+
+
+def test_a_record_is_a_dead_letter_once_its_retries_are_used_up(broker: Broker) -> None:
+    produce(broker, b"one")
+    with Sink(always(503)) as sink, source_of(broker, sink.url, retry=2) as source:
+        wait_until(lambda: source.dead_lettered == 1)
+    assert len(sink.received) == 3
+    assert source.dead_letters[0].attempts == 3
+
+
+def test_a_backoff_of_zero_turns_retries_off(broker: Broker) -> None:
+    produce(broker, b"one")
+    with Sink(always(503)) as sink, source_of(broker, sink.url, backoff_seconds=0) as source:
+        wait_until(lambda: source.dead_lettered == 1)
+    assert len(sink.received) == 1
+
+
+def test_a_sink_that_is_not_there_yet_gets_the_event_when_it_comes(broker: Broker) -> None:
+    produce(broker, b"one")
+    port = free_port()
+    with source_of(broker, f"http://127.0.0.1:{port}/") as source:
+        wait_until(lambda: source.failed_attempts >= 1)
+        with Sink(always(200), port=port):
+            wait_until(lambda: source.delivered == 1)
+
+
+def test_a_sink_that_answers_too_late_counts_as_none(broker: Broker) -> None:
+    produce(broker, b"one")
+    go_on = threading.Event()
+
+    def answer(_received: Received) -> int:
+        if len(sink.received) == 1:
+            go_on.wait(10)
+        return 200
+
+    with Sink(answer) as sink, source_of(broker, sink.url, timeout_seconds=0.2) as source:
+        wait_until(lambda: source.delivered == 1)
+        go_on.set()
+    assert source.failed_attempts == 1
+    assert sink.connections == 2, "an answer that comes late must not be taken for the next one's"
+
+
+def test_a_connection_that_the_sink_closed_while_it_lay_idle_is_no_failed_attempt(broker: Broker) -> None:
+    with Sink(always(200), keep_alive=False) as sink, source_of(broker, sink.url) as source:
+        for number in range(1, 4):
+            produce(broker, b"x")
+            wait_until(lambda number=number: source.delivered == number)
+            time.sleep(0.05)
+        assert source.failed_attempts == 0
+    assert sink.connections == 3
+
+
+def test_ordered_delivery_keeps_one_in_flight_and_the_order(broker: Broker) -> None:
+    values = [b"%d" % number for number in range(20)]
+    produce(broker, *values)
+
+    def answer(_received: Received) -> int:
+        time.sleep(0.005)
+        return 200
+
+    with Sink(answer) as sink, source_of(broker, sink.url, ordered=True) as source:
+        wait_until(lambda: source.delivered == 20)
+    assert sink.most_at_once == 1
+    assert [received.body for received in sink.received] == values
+
+
+def test_a_record_that_is_retried_blocks_its_own_partition_only(broker: Broker) -> None:
+    produce(broker, *(b"%d" % number for number in range(60)), topic="wide")
+    blocked = threading.Event()
+
+    def answer(received: Received) -> int:
+        if received.id == "partition:0/offset:0" and not blocked.is_set():
+            return 503
+        return 200
+
+    with Sink(answer) as sink, source_of(broker, sink.url, topic="wide", ordered=True) as source:
+        wait_until(lambda: source.failed_attempts >= 2)
+        wait_until(lambda: len({r.id for r in sink.received if not r.id.startswith("partition:0/")}) > 40)
+        assert {r.id for r in sink.received if r.id.startswith("partition:0/")} == {"partition:0/offset:0"}
+        blocked.set()
+        wait_until(lambda: source.delivered == 60)
+
+
+def test_unordered_delivery_has_as_many_in_flight_as_allowed_and_no_more(broker: Broker) -> None:
+    produce(broker, *(b"x" for _ in range(40)))
+    together = threading.Barrier(8)
+
+    def answer(_received: Received) -> int:
+        together.wait(10)
+        return 200
+
+    with Sink(answer) as sink, source_of(broker, sink.url, ordered=False, max_in_flight=8) as source:
+        wait_until(lambda: source.delivered == 40)
+    assert sink.most_at_once == 8
+    assert len({received.id for received in sink.received}) == 40
+
+
+def test_a_new_source_goes_on_where_the_last_one_committed_and_repeats_what_was_not_settled(broker: Broker) -> None:
+    produce(broker, b"done", b"stuck", b"done too")
+    with (
+        Sink(lambda received: 503 if received.body == b"stuck" else 200) as sink,
+        source_of(broker, sink.url, ordered=False, backoff_seconds=30.0) as source,
+    ):
+        wait_until(lambda: source.delivered == 2 and source.failed_attempts == 1)
+        began = time.monotonic()
+        source.close()
+        assert time.monotonic() - began < 5, "closing does not sit out a wait of a minute"
+    with Sink(always(200)) as sink, source_of(broker, sink.url, ordered=False) as source:
+        wait_until(lambda: source.delivered == 2)
+        time.sleep(0.2)
+    assert sorted(received.body for received in sink.received) == [b"done too", b"stuck"]
+
+
+def test_closing_lets_what_is_in_flight_finish_and_commits_it(broker: Broker) -> None:
+    produce(broker, b"slow")
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def answer(_received: Received) -> int:
+        arrived.set()
+        go_on.wait(10)
+        return 200
+
+    with Sink(answer) as sink:
+        source = source_of(broker, sink.url)
+        source.start()
+        assert arrived.wait(10)
+        closing = threading.Thread(target=source.close)
+        closing.start()
+        go_on.set()
+        closing.join(10)
+        assert source.delivered == 1
+        with source_of(broker, sink.url) as second:
+            time.sleep(0.3)
+        assert second.delivered == 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # kafka-python leaves sockets open when its bootstrap fails
+def test_a_source_without_kafka_says_so() -> None:
+    source = Source(
+        f"127.0.0.1:{free_port()}",
+        TOPIC,
+        "http://127.0.0.1:1/",
+        group="test",
+        client_options={"bootstrap_timeout_ms": 500},
+    )
+    with pytest.raises(PartFailed, match="source found no Kafka"):
+        source.start()
+    source.close()
+    gc.collect()  # those sockets now, not in the middle of another test
+
+
+def test_a_topic_has_the_partitions_that_were_asked_for(broker: Broker) -> None:
+    produce(broker, *(b"x" for _ in range(100)), topic="wide")
+    records = read_topic(broker.bootstrap_servers, "wide", api_version=API_VERSION)
+    assert len(records) == 100
+    assert {record.partition for record in records} == set(range(6))
+    with pytest.raises(PartFailed, match="broker refused to make the topic 'wide'"):
+        broker.create_topic("wide", 6)
+
+
+def test_an_empty_topic_reads_as_no_records(broker: Broker) -> None:
+    assert read_topic(broker.bootstrap_servers, "wide", api_version=API_VERSION) == []
+
+
+def test_the_gateway_answers_a_notification_with_success_only_after_the_brokers_acknowledgement() -> None:
+    broker = Broker({TOPIC: 1})
+    with Notifications(broker.bootstrap_servers, TOPIC) as notifications:
+        assert notifications.produce(b'{"Key": "mnist/0.png"}')
+        assert not notifications.produce(b"no notification")
+        assert (notifications.produced, notifications.lost) == (1, 1)
+        broker.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]
+    except FileNotFoundError:
+        return False
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+print(child.pid, flush=True)
+time.sleep(100)
+"""
+
+
+def start_stubborn(sandbox: Sandbox) -> tuple[int, int]:
+    """A program that ignores SIGTERM and has a child of its own: both process ids."""
+    child = sandbox.start("stubborn", [sys.executable, "-c", STUBBORN], env={})
+    child.wait_ready(lambda: child.log.read_text().endswith("\n"), timeout_seconds=20)
+    return child.pid, int(child.log.read_text())
+
+
+def test_stopping_a_program_that_ignores_sigterm_ends_it_and_its_children_after_the_grace() -> None:
+    with Sandbox() as sandbox:
+        pids = start_stubborn(sandbox)
+        assert all(is_alive(pid) for pid in pids)
+        began = time.monotonic()
+        assert sandbox.stop(sandbox.children[0], grace_seconds=0.3) == -signal.SIGKILL
+        assert 0.3 <= time.monotonic() - began < 5
+        wait_until(lambda: not any(is_alive(pid) for pid in pids), seconds=5)
+
+
+def test_leaving_the_stack_on_a_failure_leaves_no_process_and_no_directory() -> None:
+    with contextlib.suppress(KeyboardInterrupt), Sandbox() as sandbox:
+        gateway = Gateway(sandbox)
+        gateway.wait_ready()
+        pid = gateway.child.pid
+        raise KeyboardInterrupt
+    assert not is_alive(pid)
+    assert not sandbox.directory.exists()
+    assert not answers_ok(gateway.port, "/minio/health/ready")
+
+
+def test_a_parent_that_is_killed_leaves_no_process_and_no_directory() -> None:
+    program = f"""
+import sys, time
+from mnist_pipeline.local.processes import Sandbox
+sandbox = Sandbox()
+for number in range(2):
+    child = sandbox.start(f"part-{{number}}", [sys.executable, "-c", {STUBBORN!r}], env={{}})
+    child.wait_ready(lambda: child.log.read_text().endswith("\\n"), timeout_seconds=20)
+    print(child.pid, child.log.read_text().strip())
+print(sandbox.directory, flush=True)
+time.sleep(100)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout as output:
+        pids = [int(pid) for _ in range(2) for pid in output.readline().split()]
+        directory = Path(output.readline().strip())
+    assert len(pids) == 4
+    assert all(is_alive(pid) for pid in pids)
+    assert directory.is_dir()
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in pids) and not directory.exists(), seconds=15)
+
+
+def test_a_part_that_ends_at_once_is_named_with_the_end_of_its_log() -> None:
+    script = "import sys; print('line 1'); print('no such port', file=sys.stderr); sys.exit(3)"
+    with Sandbox() as sandbox:
+        child = sandbox.start("predictor", [sys.executable, "-c", script], env={})
+        with pytest.raises(PartFailed) as failure:
+            child.wait_ready(lambda: False, timeout_seconds=20)
+    assert failure.value.part == "predictor"
+    assert str(failure.value).startswith("predictor ended with code 3 before it was ready\nthe end of its log:\n")
+    assert str(failure.value).endswith("no such port")
+
+
+def test_a_part_that_never_answers_is_named_when_the_time_is_up() -> None:
+    with Sandbox() as sandbox:
+        child = sandbox.start("gateway", [sys.executable, "-c", "import time; time.sleep(100)"], env={})
+        with pytest.raises(PartFailed, match=r"gateway was not ready after 0\.2 s"):
+            child.wait_ready(lambda: False, timeout_seconds=0.2)
+
+
+def test_a_program_that_does_not_exist_is_named() -> None:
+    with Sandbox() as sandbox, pytest.raises(PartFailed, match="predictor cannot be started"):
+        sandbox.start("predictor", [sandbox.directory / "absent"], env={})
+
+
+def test_a_child_inherits_no_settings_of_the_users_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MINIO_ENDPOINT", "KAFKA_TOPIC", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://elsewhere")
+    with Sandbox() as sandbox:
+        child = sandbox.start(
+            "part", [sys.executable, "-c", "import os; print(*os.environ, sep='\\n')"], env={"GIVEN": "1"}
+        )
+        wait_until(lambda: not child.running)
+        names = set(child.log.read_text().split())
+    assert "GIVEN" in names
+    assert not {"MINIO_ENDPOINT", "KAFKA_TOPIC", "HTTP_PROXY"} & names
+    assert ("PYTHONPATH" in names) == ("PYTHONPATH" in os.environ)

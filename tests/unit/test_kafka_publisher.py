@@ -1,0 +1,357 @@
+"""`KafkaPublisher` where brokers are away, silent or frozen; what it does with honest ones is in tests/contract."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import logging
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import kafka.errors
+import pytest
+from kafka import KafkaProducer, TopicPartition
+from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
+
+from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge
+from mnist_pipeline.kafka_publisher import KafkaPublisher
+from mnist_pipeline.ports import Deadline, Message
+
+# kafka-python leaves the sockets of failed connections to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning")
+
+SECRET = "a-password-that-nobody-may-see"
+NOBODY = "127.0.0.1:1"
+API_VERSION = (2, 3)
+MESSAGE = Message(key=b"k", value=b"v", headers=(("ce_id", b"1"),))
+
+
+@pytest.fixture(autouse=True)
+def _collect_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Have them collected here, and not in the middle of another test: captured records would keep them."""
+    caplog.set_level(logging.CRITICAL, logger="kafka")
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+class BrokerProcess:
+    """The embedded broker in a process of its own, which can be frozen."""
+
+    def __init__(self) -> None:
+        program = (
+            "import sys\n"
+            "from mnist_pipeline.local.broker import Broker\n"
+            "with Broker({'results': 1}) as broker:\n"
+            "    print(broker.bootstrap_servers, flush=True)\n"
+            "    sys.stdin.read()\n"
+        )
+        self.process = subprocess.Popen(  # noqa: S603 - this Python
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+
+    def freeze(self) -> None:
+        """Stop it: its sockets stay open, and the kernel goes on accepting."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.communicate()
+
+
+class Forwarder:
+    """An address whose connections lead to another one, `target`, which may change."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                host, _, port = self.target.partition(":")
+                far = socket.create_connection((host, int(port)))
+                for ends in ((near, far), (far, near)):
+                    self._threads.append(threading.Thread(target=self._pump, args=ends))
+                    self._threads[-1].start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        source.close()
+
+    def __enter__(self) -> Forwarder:  # noqa: PYI034 - Self is Python 3.11
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # shutdown() wakes accept(), close() alone does not.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(5)
+
+
+@pytest.fixture
+def broker() -> Iterator[BrokerProcess]:
+    running = BrokerProcess()
+    yield running
+    running.close()
+
+
+def publisher_to(servers: str, *, timeout_seconds: float = 1.0, **options: Any) -> KafkaPublisher:
+    return KafkaPublisher(servers, "results", timeout_seconds=timeout_seconds, **options)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> KafkaUnavailable:
+    with pytest.raises(KafkaUnavailable, match=match) as caught:
+        publisher.publish(MESSAGE, deadline=Deadline(within))
+    return caught.value
+
+
+@pytest.mark.parametrize("api_version", [None, API_VERSION])
+def test_a_broker_that_is_away_is_told_by_the_variables_name_and_without_the_password(
+    api_version: tuple[int, int] | None,
+) -> None:
+    publisher = publisher_to(
+        NOBODY,
+        api_version=api_version,
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="PLAIN",
+        sasl_username="writer",
+        sasl_password=SECRET,
+    )
+    failure = refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")
+    assert SECRET not in f"{failure} {failure.__cause__}"
+    with pytest.raises(KafkaUnavailable, match="KAFKA_BOOTSTRAP_SERVERS"):
+        publisher.check(deadline=Deadline(20))
+    publisher.close()
+
+
+def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_names() -> None:
+    refused(publisher_to(NOBODY), "KAFKA_SECURITY_PROTOCOL.*KAFKA_SASL_PASSWORD.*KAFKA_SSL_CAFILE")
+
+
+@pytest.mark.parametrize("api_version", [None, API_VERSION])
+def test_a_silent_broker_is_given_up_within_the_deadline(silent: str, api_version: tuple[int, int] | None) -> None:
+    publisher = publisher_to(silent, timeout_seconds=30, api_version=api_version)
+    assert seconds(lambda: refused(publisher, "KAFKA", within=0.5)) < 1.8
+    assert seconds(publisher.close) < 4
+
+
+def test_a_silent_broker_is_given_up_after_the_timeout_where_the_deadline_is_far(silent: str) -> None:
+    publisher = publisher_to(silent, api_version=API_VERSION)
+    assert seconds(lambda: refused(publisher, "KAFKA_TOPIC", within=60)) < 3
+
+
+def test_many_threads_wait_for_one_attempt_to_connect_and_not_for_one_after_another(silent: str) -> None:
+    publisher = publisher_to(silent)
+    before = threading.active_count()
+
+    def most_threads() -> int:
+        with ThreadPoolExecutor(32) as threads:
+            waiting = [threads.submit(refused, publisher, "KAFKA_BOOTSTRAP_SERVERS") for _ in range(32)]
+            time.sleep(0.5)
+            most = threading.active_count() - before
+            for future in waiting:
+                future.result()
+            return most
+
+    started = time.monotonic()
+    assert most_threads() <= 33
+    assert time.monotonic() - started < 3
+
+
+def test_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> None:
+    publisher = publisher_to(NOBODY, security_protocol="NO_SUCH")
+    assert seconds(lambda: refused(publisher, "KAFKA")) > 0.5
+    assert seconds(lambda: refused(publisher, "KAFKA")) < 0.5
+    time.sleep(1.1)
+    assert seconds(lambda: refused(publisher, "KAFKA")) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "variable"),
+    [
+        ({"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "NO_SUCH"}, "KAFKA_SASL_MECHANISM"),
+        ({"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}, "KAFKA_SASL_USERNAME"),
+        ({"security_protocol": "SSL", "ssl_cafile": "/no/such/file"}, "KAFKA_SSL_CAFILE"),
+        ({"api_version": (99,)}, "KAFKA_API_VERSION|KAFKA_BOOTSTRAP_SERVERS"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told_by_the_variables_names(options: dict[str, Any], variable: str) -> None:
+    refused(publisher_to(NOBODY, **options), variable)
+
+
+def test_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess) -> None:
+    publisher = KafkaPublisher(broker.address, "no topic", api_version=API_VERSION, timeout_seconds=1)
+    refused(publisher, "'no topic'.*KAFKA_TOPIC")
+    publisher.close()
+
+
+def test_a_frozen_broker_is_used_again_when_it_is_back(broker: BrokerProcess) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION)
+    publisher.publish(MESSAGE, deadline=Deadline(20))
+    broker.freeze()
+    for _ in range(2):
+        assert seconds(lambda: refused(publisher, "'results'")) < 4
+    broker.thaw()
+    publisher.publish(MESSAGE, deadline=Deadline(20))
+    publisher.close()
+
+
+def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(broker: BrokerProcess) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=10)
+    publisher.publish(MESSAGE, deadline=Deadline(20))
+    broker.freeze()
+    threading.Timer(0.7, broker.thaw).start()
+    assert 0.5 < seconds(lambda: publisher.publish(MESSAGE, deadline=Deadline(20))) < 5
+    publisher.close()
+
+
+def test_a_short_deadline_does_not_cost_the_others_their_connection(broker: BrokerProcess) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=10)
+    publisher.publish(MESSAGE, deadline=Deadline(20))
+    broker.freeze()
+    with ThreadPoolExecutor(1) as threads:
+        patient = threads.submit(publisher.publish, MESSAGE, deadline=Deadline(20))
+        refused(publisher, "'results'", within=0.3)
+        broker.thaw()
+        patient.result()
+    publisher.close()
+
+
+def test_a_broker_that_moved_is_found_again_through_the_bootstrap_servers(broker: BrokerProcess) -> None:
+    old = BrokerProcess()
+    with Forwarder(old.address) as bootstrap:
+        publisher = publisher_to(bootstrap.address, api_version=API_VERSION)
+        publisher.publish(MESSAGE, deadline=Deadline(20))
+        old.close()
+        bootstrap.target = broker.address
+        refused(publisher, "'results'")
+        publisher.publish(MESSAGE, deadline=Deadline(20))
+        publisher.close()
+
+
+def test_close_ends_within_seconds_and_leaves_no_thread_even_with_a_frozen_broker(broker: BrokerProcess) -> None:
+    before = set(threading.enumerate())
+    publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=30)
+    publisher.publish(MESSAGE, deadline=Deadline(20))
+    broker.freeze()
+    refused(publisher, "'results'", within=0.3)
+    assert seconds(publisher.close) < 4
+    assert set(threading.enumerate()) <= before
+
+
+def test_close_while_connecting_lets_nothing_behind(broker: BrokerProcess) -> None:
+    before = set(threading.enumerate())
+    broker.freeze()
+    publisher = publisher_to(broker.address, timeout_seconds=2)
+    refused(publisher, "KAFKA", within=0.2)
+    publisher.close()
+    broker.thaw()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_publisher_is_pickled_without_its_producer_before_and_after_its_first_use(broker: BrokerProcess) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION)
+    for _ in range(2):
+        twin = pickle.loads(pickle.dumps(publisher))  # noqa: S301 - our own
+        twin.publish(MESSAGE, deadline=Deadline(20))
+        twin.close()
+        publisher.publish(MESSAGE, deadline=Deadline(20))
+    publisher.close()
+
+
+ERRORS = [
+    kind
+    for _, kind in inspect.getmembers(kafka.errors, inspect.isclass)
+    if issubclass(kind, kafka.errors.KafkaError) and kind is not kafka.errors.NoError
+]
+
+
+def test_there_are_kafka_errors_to_translate() -> None:
+    assert len(ERRORS) > 100
+
+
+@pytest.mark.parametrize("where", ["raised by send", "raised by the constructor", "in the future"])
+def test_no_error_of_the_library_gets_out(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    error: Exception
+
+    def failing(*_: object, **__: object) -> FutureRecordMetadata:
+        if where == "in the future":
+            future = FutureRecordMetadata(FutureProduceResult(TopicPartition("results", 0)), -1, None, None, -1, -1, -1)
+            future.failure(error)
+            return future
+        raise error
+
+    if where == "raised by the constructor":
+        monkeypatch.setitem(KafkaProducer.DEFAULT_CONFIG, "kafka_client", failing)
+    else:
+        monkeypatch.setattr(KafkaProducer, "send", failing)
+    too_large = (kafka.errors.MessageSizeTooLargeError, kafka.errors.RecordListTooLargeError)
+    publisher = publisher_to(NOBODY, api_version=API_VERSION)
+    for kind in [*ERRORS, ValueError, TypeError, AssertionError, OSError, FileNotFoundError]:
+        error = kind({}) if kind is kafka.errors.LogTruncationError else kind(SECRET, "more")
+        if where == "raised by the constructor":
+            publisher = publisher_to(NOBODY, api_version=API_VERSION)
+        failure = refused(publisher, "KAFKA|too large")
+        assert isinstance(failure, MessageTooLarge) == issubclass(kind, too_large)
+        assert failure.__cause__ is error
+        assert SECRET not in str(failure)
+    publisher.close()
+
+
+@pytest.mark.parametrize("kind", [kafka.errors.TopicAuthorizationFailedError, kafka.errors.InvalidTopicError])
+def test_a_refused_topic_is_told_by_its_name_and_the_variables(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise kind
+
+    monkeypatch.setattr(KafkaProducer, "send", failing)
+    publisher = publisher_to(NOBODY, api_version=API_VERSION)
+    refused(publisher, "'results'.*KAFKA_TOPIC")
+    publisher.close()

@@ -1,0 +1,805 @@
+"""`MinioObjectStore` against servers that misbehave on purpose, on loopback; for honest ones see tests/contract."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import os
+import pickle
+import re
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import minio.error
+import pytest
+import urllib3
+import urllib3.exceptions
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mnist_pipeline.errors import (
+    BadKey,
+    DeadlineExceeded,
+    ObjectGone,
+    ObjectTooLarge,
+    PipelineError,
+    StoreUnavailable,
+)
+from mnist_pipeline.minio_store import MinioObjectStore
+from mnist_pipeline.ports import Deadline, ObjectVersion, StoredObject
+
+SECRET = "a-secret-that-nobody-may-see"
+LIMIT = 1000
+VERSION_ID = "73662bd7-fd57-4dac-b44a-30a18fd2ad73"
+MODIFIED = "Sun, 22 Nov 2026 04:44:26 GMT"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client has sent."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+Answer = Callable[[socket.socket], None]
+"""Writes an answer, or does something worse to the connection."""
+
+
+@dataclass
+class Server:
+    """An HTTP server that gives the answers it was told, one a request, the last one for ever."""
+
+    answers: list[Answer] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+    tls: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self._open: list[socket.socket] = []
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self.connections += 1
+                self._open.append(connection)
+                self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+                self._threads[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            with connection, connection.makefile("rb") as stream:
+                while line := stream.readline():
+                    method, _, target = line.decode("latin-1").rpartition(" ")[0].partition(" ")
+                    headers = {}
+                    while line := stream.readline().strip():
+                        name, _, value = line.decode("latin-1").partition(":")
+                        headers[name.lower()] = value.strip()
+                    body = stream.read(int(headers.get("content-length", "0")))
+                    with self._lock:
+                        self.requests.append(Request(method, target, headers, body))
+                        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                    answer(connection)
+
+    def close(self) -> None:
+        """Close all connections and wait for the threads."""
+        # shutdown() wakes accept(), close() alone does not.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+
+
+def answer(status: int, body: bytes = b"", *, length: int | None = None, **headers: str) -> Answer:
+    """A whole answer; `length` is the Content-Length where it shall lie, underscores in names are hyphens."""
+    fields = {"content-length": str(len(body) if length is None else length)}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = f"HTTP/1.1 {status} .\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return lambda connection: connection.sendall(head.encode() + b"\r\n" + body)
+
+
+def found(body: bytes = b"seven", *, length: int | None = None, **headers: str) -> Answer:
+    """An object."""
+    return answer(200, body, length=length, etag='"abc"', last_modified=MODIFIED, **headers)
+
+
+def refused(status: int, code: str) -> Answer:
+    """An S3 error."""
+    body = f"<Error><Code>{code}</Code><Message>m</Message><Resource>/r</Resource></Error>".encode()
+    return answer(status, body, content_type="application/xml")
+
+
+def then(*steps: Answer) -> Answer:
+    """One after the other, on one connection."""
+
+    def all_of_them(connection: socket.socket) -> None:
+        for step in steps:
+            step(connection)
+
+    return all_of_them
+
+
+def reset(connection: socket.socket) -> None:
+    """Break the connection (RST)."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # A file made of the socket keeps it open beyond close().
+    os.close(connection.detach())
+
+
+def hang_up(connection: socket.socket) -> None:
+    """End the connection properly (FIN)."""
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def silence(connection: socket.socket) -> None:
+    """Say nothing until the client goes."""
+    connection.recv(1)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+def store_at(
+    endpoint: str, *, secure: bool = False, ca_cert: str | None = None, connections: int = 4
+) -> MinioObjectStore:
+    return MinioObjectStore(
+        endpoint,
+        secure=secure,
+        access_key="reader",
+        secret_key=SECRET,
+        region="us-east-1",
+        ca_cert=ca_cert,
+        connections=connections,
+    )
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[MinioObjectStore]:
+    made = store_at(server.endpoint)
+    yield made
+    made.close()
+
+
+def fetch(
+    store: MinioObjectStore, version_id: str | None = None, *, key: str = "7.png", within: float = 20
+) -> StoredObject:
+    return store.get("mnist", key, version_id, limit=LIMIT, deadline=Deadline(within))
+
+
+def create(store: MinioObjectStore, data: bytes = b"seven", **metadata: str) -> bool:
+    return store.put(
+        "digit-7", "7.png", data, content_type="image/png", metadata=metadata, tags={}, deadline=Deadline(20)
+    )
+
+
+def version(version_id: str | None = VERSION_ID) -> ObjectVersion:
+    return ObjectVersion(bucket="mnist", key="a b.png", version_id=version_id, etag="abc", last_modified=MODIFIED)
+
+
+def sent(server: Server) -> list[str]:
+    return [f"{request.method} {request.target}" for request in server.requests]
+
+
+# What is sent.
+
+
+def test_a_get_is_one_request_with_the_version_that_was_asked_for(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [found(x_amz_version_id=VERSION_ID, x_amz_meta_Trace_Id="t", content_type="image/jpeg")]
+    got = fetch(store, VERSION_ID)
+    assert sent(server) == [f"GET /mnist/7.png?versionId={VERSION_ID}"]
+    assert got == StoredObject(
+        version=ObjectVersion(
+            bucket="mnist",
+            key="7.png",
+            version_id=VERSION_ID,
+            etag="abc",
+            last_modified=MODIFIED,
+            content_type="image/jpeg",
+            metadata={"trace-id": "t"},
+        ),
+        data=b"seven",
+    )
+
+
+def test_a_version_that_the_store_calls_invalid_is_asked_for_once_more_without_it(
+    server: Server, store: MinioObjectStore
+) -> None:
+    server.answers = [refused(400, "InvalidArgument"), found()]
+    assert fetch(store, "1").data == b"seven"
+    assert sent(server) == ["GET /mnist/7.png?versionId=1", "GET /mnist/7.png"]
+
+
+def test_tags_are_asked_for_only_where_there_are_some_and_of_the_same_version(
+    server: Server, store: MinioObjectStore
+) -> None:
+    tagging = (
+        b'<Tagging xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><TagSet><Tag><Key>a</Key><Value>b c</Value></Tag>'
+        b"<Tag><Key>d</Key><Value></Value></Tag></TagSet></Tagging>"
+    )
+    server.answers = [found(x_amz_version_id=VERSION_ID, x_amz_tagging_count="2"), answer(200, tagging)]
+    assert fetch(store).version.tags == {"a": "b c", "d": ""}
+    assert sent(server) == ["GET /mnist/7.png", f"GET /mnist/7.png?tagging=&versionId={VERSION_ID}"]
+
+
+def test_a_put_creates_and_never_overwrites(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [answer(200), refused(412, "PreconditionFailed")]
+    assert create(store, trace_id="t")
+    assert not create(store, b"other")
+    headers = server.requests[0].headers
+    assert sent(server) == ["PUT /digit-7/7.png"] * 2
+    assert server.requests[0].body == b"seven"
+    assert (headers["if-none-match"], headers["content-type"], headers["x-amz-meta-trace_id"]) == (
+        "*",
+        "image/png",
+        "t",
+    )
+    assert "x-amz-tagging" not in headers
+    signed = re.search("SignedHeaders=([^,]*)", headers["authorization"])
+    assert signed is not None
+    assert "if-none-match" in signed[1].split(";")
+
+
+def test_a_copy_is_one_request_for_one_version(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [answer(200, b"<CopyObjectResult><ETag>&#34;abc&#34;</ETag></CopyObjectResult>")]
+    store.copy(version(), "rejected", "a b-12.png", metadata={"reason": "objecttoolarge"}, deadline=Deadline(20))
+    store.copy(version(None), "rejected", "a b-12.png", metadata={}, deadline=Deadline(20))
+    assert sent(server) == ["PUT /rejected/a%20b-12.png"] * 2
+    headers = server.requests[0].headers
+    assert headers["x-amz-copy-source"] == f"/mnist/a%20b.png?versionId={VERSION_ID}"
+    assert headers["x-amz-copy-source-if-match"] == '"abc"'
+    assert headers["x-amz-metadata-directive"] == "REPLACE"
+    assert headers["x-amz-meta-reason"] == "objecttoolarge"
+    assert server.requests[1].headers["x-amz-copy-source"] == "/mnist/a%20b.png?versionId=null"
+
+
+def test_a_version_is_deleted_by_its_id_alone(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [answer(204)]
+    assert store.delete(version(), deadline=Deadline(20))
+    assert sent(server) == [f"DELETE /mnist/a%20b.png?versionId={VERSION_ID}"]
+
+
+@pytest.mark.parametrize("version_id", [None, "null"])
+def test_an_object_without_a_version_id_is_compared_before_it_is_deleted(
+    server: Server, store: MinioObjectStore, version_id: str | None
+) -> None:
+    server.answers = [found(b"", length=5), answer(204)]
+    assert store.delete(version(version_id), deadline=Deadline(20))
+    assert sent(server) == ["HEAD /mnist/a%20b.png?versionId=null", "DELETE /mnist/a%20b.png?versionId=null"]
+
+
+@pytest.mark.parametrize(
+    ("answered", "done"),
+    [
+        (answer(200, etag='"other"', last_modified=MODIFIED), False),
+        (answer(200, etag='"abc"', last_modified="Sun, 22 Nov 2026 04:44:27 GMT"), False),
+        (answer(404), True),
+        (answer(405), True),
+    ],
+)
+def test_another_or_no_object_in_its_place_is_left_alone(
+    server: Server, store: MinioObjectStore, answered: Answer, done: bool
+) -> None:
+    server.answers = [answered]
+    assert store.delete(version(None), deadline=Deadline(20)) is done
+    assert sent(server) == ["HEAD /mnist/a%20b.png?versionId=null"]
+
+
+def test_the_window_of_unversioned_buckets_is_told_once(
+    server: Server, store: MinioObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answers = [answer(404)]
+    for _ in range(3):
+        store.delete(version(None), deadline=Deadline(20))
+    assert [record.levelno for record in caplog.records if record.name == "mnist_pipeline.minio_store"] == [
+        logging.WARNING
+    ]
+
+
+def test_a_version_that_is_gone_counts_as_deleted(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [refused(404, "NoSuchVersion")]
+    assert store.delete(version(), deadline=Deadline(20))
+
+
+def test_a_check_lists_one_key_and_takes_a_missing_bucket_for_an_answer(
+    server: Server, store: MinioObjectStore
+) -> None:
+    server.answers = [answer(200, b"<ListBucketResult/>"), refused(404, "NoSuchBucket")]
+    store.check("mnist", deadline=Deadline(20))
+    store.check("none", deadline=Deadline(20))
+    assert sent(server)[0] == "GET /mnist?delimiter=&list-type=2&max-keys=1&prefix="
+
+
+# What the store's refusals mean.
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (404, "NoSuchKey", ObjectGone),
+        (404, "NoSuchVersion", ObjectGone),
+        (405, "MethodNotAllowed", ObjectGone),
+        (400, "XMinioInvalidObjectName", BadKey),
+        (400, "KeyTooLongError", BadKey),
+        (400, "InvalidArgument", BadKey),
+        (404, "NoSuchBucket", StoreUnavailable),
+        (400, "InvalidBucketName", StoreUnavailable),
+        (400, "ExpiredToken", StoreUnavailable),
+        (403, "AccessDenied", StoreUnavailable),
+        (500, "InternalError", StoreUnavailable),
+        (501, "NotImplemented", StoreUnavailable),
+        (503, "SlowDown", StoreUnavailable),
+        (503, "XMinioServerNotInitialized", StoreUnavailable),
+    ],
+)
+def test_a_refused_get(
+    server: Server, store: MinioObjectStore, status: int, code: str, expected: type[PipelineError]
+) -> None:
+    server.answers = [refused(status, code)]
+    with pytest.raises(expected, match="'mnist'") as caught:
+        fetch(store)
+    assert type(caught.value) is expected
+    assert isinstance(caught.value.__cause__, minio.error.S3Error)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (400, "XMinioInvalidObjectName", BadKey),
+        (400, "KeyTooLongError", BadKey),
+        (400, "InvalidArgument", StoreUnavailable),
+        (400, "MetadataTooLarge", StoreUnavailable),
+        (404, "NoSuchBucket", StoreUnavailable),
+        (409, "ConditionalRequestConflict", StoreUnavailable),
+        (501, "NotImplemented", StoreUnavailable),
+        (507, "XMinioStorageFull", StoreUnavailable),
+    ],
+)
+def test_a_refused_put(
+    server: Server, store: MinioObjectStore, status: int, code: str, expected: type[PipelineError]
+) -> None:
+    server.answers = [refused(status, code)]
+    with pytest.raises(expected, match="'digit-7'"):
+        create(store)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answered", "expected"),
+    [
+        (refused(412, "PreconditionFailed"), ObjectGone),
+        (refused(404, "NoSuchKey"), ObjectGone),
+        (refused(404, "NoSuchVersion"), ObjectGone),
+        (refused(400, "EntityTooLarge"), ObjectTooLarge),
+        (refused(400, "InvalidRequest"), ObjectTooLarge),
+        (refused(400, "KeyTooLongError"), ObjectTooLarge),
+        (refused(404, "NoSuchBucket"), StoreUnavailable),
+        (refused(403, "AccessDenied"), StoreUnavailable),
+        (answer(200, b"<Error><Code>InternalError</Code></Error>"), StoreUnavailable),
+        (answer(200, b"<Error><Code>SlowDown</Code>"), StoreUnavailable),
+        (answer(200), StoreUnavailable),
+    ],
+)
+def test_a_refused_copy(
+    server: Server, store: MinioObjectStore, answered: Answer, expected: type[PipelineError]
+) -> None:
+    server.answers = [answered]
+    with pytest.raises(expected):
+        store.copy(version(), "rejected", "7.png", metadata={}, deadline=Deadline(20))
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
+def test_refused_credentials_are_told_by_the_variables_names_and_without_the_secret(
+    server: Server, store: MinioObjectStore, code: str
+) -> None:
+    server.answers = [refused(403, code)]
+    with pytest.raises(StoreUnavailable, match=f"{code}.*MINIO_ACCESS_KEY.*MINIO_SECRET_KEY") as caught:
+        store.check("mnist", deadline=Deadline(20))
+    assert SECRET not in f"{caught.value} {caught.value.__cause__}"
+
+
+@pytest.mark.parametrize("key", ["", "a/../b", "./a", "\ud800.png"])
+def test_a_key_that_cannot_be_sent_is_bad_and_not_sent(server: Server, store: MinioObjectStore, key: str) -> None:
+    with pytest.raises(BadKey):
+        fetch(store, key=key)
+    assert server.requests == []
+
+
+def test_a_key_cannot_forge_a_line_of_the_log(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [refused(503, "SlowDown")]
+    with pytest.raises(StoreUnavailable) as caught:
+        fetch(store, key="a\nERROR forged" + "x" * 900)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+# What the store breaks.
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        answer(503, b"<html>busy</html>", content_type="text/html", retry_after="30"),
+        answer(502, b"\xff\xfe\x00", content_type="text/html"),
+        answer(500, b"\xff\xfe\x00", content_type="application/xml"),
+        answer(500, b"<Error><Code>", content_type="application/xml"),
+        answer(503),
+        answer(307, location="http://127.0.0.1:1/mnist/7.png"),
+        answer(200, b"seven", last_modified=MODIFIED),
+        lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n"),
+        lambda connection: connection.sendall(b"HTTP/1.1 200 .\r\nx: " + b"y" * 70_000 + b"\r\n\r\n"),
+    ],
+    ids=["html", "binary", "binary xml", "cut xml", "empty", "redirect", "no etag", "ssh", "long"],
+)
+def test_an_answer_that_makes_no_sense_is_worth_a_retry_and_comes_at_once(
+    server: Server, store: MinioObjectStore, answered: Answer
+) -> None:
+    server.answers = [then(answered, hang_up)]
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"'mnist'/'7.png'|without an ETag"):
+        fetch(store)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("call", ["get", "put", "copy", "delete", "check"])
+def test_a_store_that_never_answers_is_given_up_within_the_deadline(
+    server: Server, store: MinioObjectStore, call: str
+) -> None:
+    server.answers = [silence]
+    calls: dict[str, Callable[[Deadline], object]] = {
+        "get": lambda deadline: store.get("mnist", "7.png", None, limit=LIMIT, deadline=deadline),
+        "put": lambda deadline: store.put(
+            "mnist", "7.png", b"", content_type="image/png", metadata={}, tags={}, deadline=deadline
+        ),
+        "copy": lambda deadline: store.copy(version(), "mnist", "7.png", metadata={}, deadline=deadline),
+        "delete": lambda deadline: store.delete(version(), deadline=deadline),
+        "check": lambda deadline: store.check("mnist", deadline=deadline),
+    }
+    started = time.monotonic()
+    with pytest.raises((StoreUnavailable, DeadlineExceeded)):
+        calls[call](Deadline(0.6))
+    assert time.monotonic() - started < 1.2
+
+
+def test_a_host_that_swallows_connections_is_given_up_within_the_deadline() -> None:
+    with socket.socket() as listener, contextlib.ExitStack() as fillers:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        # A full backlog drops further SYNs, as a black hole does.
+        for _ in range(4):
+            filler = fillers.enter_context(socket.socket())
+            filler.settimeout(0)
+            filler.connect_ex(listener.getsockname())
+        time.sleep(0.1)
+        store = store_at(f"127.0.0.1:{listener.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT"):
+            fetch(store, within=0.8)
+        assert 0.3 < time.monotonic() - started < 1.6
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:1", "no-such-host.invalid:9000", "127.0.0.1:99999", "h/path"])
+def test_an_unreachable_or_impossible_endpoint_is_told_by_the_variables_name(endpoint: str) -> None:
+    with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT") as caught:
+        fetch(store_at(endpoint))
+    assert SECRET not in str(caught.value)
+
+
+def test_a_body_that_breaks_off_is_worth_a_retry_and_the_next_get_works(
+    server: Server, store: MinioObjectStore
+) -> None:
+    server.answers = [then(found(b"sev", length=5), reset), then(found(b"sev", length=5), hang_up), found()]
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            fetch(store)
+    assert fetch(store).data == b"seven"
+    assert server.connections == 3
+
+
+def test_a_body_that_trickles_in_is_given_up_at_the_deadline(server: Server, store: MinioObjectStore) -> None:
+    def trickle(connection: socket.socket) -> None:
+        for _ in range(100):
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    server.answers = [then(found(b"", length=100), trickle)]
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        fetch(store, within=0.5)
+    assert time.monotonic() - started < 1.5
+
+
+@pytest.mark.parametrize("length", [LIMIT + 1, 10**15])
+def test_an_object_over_the_limit_is_not_read_and_its_connection_not_kept(
+    server: Server, store: MinioObjectStore, length: int
+) -> None:
+    server.answers = [then(found(b"x" * 10, length=length), silence), found()]
+    started = time.monotonic()
+    assert fetch(store).data is None
+    assert fetch(store).data == b"seven"
+    assert time.monotonic() - started < 2
+    assert server.connections == 2
+
+
+def test_an_endless_body_without_a_length_is_read_up_to_the_limit(server: Server, store: MinioObjectStore) -> None:
+    written = 0
+
+    def endless(connection: socket.socket) -> None:
+        nonlocal written
+        connection.sendall(b'HTTP/1.1 200 .\r\netag: "abc"\r\ntransfer-encoding: chunked\r\n\r\n')
+        while written < 100_000_000:
+            written += connection.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+
+    server.answers = [endless]
+    assert fetch(store).data is None
+    server.close()
+    assert written < 20_000_000
+
+
+def test_a_compressed_object_is_fetched_as_it_is_stored(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [found(b"\x1f\x8bno gzip", content_encoding="gzip")]
+    assert fetch(store).data == b"\x1f\x8bno gzip"
+
+
+def test_a_get_is_sent_again_when_its_connection_breaks(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [reset, found()]
+    assert fetch(store).data == b"seven"
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("broken", [reset, hang_up, silence])
+def test_a_delete_is_sent_once_even_when_its_connection_breaks(
+    server: Server, store: MinioObjectStore, broken: Answer
+) -> None:
+    server.answers = [broken, answer(204)]
+    with pytest.raises(StoreUnavailable):
+        store.delete(version(), deadline=Deadline(0.5))
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_delete_is_not_redirected(server: Server, store: MinioObjectStore, status: int) -> None:
+    server.answers = [answer(status, location="/mnist/other.png"), answer(204)]
+    with pytest.raises(StoreUnavailable):
+        store.delete(version(), deadline=Deadline(20))
+    assert len(server.requests) == 1
+
+
+def test_a_large_body_may_take_longer_to_send_than_to_connect(
+    server: Server, store: MinioObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_pipeline.minio_store._CONNECT_SECONDS", 0.2)
+    server.answers = [answer(200)]
+    serve = Server._serve  # noqa: SLF001 - our own
+
+    def slowly(self: Server, connection: socket.socket) -> None:
+        time.sleep(0.6)
+        serve(self, connection)
+
+    monkeypatch.setattr(Server, "_serve", slowly)
+    assert create(store, b"x" * 20_000_000)
+
+
+# Metadata.
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("plain", "plain"),
+        ("grün 日本", "grün 日本"),
+        ("=?UTF-8?B?Z3LDvG4=?=", "grün"),
+        ("=?utf-8?q?gr=C3=BCn?= =?utf-8?q?_und_rot?=", "grün und rot"),
+        ("=?no-such-charset?B?eA==?=", "=?no-such-charset?B?eA==?="),
+        ("=?UTF-8?B?/w==?=", "=?UTF-8?B?/w==?="),
+        ("=?UTF-8?B?x?=", "=?UTF-8?B?x?="),
+    ],
+)
+def test_metadata_is_read_as_raw_utf_8_and_as_encoded_words(
+    server: Server, store: MinioObjectStore, header: str, value: str
+) -> None:
+    server.answers = [found(x_amz_meta_note=header)]
+    assert fetch(store).version.metadata == {"note": value}
+
+
+def test_metadata_in_another_charset_does_not_stop_a_get(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [
+        lambda connection: connection.sendall(
+            b'HTTP/1.1 200 .\r\ncontent-length: 0\r\netag: "abc"\r\nx-amz-meta-note: gr\xfcn\r\n\r\n'
+        )
+    ]
+    assert fetch(store).version.metadata == {"note": "grün"}
+
+
+def test_a_content_type_that_could_not_be_signed_is_replaced(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [found(content_type="image/png; name=grün")]
+    assert fetch(store).version.content_type == "application/octet-stream"
+
+
+# Connections, pickling, certificates.
+
+
+def test_one_connection_serves_many_requests_in_turn(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [found()]
+    for _ in range(20):
+        fetch(store)
+    assert (len(server.requests), server.connections) == (20, 1)
+
+
+def test_refusals_give_their_connection_back(server: Server) -> None:
+    store = store_at(server.endpoint, connections=1)
+    server.answers = [refused(404, "NoSuchKey"), answer(502, b"x"), refused(404, "NoSuchKey")]
+    for expected in (ObjectGone, StoreUnavailable, ObjectGone):
+        with pytest.raises(expected):
+            fetch(store, within=2)
+    store.close()
+
+
+def test_no_more_connections_are_open_than_allowed(server: Server) -> None:
+    store = store_at(server.endpoint, connections=2)
+    server.answers = [then(lambda _: time.sleep(0.02), found())]
+    with ThreadPoolExecutor(8) as threads:
+        assert [got.data for got in threads.map(lambda _: fetch(store), range(24))] == [b"seven"] * 24
+    assert server.connections == 2
+    store.close()
+
+
+def test_a_store_is_pickled_without_its_connections_before_and_after_its_first_use(
+    server: Server, store: MinioObjectStore
+) -> None:
+    server.answers = [found()]
+    for _ in range(2):
+        twin = pickle.loads(pickle.dumps(store))  # noqa: S301 - our own
+        assert fetch(twin).data == b"seven"
+        twin.close()
+        assert fetch(store).data == b"seven"
+    assert server.connections == 3
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a self-signed certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.now(timezone.utc)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        signed.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return path
+
+
+@pytest.fixture
+def tls_server(certificate: Path) -> Iterator[Server]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    running = Server(tls=context)
+    running.answers = [found()]
+    yield running
+    running.close()
+
+
+def test_a_certificate_of_the_given_authority_is_trusted(tls_server: Server, certificate: Path) -> None:
+    store = store_at(tls_server.endpoint.replace("127.0.0.1", "localhost"), secure=True, ca_cert=str(certificate))
+    assert fetch(store).data == b"seven"
+    store.close()
+
+
+def test_a_foreign_certificate_is_told_by_the_variables_name(tls_server: Server) -> None:
+    with pytest.raises(StoreUnavailable, match="MINIO_CA_CERT"):
+        fetch(store_at(tls_server.endpoint, secure=True))
+
+
+def test_a_certificate_for_another_host_is_told_by_the_variables_name(tls_server: Server, certificate: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="MINIO_CA_CERT"):
+        fetch(store_at(tls_server.endpoint, secure=True, ca_cert=str(certificate)))
+
+
+def test_a_file_of_certificates_that_cannot_be_read_is_told_by_the_variables_name(tmp_path: Path) -> None:
+    broken = tmp_path / "ca.pem"
+    broken.write_text("no certificate")
+    for path in (broken, tmp_path / "none.pem"):
+        with pytest.raises(StoreUnavailable, match=f"MINIO_CA_CERT.*{path.name}"):
+            fetch(store_at("127.0.0.1:1", secure=True, ca_cert=str(path)))
+
+
+def test_tls_to_a_plain_server_and_plain_to_a_tls_server_are_told_by_the_variables_name(
+    server: Server, tls_server: Server
+) -> None:
+    server.answers = [hang_up]
+    for endpoint, secure in ((server.endpoint, True), (tls_server.endpoint, False)):
+        with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT"):
+            fetch(store_at(endpoint, secure=secure), within=2)
+
+
+# Every error of the libraries.
+
+
+def _made(kind: type[BaseException]) -> BaseException:
+    if kind is minio.error.S3Error:
+        return minio.error.S3Error(
+            urllib3.HTTPResponse(status=400), "NewCode", "message", "/r", "request", "host", "mnist", "7.png"
+        )
+    if kind is urllib3.exceptions.MaxRetryError:
+        return urllib3.exceptions.MaxRetryError(urllib3.HTTPConnectionPool("h"), "/", None)
+    return kind.__new__(kind)
+
+
+FOREIGN = [
+    kind
+    for module in (minio.error, urllib3.exceptions)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, Exception) and not issubclass(kind, Warning)
+]
+
+
+def test_there_are_foreign_errors_to_translate() -> None:
+    assert len(FOREIGN) > 30
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_no_error_of_a_library_gets_out(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    raised = _made(kind)
+
+    def broken(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(urllib3.PoolManager, "urlopen", broken)
+    store = store_at("127.0.0.1:1")
+    with pytest.raises(StoreUnavailable, match=r"GET 'mnist'/'7\.png'") as caught:
+        fetch(store)
+    assert caught.value.__cause__ is raised
+    for call in (
+        lambda: create(store),
+        lambda: store.copy(version(), "rejected", "7.png", metadata={}, deadline=Deadline(20)),
+        lambda: store.delete(version(), deadline=Deadline(20)),
+        lambda: store.delete(version(None), deadline=Deadline(20)),
+        lambda: store.check("mnist", deadline=Deadline(20)),
+    ):
+        with pytest.raises(StoreUnavailable):
+            call()

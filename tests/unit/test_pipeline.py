@@ -1,0 +1,445 @@
+"""pipeline.py: the path of an object and of an inline request, on the public fakes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_pipeline.errors import (
+    BadImage,
+    BadTensor,
+    DeadlineExceeded,
+    KafkaUnavailable,
+    MessageTooLarge,
+    PredictorUnavailable,
+    ResultTooLarge,
+    StoreUnavailable,
+)
+from mnist_pipeline.events import Caller, CloudEvent, Inline, Notification, ObjectRef
+from mnist_pipeline.pipeline import Outcome, Pipeline, groups, verdict
+from mnist_pipeline.ports import Deadline
+from mnist_pipeline.settings import Settings
+from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
+
+NOT_AN_IMAGE = b"plain text, named .png"
+
+
+class Path:
+    """A pipeline on fakes, and one way to send objects down it."""
+
+    def __init__(self, *, versioned: bool = True, max_bytes: int = 1_000_000, **settings: Any) -> None:
+        self.store = MemoryStore("mnist", versioned={"mnist"} if versioned else (), create_buckets=True)
+        self.publisher = MemoryPublisher(max_bytes=max_bytes)
+        self.predictor = StubPredictor()
+        self.pipeline = Pipeline(Settings(**settings), self.store, self.publisher)
+
+    def send(self, *refs: ObjectRef, trace_id: str | None = None, seconds: float = 60) -> tuple[Outcome, ...]:
+        request = Notification(objects=refs, trace_id=trace_id, caller=Caller(request_host="here"))
+        deadline = Deadline(seconds)
+        batch = self.pipeline.prepare(request, deadline)
+        return self.pipeline.finish(batch, self.predictor(batch.tensors) if len(batch.tensors) else [], deadline)
+
+    def upload(self, key: str, data: bytes, **more: Any) -> ObjectRef:
+        version = self.store.upload("mnist", key, data, **more)
+        return ObjectRef(bucket="mnist", key=key, version_id=version.version_id)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        return [json.loads(message.value) for message in self.publisher.messages]
+
+
+def reasons(outcomes: tuple[Outcome, ...]) -> list[str]:
+    return [outcome.reason for outcome in outcomes]
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_an_object_moves_into_the_bucket_of_its_digit_and_is_published(versioned: bool) -> None:
+    path = Path(versioned=versioned)
+    ref = path.upload("a/7.png", digit_png(7), metadata={"owner": "me"}, tags={"lot": "1"})
+    assert path.send(ref) == (Outcome(reason="filed"),)
+    assert path.store.keys("mnist") == []
+    assert path.store.data("digit-7", "a/7.png") == digit_png(7)
+    filed = path.store.buckets["digit-7"]["a/7.png"][0].version
+    assert (filed.content_type, filed.metadata, filed.tags) == ("image/png", {"owner": "me"}, {"lot": "1"})
+    (event,) = path.results
+    assert event["type"] == "io.kserve.mnist.prediction"
+    assert event["subject"] == "mnist/a/7.png"
+    assert event["data"]["predictions"] == [7]
+    assert event["data"]["destination"] == "digit-7/a/7.png"
+    assert event["request-host"] == "here"
+
+
+def test_the_order_is_get_put_publish_delete() -> None:
+    path = Path()
+    ref = path.upload("7.png", digit_png(7))
+    seen: list[tuple[str, int]] = []
+    path.store.on_call = lambda call: seen.append((call.method, len(path.publisher.messages)))
+    path.send(ref)
+    assert seen == [("get", 0), ("put", 0), ("delete", 1)]
+
+
+def test_exactly_the_version_of_the_event_is_fetched_filed_and_released() -> None:
+    path = Path()
+    old = path.upload("x.png", digit_png(1))
+    new = path.upload("x.png", digit_png(2))
+    assert reasons(path.send(old)) == ["filed"]
+    assert path.store.data("mnist", "x.png") == digit_png(2)
+    assert reasons(path.send(new)) == ["filed"]
+    assert path.store.keys("mnist") == []
+    assert path.store.data("digit-1", "x.png") == digit_png(1)
+    assert path.store.data("digit-2", "x.png") == digit_png(2)
+
+
+def test_an_unversioned_object_that_changed_before_its_release_stays() -> None:
+    path = Path(versioned=False)
+    ref = path.upload("x.png", digit_png(1))
+
+    def overwrite(call: Call) -> None:
+        if call.method == "delete":
+            path.store.on_call = None
+            path.store.upload("mnist", "x.png", digit_png(2))
+
+    path.store.on_call = overwrite
+    assert reasons(path.send(ref)) == ["filed"]
+    assert path.store.data("mnist", "x.png") == digit_png(2)
+    assert path.store.data("digit-1", "x.png") == digit_png(1)
+
+
+def test_a_result_is_published_only_once_the_object_is_filed_and_released_only_once_it_is_acked() -> None:
+    path = Path()
+    ref = path.upload("x.png", digit_png(3))
+    path.store.failures.before["put"] = [StoreUnavailable("away")]
+    assert reasons(path.send(ref)) == ["store"]
+    assert path.publisher.messages == []
+    path.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    assert reasons(path.send(ref)) == ["kafka"]
+    assert path.store.keys("mnist") == ["x.png"]
+    assert reasons(path.send(ref)) == ["filed"]
+    assert path.store.keys("mnist") == []
+    assert path.store.keys("digit-3") == ["x.png"]
+    assert len(path.results) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["get", "put", "publish", "delete"])
+def test_a_path_that_is_cut_at_any_step_converges_when_it_is_sent_again(step: str, when: str) -> None:
+    path = Path()
+    ref = path.upload("x.png", digit_png(4))
+    fake = path.publisher if step == "publish" else path.store
+    error = KafkaUnavailable("cut") if step == "publish" else StoreUnavailable("cut")
+    getattr(fake.failures, when)[step] = [error]
+    assert verdict(path.send(ref)) is error
+    assert reasons(path.send(ref)) in (["filed"], ["gone"])
+    assert path.store.keys("mnist") == []
+    assert path.store.keys("digit-4") == ["x.png"]
+    assert len({event["id"] for event in path.results}) == 1
+
+
+def test_an_object_that_is_gone_is_nothing_to_do() -> None:
+    path = Path()
+    ref = path.upload("x.png", digit_png(4))
+    path.send(ref)
+    assert path.send(ref) == (Outcome(reason="gone"),)
+    assert len(path.results) == 1
+
+
+def test_a_version_that_no_store_can_have_means_the_latest() -> None:
+    path = Path()
+    path.upload("0.png", digit_png(0))
+    assert reasons(path.send(ObjectRef(bucket="mnist", key="0.png", version_id="1"))) == ["filed"]
+
+
+def test_the_same_bytes_under_the_same_name_are_filed_already() -> None:
+    path = Path()
+    path.store.upload("digit-5", "x.png", digit_png(5), metadata={"first": "1"})
+    assert reasons(path.send(path.upload("x.png", digit_png(5), metadata={"second": "2"}))) == ["filed"]
+    assert path.store.keys("digit-5") == ["x.png"]
+    assert path.store.buckets["digit-5"]["x.png"][0].version.metadata == {"first": "1"}
+
+
+def test_other_bytes_under_the_same_name_are_never_overwritten() -> None:
+    path = Path()
+    path.store.upload("digit-5", "a.b/x.png", b"other")
+    path.send(path.upload("a.b/x.png", digit_png(5)))
+    digest = hashlib.sha256(digit_png(5)).hexdigest()
+    assert path.store.keys("digit-5") == sorted(["a.b/x.png", f"a.b/x-{digest[:12]}.png"])
+    assert path.store.data("digit-5", "a.b/x.png") == b"other"
+    assert path.results[0]["data"]["destination"] == f"digit-5/a.b/x-{digest[:12]}.png"
+
+
+def test_a_taken_suffixed_name_becomes_the_whole_digest_and_that_taken_too_is_loud(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = Path()
+    digest = hashlib.sha256(digit_png(5)).hexdigest()
+    for name in ("x.png", f"x-{digest[:12]}.png"):
+        path.store.upload("digit-5", name, b"other")
+    path.send(path.upload("x.png", digit_png(5)))
+    assert path.store.data("digit-5", f"x-{digest}.png") == digit_png(5)
+    del path.store.buckets["digit-5"][f"x-{digest}.png"]
+    path.store.upload("digit-5", f"x-{digest}.png", b"other")
+    with caplog.at_level(logging.ERROR):
+        assert reasons(path.send(path.upload("x.png", digit_png(5)))) == ["store"]
+    assert "digit-5" in caplog.text
+    assert path.store.keys("mnist") == ["x.png"]
+
+
+def test_a_copy_that_vanishes_between_put_and_comparison_is_put_again() -> None:
+    path = Path()
+    path.store.upload("digit-5", "x.png", b"other")
+
+    def remove(call: Call) -> None:
+        if call.method == "get" and call.bucket == "digit-5":
+            path.store.on_call = None
+            del path.store.buckets["digit-5"]["x.png"]
+
+    path.store.on_call = remove
+    path.send(path.upload("x.png", digit_png(5)))
+    assert path.store.data("digit-5", "x.png") == digit_png(5)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "é" * 125 + ".png",  # 254 bytes: fits as it is, but not with a suffix
+        "/".join(["d" * 250] * 4) + "/" + "é" * 7 + ".png",  # 1,022 bytes in all
+        "/".join(["d" * 254] * 4) + "/.png",
+        "x" * 255,
+    ],
+)
+def test_a_name_that_gets_too_long_is_cut_to_fit(key: str) -> None:
+    path = Path(source_suffixes=("",), destination="digits/by-digit/{digit}")
+    path.store.upload("digits", f"by-digit/5/{key}", b"other")
+    assert reasons(path.send(path.upload(key, digit_png(5)))) == ["filed"]
+    destination = path.results[0]["data"]["destination"].removeprefix("digits/")
+    assert path.store.data("digits", destination) == digit_png(5)
+    assert len(destination.encode()) <= 1024
+    assert all(len(segment.encode()) <= 255 for segment in destination.split("/"))
+    assert hashlib.sha256(digit_png(5)).hexdigest()[:12] in destination
+
+
+@pytest.mark.parametrize("data", [NOT_AN_IMAGE, b"", digit_png(1)[:60]])
+def test_what_can_never_be_classified_goes_the_same_way_into_the_rejected_bucket(data: bytes) -> None:
+    path = Path()
+    outcome = path.send(path.upload("a/x.png", data, metadata={"trace-id": "t-1", "owner": "me"}))[0]
+    assert isinstance(outcome.error, BadImage)
+    assert path.store.keys("mnist") == []
+    assert path.store.data("mnist-rejected", "a/x.png") == data
+    metadata = path.store.buckets["mnist-rejected"]["a/x.png"][0].version.metadata
+    assert metadata == {"trace-id": "t-1", "owner": "me", "rejected-reason": "badimage"}
+    (event,) = path.results
+    assert event["type"] == "io.kserve.mnist.prediction.rejected"
+    assert event["trace-id"] == "t-1"
+    assert event["data"]["reason"] == "badimage"
+    assert event["data"]["destination"] == "mnist-rejected/a/x.png"
+    assert event["data"]["object"]["key"] == "a/x.png"
+
+
+def test_a_rejected_object_stays_while_kafka_is_away() -> None:
+    path = Path()
+    ref = path.upload("x.png", NOT_AN_IMAGE)
+    path.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    assert reasons(path.send(ref)) == ["kafka"]
+    assert path.store.keys("mnist") == ["x.png"]
+    assert reasons(path.send(ref)) == ["badimage"]
+    assert path.store.keys("mnist-rejected") == ["x.png"]
+    assert len({event["id"] for event in path.results}) == 1
+
+
+def test_an_object_over_the_limit_is_copied_by_the_server_to_a_name_of_its_own() -> None:
+    path = Path(max_object_bytes=100)
+    ref = path.upload("big.png", b"x" * 101)
+    assert reasons(path.send(ref)) == ["objecttoolarge"]
+    (key,) = path.store.keys("mnist-rejected")
+    assert key.startswith("big-")
+    assert len(key) == len("big-.png") + 12
+    assert path.store.data("mnist-rejected", key) == b"x" * 101
+    assert path.store.keys("mnist") == []
+    assert [call.method for call in path.store.calls] == ["get", "copy", "delete"]
+
+
+def test_an_object_over_the_limit_that_vanished_before_its_copy_is_nothing_to_reject() -> None:
+    path = Path(max_object_bytes=100)
+    ref = path.upload("big.png", b"x" * 101)
+
+    def remove(call: Call) -> None:
+        if call.method == "copy":
+            path.store.on_call = None
+            path.store.buckets["mnist"].clear()
+
+    path.store.on_call = remove
+    assert path.send(ref) == (Outcome(reason="gone"),)
+    assert path.results == []
+
+
+def test_several_records_are_settled_each_and_answered_once() -> None:
+    path = Path()
+    good, bad = path.upload("1.png", digit_png(1)), path.upload("2.png", NOT_AN_IMAGE)
+    also_good = path.upload("3.png", digit_png(3))
+    outcomes = path.send(good, bad, also_good)
+    assert sorted(reasons(outcomes)) == ["badimage", "filed", "filed"]
+    assert isinstance(verdict(outcomes), BadImage)
+    assert path.store.keys("mnist") == []
+    assert [batch.shape for batch in path.predictor.batches] == [(2, 28, 28)]
+
+
+def test_any_retryable_record_decides_the_answer_and_the_others_are_settled() -> None:
+    path = Path()
+    refs = [path.upload(f"{n}.png", digit_png(n)) for n in (1, 2)]
+    bad = path.upload("bad.png", NOT_AN_IMAGE)
+    path.store.failures.before["get"] = [StoreUnavailable("away")]
+    outcomes = path.send(refs[0], bad, refs[1])
+    assert isinstance(verdict(outcomes), StoreUnavailable)
+    assert path.store.keys("mnist") == ["1.png"]
+    assert verdict(path.send(refs[0], bad, refs[1])) is None
+    assert path.store.keys("mnist") == []
+
+
+def test_a_failed_prediction_leaves_the_classifiable_and_still_rejects_the_rest() -> None:
+    path = Path()
+    good, bad = path.upload("1.png", digit_png(1)), path.upload("2.png", NOT_AN_IMAGE)
+    deadline = Deadline(60)
+    batch = path.pipeline.prepare(Notification(objects=(good, bad)), deadline)
+    error = PredictorUnavailable("away")
+    outcomes = path.pipeline.abandon(batch, error, deadline)
+    assert verdict(outcomes) is error
+    assert path.store.keys("mnist") == ["1.png"]
+    assert path.store.keys("mnist-rejected") == ["2.png"]
+
+
+def test_records_come_in_groups_of_at_most_eight() -> None:
+    refs = tuple(ObjectRef(bucket="mnist", key=f"{n}.png") for n in range(19))
+    sizes = [len(group.objects) for group in groups(Notification(objects=refs, trace_id="t"))]
+    assert sizes == [8, 8, 3]
+
+
+def test_a_passed_deadline_leaves_everything_as_it_is() -> None:
+    path = Path()
+    ref = path.upload("x.png", digit_png(1))
+    (outcome,) = path.send(ref, seconds=-1)
+    assert isinstance(outcome.error, DeadlineExceeded)
+    assert path.store.keys("mnist") == ["x.png"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "given", "expected"),
+    [({"trace-id": "m"}, None, "m"), ({"trace-id": "m"}, "event", "event"), ({"trace-id": "x" * 300}, None, None)],
+)
+def test_an_object_s_trace_id_is_the_event_s_else_its_metadata_s_else_derived(
+    metadata: dict[str, str], given: str | None, expected: str | None
+) -> None:
+    path = Path()
+    path.send(path.upload("x.png", digit_png(1), metadata=metadata), trace_id=given)
+    trace_id = path.results[0]["trace-id"]
+    assert path.publisher.messages[0].key == trace_id.encode()
+    assert trace_id == expected if expected else len(trace_id) == 36
+
+
+def test_without_a_store_an_object_is_retryable_and_without_kafka_nothing_is_published() -> None:
+    path = Path()
+    ref = path.upload("x.png", digit_png(1))
+    without_store = Pipeline(Settings(), None, path.publisher)
+    batch = without_store.prepare(Notification(objects=(ref,)), Deadline(60))
+    error = verdict(without_store.finish(batch, [], Deadline(60)))
+    assert isinstance(error, StoreUnavailable)
+    assert "MINIO_ACCESS_KEY" in str(error)
+    path.pipeline = Pipeline(Settings(), path.store, None)
+    assert reasons(path.send(ref)) == ["filed"]
+    assert path.store.keys("mnist") == []
+
+
+# --- inline ---
+
+
+def inline(*instances: Any, **more: Any) -> Inline:
+    return Inline(instances=instances, trace_id="t-1", identity=("s", "1", "t-1"), **more)
+
+
+def base64_png(digit: int) -> dict[str, str]:
+    return {"data": base64.b64encode(digit_png(digit)).decode()}
+
+
+def test_inline_images_and_tensors_become_one_batch_in_order() -> None:
+    path = Path()
+    tensor = np.full((28, 28), 0.25, np.float32)
+    instances = (base64_png(7), tensor.tolist(), tensor.reshape(784).tolist(), tensor.reshape(28, 28, 1).tolist())
+    batch = path.pipeline.prepare(inline(*instances, {"data": digit_png(1)}), Deadline(60))
+    assert batch.tensors.shape == (5, 28, 28)
+    assert batch.tensors.dtype == np.float32
+    assert path.predictor(batch.tensors[[0, 4]]) == [7, 1]
+    assert (batch.tensors[1:4] == 0.25).all()
+
+
+@pytest.mark.parametrize(
+    ("instance", "error"),
+    [
+        ({"data": "???"}, BadImage),
+        ({"data": base64.b64encode(NOT_AN_IMAGE).decode()}, BadImage),
+        ({"data": ""}, BadImage),
+        ({"image": "x"}, BadTensor),
+        ([1, 2, 3], BadTensor),
+        ([[1.0] * 28] * 27, BadTensor),
+        ([["x"] * 28] * 28, BadTensor),
+        ([[1.0] * 28] * 27 + [[1.0]], BadTensor),
+        ([None] * 784, BadTensor),
+        ([1e999] * 784, BadTensor),
+        (7, BadTensor),
+        (None, BadTensor),
+    ],
+)
+def test_an_instance_that_is_neither_image_nor_digit_tensor_is_refused(instance: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Path().pipeline.prepare(inline(base64_png(1), instance), Deadline(60))
+
+
+def test_an_inline_request_is_published_and_never_stored() -> None:
+    path = Path()
+    request = inline(base64_png(7), cloudevent=CloudEvent(id="1", source="s", type="t"))
+    result = path.pipeline.finish_inline(request, [7], Deadline(60))
+    assert path.results[0]["data"] == {"predictions": [7]}
+    assert path.results[0]["id"] == result.id
+    assert path.store.calls == []
+
+
+def test_a_refused_inline_request_is_published_as_rejected_if_somebody_can_wait_for_it() -> None:
+    path = Path()
+    path.pipeline.reject_inline(inline(1), BadImage("no image"), Deadline(60))
+    path.pipeline.reject_inline(Inline(instances=(1,)), BadImage("no image"), Deadline(60))
+    (event,) = path.results
+    assert event["type"].endswith(".rejected")
+    assert event["data"] == {"reason": "badimage", "message": "no image"}
+
+
+def test_a_result_that_kafka_finds_too_large_is_final_for_an_inline_request_and_not_for_an_object() -> None:
+    path = Path(max_bytes=10)
+    with pytest.raises(ResultTooLarge):
+        path.pipeline.finish_inline(inline(1), [7], Deadline(60))
+    (outcome,) = path.send(path.upload("x.png", digit_png(1)))
+    assert isinstance(outcome.error, MessageTooLarge)
+    assert path.store.keys("mnist") == ["x.png"]
+
+
+def tensorizer_of_ones(image: bytes) -> Any:
+    del image
+    return np.ones((28, 28), np.float32)
+
+
+def test_another_transformer_brings_its_own_tensorizer_and_may_be_pickled_with_it() -> None:
+    pipeline = Pipeline(Settings(), None, None, tensorize=tensorizer_of_ones)
+    copied: Pipeline = pickle.loads(pickle.dumps(pipeline))
+    assert copied.tensorize(b"anything").sum() == 784
+
+
+def test_closing_the_pipeline_closes_both_ports() -> None:
+    path = Path()
+    path.pipeline.close()
+    assert path.store.closed
+    assert path.publisher.closed
+    Pipeline(Settings(), None, None).close()

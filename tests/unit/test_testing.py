@@ -1,0 +1,295 @@
+"""The public fakes beyond the ports' contract, and the builders."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge, StoreUnavailable
+from mnist_pipeline.images import to_tensor
+from mnist_pipeline.local.network import Network
+from mnist_pipeline.ports import Deadline, Message
+from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
+
+EVENTS = Path(__file__).parents[1] / "data" / "minio-events"
+MESSAGE = Message(key=b"k", value=b"v")
+
+
+def soon() -> Deadline:
+    return Deadline(20)
+
+
+def put(store: MemoryStore, bucket: str, key: str, data: bytes = b"x") -> bool:
+    return store.put(bucket, key, data, content_type="image/png", metadata={}, tags={}, deadline=soon())
+
+
+def pixels(png: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image)
+
+
+def test_the_fakes_import_no_server_and_no_client() -> None:
+    program = (
+        "import sys, mnist_pipeline.testing; "
+        "print([name for name in ('kserve', 'minio', 'kafka', 'urllib3', 'grpc') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603 - this Python
+    assert done.stdout.strip() == "[]"
+
+
+# The store.
+
+
+def test_what_is_stored_can_be_looked_at() -> None:
+    store = MemoryStore("mnist", versioned={"kept"})
+    store.upload("mnist", "b.png", b"1")
+    store.upload("mnist", "a.png", b"2")
+    store.upload("kept", "a.png", b"old")
+    new = store.upload("kept", "a.png", b"new", metadata={"trace-id": "t"})
+    assert store.keys("mnist") == ["a.png", "b.png"]
+    assert store.keys("no-such-bucket") == []
+    assert store.data("kept", "a.png") == b"new"
+    assert [found.data for found in store.buckets["kept"]["a.png"]] == [b"old", b"new"]
+    assert store.buckets["kept"]["a.png"][-1].version is new
+    assert store.calls == []
+
+
+def test_every_call_is_noted_in_order_even_one_that_fails() -> None:
+    store = MemoryStore("mnist", "digit-7")
+    version = store.upload("mnist", "7.png", b"x")
+    store.get("mnist", "7.png", "null", limit=10, deadline=soon())
+    put(store, "digit-7", "7.png")
+    store.failures.before["delete"] = [StoreUnavailable("away")]
+    with pytest.raises(StoreUnavailable):
+        store.delete(version, deadline=soon())
+    store.check("mnist", deadline=soon())
+    assert store.calls == [
+        Call(method="get", bucket="mnist", key="7.png", version_id="null"),
+        Call(method="put", bucket="digit-7", key="7.png"),
+        Call(method="delete", bucket="mnist", key="7.png"),
+        Call(method="check", bucket="mnist"),
+    ]
+
+
+def test_a_failure_before_does_nothing_and_one_after_comes_when_all_is_done() -> None:
+    store = MemoryStore("digit-7")
+    store.failures.before["put"] = [StoreUnavailable("first"), StoreUnavailable("second")]
+    for text in ("first", "second"):
+        with pytest.raises(StoreUnavailable, match=text):
+            put(store, "digit-7", "7.png")
+    assert store.keys("digit-7") == []
+    store.failures.after["put"] = [StoreUnavailable("the answer was lost")]
+    with pytest.raises(StoreUnavailable, match="lost"):
+        put(store, "digit-7", "7.png")
+    assert store.keys("digit-7") == ["7.png"]
+    assert not put(store, "digit-7", "7.png")
+
+
+def test_others_can_act_in_the_middle_of_a_call() -> None:
+    store = MemoryStore("mnist")
+    version = store.upload("mnist", "7.png", b"first")
+
+    def overwrite(call: Call) -> None:
+        if call.method == "delete":
+            store.upload(call.bucket, call.key, b"second")
+
+    store.on_call = overwrite
+    assert not store.delete(version, deadline=soon())
+    assert store.data("mnist", "7.png") == b"second"
+
+
+def test_buckets_come_into_being_where_that_is_wanted() -> None:
+    with pytest.raises(StoreUnavailable, match="digit-7"):
+        put(MemoryStore(), "digit-7", "7.png")
+    store = MemoryStore(create_buckets=True)
+    assert put(store, "digit-7", "7.png")
+    with pytest.raises(StoreUnavailable, match="mnist"):
+        store.get("mnist", "7.png", None, limit=10, deadline=soon())
+
+
+def test_the_same_writes_give_the_same_versions() -> None:
+    def written() -> list[object]:
+        store = MemoryStore(versioned={"mnist"})
+        return [store.upload("mnist", "7.png", b"x") for _ in range(3)]
+
+    assert written() == written()
+    assert len({str(version) for version in written()}) == 3
+
+
+def test_an_upload_that_is_the_same_but_for_its_time_is_another_object() -> None:
+    store = MemoryStore("mnist")
+    version = store.upload("mnist", "7.png", b"x")
+    store.upload("mnist", "7.png", b"x")
+    assert not store.delete(version, deadline=soon())
+
+
+def test_many_threads_can_share_a_store() -> None:
+    store = MemoryStore(versioned={"mnist"})
+
+    def way(number: int) -> bool:
+        version = store.upload("mnist", f"{number % 3}.png", b"%d" % number)
+        return store.delete(version, deadline=soon())
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(way, range(300)))
+    assert store.keys("mnist") == []
+    assert len(store.calls) == 300
+
+
+# The publisher.
+
+
+def test_a_publisher_fails_as_told_before_or_after_the_message_is_there() -> None:
+    publisher = MemoryPublisher()
+    publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    publisher.failures.after["publish"] = [KafkaUnavailable("the acknowledgement was lost")]
+    with pytest.raises(KafkaUnavailable, match="away"):
+        publisher.publish(MESSAGE, deadline=soon())
+    assert publisher.messages == []
+    with pytest.raises(KafkaUnavailable, match="lost"):
+        publisher.publish(MESSAGE, deadline=soon())
+    assert publisher.messages == [MESSAGE]
+
+
+def test_a_publisher_has_a_size_limit_of_choice_and_counts_checks() -> None:
+    publisher = MemoryPublisher(max_bytes=1)
+    publisher.publish(MESSAGE, deadline=soon())
+    with pytest.raises(MessageTooLarge):
+        publisher.publish(Message(key=b"k", value=b"vv"), deadline=soon())
+    publisher.failures.before["check"] = [KafkaUnavailable("away")]
+    with pytest.raises(KafkaUnavailable):
+        publisher.check(deadline=soon())
+    publisher.check(deadline=soon())
+    assert (publisher.checks, len(publisher.messages), publisher.closed) == (2, 1, False)
+    publisher.close()
+    assert publisher.closed
+
+
+# The predictor.
+
+
+def test_a_predictor_answers_with_its_digits_in_turn_and_keeps_what_it_was_asked() -> None:
+    predictor = StubPredictor(3, 1)
+    images = np.zeros((3, 784), np.float32)
+    assert predictor(images) == [3, 1, 3]
+    assert predictor(images[:1]) == [1]
+    assert [batch.shape for batch in predictor.batches] == [(3, 28, 28), (1, 28, 28)]
+
+
+def test_a_predictor_fails_as_told() -> None:
+    predictor = StubPredictor(3)
+    predictor.failures = [TimeoutError()]
+    with pytest.raises(TimeoutError):
+        predictor(np.zeros((1, 28, 28), np.float32))
+    assert predictor(np.zeros((1, 28, 28), np.float32)) == [3]
+
+
+def test_a_predictor_without_digits_recognises_the_drawn_ones() -> None:
+    drawn = np.stack([to_tensor(digit_png(digit)) for digit in (7, 0, 3, 9, 8, 6, 5, 4, 2, 1)])
+    assert StubPredictor()(drawn) == [7, 0, 3, 9, 8, 6, 5, 4, 2, 1]
+
+
+# The images.
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_a_drawn_digit_is_in_mnists_convention(digit: int) -> None:
+    image = pixels(digit_png(digit))
+    assert image.shape == (28, 28)
+    assert image.dtype == np.uint8
+    rows, columns = np.nonzero(image)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
+    weights = image[rows, columns]
+    centre = np.average(rows, weights=weights), np.average(columns, weights=weights)
+    assert centre == pytest.approx((13.5, 13.5), abs=0.05)
+    np.testing.assert_array_equal(to_tensor(digit_png(digit)), image.astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_a_drawn_digit_is_recognised_by_a_real_network(digit: int) -> None:
+    probabilities = Network().probabilities(to_tensor(digit_png(digit)).reshape(1, 784))
+    assert probabilities.argmax() == digit
+    assert probabilities.max() > 0.8
+
+
+def test_a_digit_is_drawn_the_same_way_each_time() -> None:
+    assert digit_png(7) == digit_png(7)
+    assert len({digit_png(digit) for digit in range(10)}) == 10
+
+
+# The events.
+
+
+def timeless(event: dict[str, Any]) -> dict[str, Any]:
+    """The event without what tells when, where and by whom it was made."""
+    made = json.loads(json.dumps(event))
+    record = made["Records"][0]
+    for name in ("eventTime", "responseElements", "source"):
+        record[name] = sorted(record[name]) if isinstance(record[name], dict) else None
+    record["s3"]["object"]["sequencer"] = None
+    return made  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("name", "built"),
+    [
+        ("put-first", minio_event("mnist", "first.png", size=5, content_type="application/octet-stream")),
+        ("put-space", minio_event("mnist", "with space.png", size=5, content_type="application/octet-stream")),
+        (
+            "put-special",
+            minio_event("mnist", "s!*'()~;:@&=$,?#[]\\|\"<>^`{}.png", size=5, content_type="application/octet-stream"),
+        ),
+        (
+            "put-empty",
+            minio_event(
+                "mnist",
+                "empty.png",
+                size=0,
+                etag="d41d8cd98f00b204e9800998ecf8427e",
+                content_type="application/octet-stream",
+            ),
+        ),
+        (
+            "versioned-put",
+            minio_event(
+                "versioned",
+                "v.png",
+                version_id="73662bd7-fd57-4dac-b44a-30a18fd2ad73",
+                size=5,
+                content_type="application/octet-stream",
+            ),
+        ),
+        (
+            "versioned-delete-marker",
+            minio_event(
+                "versioned",
+                "v.png",
+                version_id="6566a404-7b80-4f22-a9ba-2521e8d4e797",
+                event_name="s3:ObjectRemoved:DeleteMarkerCreated",
+            ),
+        ),
+    ],
+)
+def test_a_built_event_is_what_a_real_minio_wrote(name: str, built: dict[str, Any]) -> None:
+    real = timeless(json.loads((EVENTS / f"{name}.json").read_text())["value"])
+    made = timeless(built)
+    # A removal's answer has a length, and some have no body to measure.
+    real["Records"][0].pop("responseElements")
+    made["Records"][0].pop("responseElements")
+    assert made == real
+
+
+def test_a_built_event_carries_the_trace_id_as_minio_does() -> None:
+    real = json.loads((EVENTS / "put-plain-usermeta.json").read_text())["value"]["Records"][0]["s3"]["object"]
+    made = minio_event("mnist", "plain.png", trace_id="abc")["Records"][0]["s3"]["object"]
+    real["userMetadata"].pop("X-Amz-Meta-Camelcase")
+    assert made["userMetadata"] == real["userMetadata"]

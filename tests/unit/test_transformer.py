@@ -1,0 +1,392 @@
+"""transformer.py: the model on the public fakes, called as KServe calls it; no server, no predictor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+from grpc_interceptor.exceptions import GrpcException
+from kserve import InferInput, InferRequest
+from kserve.model import InferenceVerb
+from kserve.predictor_config import PredictorConfig
+from starlette.exceptions import HTTPException
+
+from mnist_pipeline import MnistTransformer, Pipeline, Settings
+from mnist_pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable, TensorRefused
+from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
+
+T = TypeVar("T")
+
+SEED = {"test-trace-id": "16ec3446-48d6-422e-9926-8224853e84a7", "instances": [{"data": ""}]}
+BINARY = {"ce-specversion": "1.0", "ce-id": "7", "ce-source": "event-producer", "ce-type": "prediction-request"}
+
+
+class Transformer(MnistTransformer):
+    """The transformer with a stub in the predictor's place: as a test of another transformer would have it."""
+
+    def __init__(self, pipeline: Pipeline, predictor: StubPredictor) -> None:
+        super().__init__("mnist", pipeline, PredictorConfig("nowhere"))
+        self.stub = predictor
+
+    async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> list[int]:
+        del headers, response_headers
+        return self.stub(payload) if len(payload) else []
+
+
+class Served:
+    """A transformer with its fakes."""
+
+    def __init__(self, *, kafka: bool = True, **settings: Any) -> None:
+        self.store = MemoryStore(versioned={"mnist"}, create_buckets=True)
+        self.publisher = MemoryPublisher()
+        self.predictor = StubPredictor()
+        pipeline = Pipeline(
+            Settings(trace_key="test-trace-id", **settings), self.store, self.publisher if kafka else None
+        )
+        self.model = Transformer(pipeline, self.predictor)
+
+    def event(self, key: str, data: bytes) -> dict[str, Any]:
+        version = self.store.upload("mnist", key, data)
+        return minio_event("mnist", key, version_id=version.version_id)
+
+    async def ask(self, payload: Any, headers: dict[str, str] | None = None) -> tuple[Any, dict[str, str]]:
+        body = payload if isinstance(payload, bytes | InferRequest) else json.dumps(payload).encode()
+        return await self.model(body, headers or {})
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        return [json.loads(message.value) for message in self.publisher.messages]
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(coroutine)
+
+
+def image(data: bytes) -> dict[str, str]:
+    import base64  # noqa: PLC0415 - nowhere else needed
+
+    return {"data": base64.b64encode(data).decode()}
+
+
+def refused(coroutine: Coroutine[Any, Any, Any]) -> HTTPException:
+    with pytest.raises(HTTPException) as raised:
+        run(coroutine)
+    return raised.value
+
+
+def test_a_notification_is_filed_published_and_answered_with_an_empty_body() -> None:
+    served = Served()
+    assert run(served.ask(served.event("7.png", digit_png(7)), BINARY)) == (b"", {})
+    assert served.store.keys("digit-7") == ["7.png"]
+    assert served.results[0]["data"]["predictions"] == [7]
+
+
+def test_a_plain_notification_is_answered_with_an_empty_body_too() -> None:
+    served = Served()
+    assert run(served.ask(served.event("7.png", digit_png(7)))) == (b"", {})
+
+
+def test_a_plain_inline_request_is_answered_with_its_predictions_and_published() -> None:
+    served = Served()
+    request = {**SEED, "instances": [image(digit_png(2)), image(digit_png(9))]}
+    assert run(served.ask(request)) == ({"predictions": [2, 9]}, {})
+    assert served.results[0]["data"] == {"predictions": [2, 9]}
+    assert served.results[0]["test-trace-id"] == SEED["test-trace-id"]
+
+
+def test_an_inline_cloudevent_is_answered_with_an_empty_body_and_published() -> None:
+    served = Served()
+    assert run(served.ask({**SEED, "instances": [image(digit_png(2))]}, BINARY)) == (b"", {})
+    assert len(served.results) == 1
+
+
+def test_without_kafka_an_inline_cloudevent_is_answered_with_its_result_event() -> None:
+    served = Served(kafka=False)
+    headers = {**BINARY, "host": "h"}
+    body, reply_headers = run(served.ask({**SEED, "instances": [image(digit_png(2))]}, headers))
+    assert json.loads(body) == {"predictions": [2]}
+    assert reply_headers["ce-type"] == "io.kserve.mnist.prediction"
+    assert reply_headers["ce-testtraceid"] == SEED["test-trace-id"]
+    assert reply_headers["ce-requesthost"] == "h"
+
+
+@pytest.mark.parametrize("body", [b"", json.dumps({"Event": "s3:TestEvent"}).encode()])
+def test_nothing_to_do_is_success(body: bytes) -> None:
+    served = Served()
+    assert run(served.ask(body, BINARY)) == (b"", {})
+    assert served.store.calls == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "reason"),
+    [
+        (b"{", 400, "malformedbody"),
+        (b"[1]", 400, "malformedbody"),
+        ({"Records": None}, 422, "badevent"),
+        (minio_event("other", "x.png"), 422, "notallowed"),
+        (minio_event("mnist", "x.txt"), 422, "notallowed"),
+        (minio_event("mnist", "../x.png"), 422, "badkey"),
+        ({**SEED, "test-trace-id": ["x"]}, 422, "badtraceid"),
+        ({**SEED, "instances": [[1, 2]]}, 422, "badtensor"),
+        ({**SEED, "instances": [image(b"no image")]}, 422, "badimage"),
+    ],
+)
+def test_what_is_permanent_is_a_4xx_with_its_reason_in_one_word(payload: Any, status: int, reason: str) -> None:
+    served = Served()
+    error = refused(served.ask(payload))
+    assert (error.status_code, error.headers) == (status, {"kne-reason": reason})
+    assert error.detail
+    assert served.store.calls == []
+
+
+def test_a_rejected_object_is_a_422() -> None:
+    served = Served()
+    error = refused(served.ask(served.event("x.png", b"no image")))
+    assert (error.status_code, error.headers) == (422, {"kne-reason": "badimage"})
+    assert served.store.keys("mnist-rejected") == ["x.png"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(PredictorUnavailable("away"), 503), (TensorRefused("400 to our tensor"), 503)]
+)
+def test_a_predictor_that_fails_on_our_tensor_is_retryable_and_the_source_stays(error: Exception, status: int) -> None:
+    served = Served()
+    served.predictor.failures = [error]
+    assert refused(served.ask(served.event("7.png", digit_png(7)))).status_code == status
+    assert served.store.keys("mnist") == ["7.png"]
+    assert served.results == []
+
+
+def test_a_predictor_that_refuses_an_inline_tensor_makes_it_rejected_but_not_an_image() -> None:
+    served = Served()
+    served.predictor.failures = [TensorRefused("400"), TensorRefused("400")]
+    assert refused(served.ask({**SEED, "instances": [[0.0] * 784]})).status_code == 422
+    assert served.results[0]["type"].endswith(".rejected")
+    assert refused(served.ask({**SEED, "instances": [image(digit_png(1))]})).status_code == 503
+    assert len(served.results) == 1
+
+
+def test_store_and_kafka_away_are_503() -> None:
+    served = Served()
+    event = served.event("7.png", digit_png(7))
+    served.store.failures.before["get"] = [StoreUnavailable("away")]
+    assert refused(served.ask(event)).status_code == 503
+    served.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    assert refused(served.ask(event)).headers == {"kne-reason": "kafka"}
+    assert run(served.ask(event)) == (b"", {})
+
+
+def test_a_bug_is_a_500_that_shows_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
+    served = Served()
+    served.predictor.failures = [RuntimeError("secret detail")]
+    with caplog.at_level(logging.ERROR):
+        error = refused(served.ask({**SEED, "instances": [image(digit_png(1))]}))
+    assert error.status_code == 500
+    assert "secret" not in error.detail
+    assert "secret detail" in caplog.text
+
+
+def test_many_records_are_predicted_eight_at_a_time_and_each_is_settled() -> None:
+    served = Served()
+    events = [served.event(f"{n}.png", digit_png(n % 10)) for n in range(20)]
+    assert run(served.ask({"Records": [event["Records"][0] for event in events]})) == (b"", {})
+    assert [len(batch) for batch in served.predictor.batches] == [8, 8, 4]
+    assert served.store.keys("mnist") == []
+    assert len(served.results) == 20
+
+
+def test_one_record_that_is_refused_does_not_keep_the_others_from_being_filed() -> None:
+    served = Served()
+    good = served.event("1.png", digit_png(1))["Records"][0]
+    error = refused(served.ask({"Records": [minio_event("other", "x.png")["Records"][0], good]}))
+    assert (error.status_code, error.headers) == (422, {"kne-reason": "notallowed"})
+    assert served.store.keys("digit-1") == ["1.png"]
+
+
+def test_two_hundred_events_at_once_do_not_see_each_other() -> None:
+    served = Served(max_in_flight=32)
+    events = {n: served.event(f"{n}.png", digit_png(n % 10)) for n in range(200)}
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(served.ask({**event, "test-trace-id": str(n)}) for n, event in events.items()))
+
+    run(all_of_them())
+    for digit in range(10):
+        assert served.store.keys(f"digit-{digit}") == sorted(f"{n}.png" for n in range(200) if n % 10 == digit)
+    by_trace = {event["test-trace-id"]: event for event in served.results}
+    assert len(by_trace) == len(served.results) == 200
+    assert all(event["subject"] == f"mnist/{n}.png" for n, event in by_trace.items())
+
+
+def test_a_request_that_finds_no_slot_within_a_quarter_of_its_deadline_is_told_to_come_again() -> None:
+    served = Served(max_in_flight=1, event_timeout_seconds=0.4)
+    event = served.event("7.png", digit_png(7))
+    held, release = threading.Event(), threading.Event()
+
+    def hold(call: Call) -> None:
+        if call.method == "get":
+            held.set()
+            assert release.wait(10)
+
+    served.store.on_call = hold
+
+    async def both() -> tuple[Any, float]:
+        first = asyncio.create_task(served.ask(event))
+        await asyncio.to_thread(held.wait, 10)
+        started = time.monotonic()
+        with pytest.raises(HTTPException) as raised:
+            await served.ask({**SEED, "instances": [image(digit_png(1))]})
+        waited = time.monotonic() - started
+        release.set()
+        await asyncio.gather(first, return_exceptions=True)
+        return raised.value, waited
+
+    error, waited = run(both())
+    assert (error.status_code, error.headers) == (429, {"kne-reason": "busy"})
+    assert 0.09 < waited < 0.3
+
+
+def test_the_event_loop_stays_free_while_the_store_blocks() -> None:
+    served = Served()
+    event = served.event("7.png", digit_png(7))
+    served.store.on_call = lambda _call: time.sleep(0.1)
+
+    async def ticks() -> int:
+        request = asyncio.create_task(served.ask(event))
+        count = 0
+        while not request.done():
+            await asyncio.sleep(0.005)
+            count += 1
+        return count
+
+    assert run(ticks()) > 10
+
+
+# --- V2 ---
+
+
+def v2(tensor: InferInput, *, grpc: bool = False, **more: Any) -> InferRequest:
+    return InferRequest("mnist", [tensor], request_id="r-1", from_grpc=grpc, **more)
+
+
+def tensor_of(*digits: int, shape: tuple[int, ...] = (784,)) -> InferInput:
+    stub = Pipeline(Settings(), None, None)
+    array = np.stack([stub.tensorize(digit_png(digit)).reshape(shape) for digit in digits])
+    tensor = InferInput("anything", list(array.shape), "FP32")
+    tensor.set_data_from_numpy(array, binary_data=False)
+    return tensor
+
+
+@pytest.mark.parametrize("shape", [(784,), (28, 28)])
+def test_a_v2_tensor_is_answered_with_one_int64_output(shape: tuple[int, ...]) -> None:
+    served = Served()
+    response, _ = run(served.ask(v2(tensor_of(3, 8, shape=shape)), {"test-trace-id": "h"}))
+    rest, _ = response.to_rest()
+    assert rest["id"] == "r-1"
+    (output,) = rest["outputs"]
+    assert (output["name"], output["datatype"], output["shape"], output["data"]) == (
+        "predictions",
+        "INT64",
+        [2],
+        [3, 8],
+    )
+    assert served.results[0]["data"] == {"predictions": [3, 8]}
+    assert served.results[0]["test-trace-id"] == "h"
+
+
+def test_v2_bytes_are_base64_images() -> None:
+    served = Served()
+    tensor = InferInput("x", [2], "BYTES", data=[image(digit_png(4))["data"], image(digit_png(5))["data"]])
+    response, _ = run(served.ask(v2(tensor, parameters={"test-trace-id": "p"})))
+    assert response.outputs[0].data == [4, 5]
+    assert served.results[0]["test-trace-id"] == "p"
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        InferInput("x", [1, 783], "FP32", data=[0.0] * 783),
+        InferInput("x", [784], "FP32", data=[0.0] * 784),
+        InferInput("x", [1, 784], "FP64", data=[0.0] * 784),
+        InferInput("x", [1, 784], "FP32", data=[0.0] * 3),
+        InferInput("x", [0, 784], "FP32", data=[]),
+        InferInput("x", [1], "BYTES", data=["???"]),
+    ],
+)
+def test_a_v2_input_that_is_no_digit_is_refused(tensor: InferInput) -> None:
+    error = refused(Served().ask(v2(tensor)))
+    assert error.status_code == 422
+
+
+def test_grpc_gets_grpc_s_own_statuses() -> None:
+    served = Served()
+    with pytest.raises(GrpcException) as bad:
+        run(served.ask(v2(InferInput("x", [1, 3], "FP32", data=[0.0] * 3), grpc=True)))
+    assert bad.value.status_code == StatusCode.INVALID_ARGUMENT
+    served.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    with pytest.raises(GrpcException) as away:
+        run(served.ask(v2(tensor_of(1), grpc=True)))
+    assert (away.value.status_code, away.value.details) == (StatusCode.UNAVAILABLE, "away")
+
+
+# --- around ---
+
+
+def test_explaining_is_not_implemented() -> None:
+    with pytest.raises(NotImplementedError):
+        run(Served().model(b"{}", {}, InferenceVerb.EXPLAIN))
+
+
+def test_ready_is_once_the_store_and_kafka_have_answered_and_stays_so(caplog: pytest.LogCaptureFixture) -> None:
+    served = Served()
+    served.publisher.failures.before["check"] = [KafkaUnavailable("KAFKA_BOOTSTRAP_SERVERS: nobody is there")]
+
+    async def looks() -> list[bool]:
+        seen = [await served.model.healthy(), await served.model.healthy()]
+        await asyncio.sleep(1.1)
+        seen.append(await served.model.healthy())
+        served.publisher.failures.before["check"] = [KafkaUnavailable("away")]
+        served.store.failures.before["check"] = [StoreUnavailable("away")]
+        await asyncio.sleep(1.1)
+        return [*seen, await served.model.healthy()]
+
+    with caplog.at_level(logging.INFO):
+        assert run(looks()) == [False, False, True, True]
+    assert caplog.text.count("not ready: KAFKA_BOOTSTRAP_SERVERS") == 1
+    assert served.publisher.checks == 2
+
+
+def test_without_a_store_readiness_asks_kafka_only() -> None:
+    served = Served()
+    served.model.pipeline = Pipeline(Settings(), None, served.publisher)
+    assert run(served.model.healthy())
+    assert served.store.calls == []
+
+
+def test_closing_closes_the_ports_and_the_next_request_works_again() -> None:
+    served = Served()
+
+    async def close_and_ask() -> tuple[Any, Any]:
+        await served.ask({**SEED, "instances": [image(digit_png(1))]})
+        await served.model.close_clients()
+        assert served.publisher.closed
+        return await served.ask({**SEED, "instances": [image(digit_png(2))]})
+
+    assert run(close_and_ask()) == ({"predictions": [2]}, {})
+
+
+def test_a_model_that_has_served_can_be_pickled_into_a_worker() -> None:
+    model = MnistTransformer("mnist", Pipeline(Settings(), None, None), PredictorConfig("nowhere", "v2"))
+    assert run(model.healthy())
+    copied: MnistTransformer = pickle.loads(pickle.dumps(model))
+    assert copied.predictor.predictor_protocol == "v2"
+    assert run(copied.healthy())
