@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline import Pipeline as Pipeline
     from mnist_pipeline.ports import ObjectStore as ObjectStore
     from mnist_pipeline.ports import Publisher as Publisher
+    from mnist_pipeline.predictors import OpenInference as OpenInference
+    from mnist_pipeline.predictors import V1Format as V1Format
     from mnist_pipeline.settings import Settings as Settings
     from mnist_pipeline.transformer import MnistTransformer as MnistTransformer
 
@@ -27,12 +29,14 @@ _HOMES = {
     "MinioObjectStore": "minio_store",
     "MnistTransformer": "transformer",
     "ObjectStore": "ports",
+    "OpenInference": "predictors",
     "Permanent": "errors",
     "Pipeline": "pipeline",
     "PipelineError": "errors",
     "Publisher": "ports",
     "Retryable": "errors",
     "Settings": "settings",
+    "V1Format": "predictors",
     "serve": "cli",
 }
 

@@ -45,15 +45,17 @@ def serve(
     *,
     transformer: Callable[..., MnistTransformer] | None = None,
     tensorize: Tensorizer | None = None,
+    settings: type[Settings] = Settings,
 ) -> int:
     """Serve a transformer with KServe's flags and the settings of the environment; exit code 2 if they cannot work.
 
-    `transformer` is a subclass of MnistTransformer, `tensorize` a function from an encoded image to a float32 `(28,
-    28)` array; both must be importable by name, because KServe's `--workers` pickles them.
+    `transformer` is a subclass of MnistTransformer; `tensorize` makes an encoded image a float32 array `(28, 28)`;
+    `settings` is a subclass of Settings, whose `destination_of` may send a digit elsewhere. All must be importable by
+    name, because KServe's `--workers` pickles them.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        settings = _settings_of(arguments, os.environ)
+        read = _settings_of(settings, arguments, os.environ)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -62,7 +64,7 @@ def serve(
     from mnist_pipeline.transformer import MnistTransformer
 
     args = server.argument_parser("mnist-pipeline serve").parse_args(arguments)
-    pipeline = pipeline_of(settings, tensorize=tensorize)
+    pipeline = pipeline_of(read, tensorize=tensorize)
     model = (transformer or MnistTransformer)(args.model_name, pipeline, server.predictor_of(args))
     server.serve(model, args)
     return 0
@@ -107,7 +109,7 @@ def pipeline_of(settings: Settings, *, tensorize: Tensorizer | None = None) -> P
     return Pipeline(settings, store, publisher, tensorize=tensorize)
 
 
-def _settings_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
+def _settings_of(kind: type[Settings], arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """The settings that go with these flags; only the flags that they depend on are looked at here."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--model_name", default="mnist")
@@ -119,7 +121,7 @@ def _settings_of(arguments: Sequence[str], environ: Mapping[str, str]) -> Settin
     if not known.predictor_host and not help_wanted:
         problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
     try:
-        settings = Settings.from_environ(
+        settings = kind.from_environ(
             {} if help_wanted else environ, model_name=known.model_name, predictor_protocol=known.predictor_protocol
         )
     except SettingsError as exc:

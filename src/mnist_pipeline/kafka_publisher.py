@@ -234,7 +234,7 @@ def _close(attempt: Future[KafkaProducer]) -> None:
     with contextlib.suppress(KafkaError):
         producer.close(timeout=0)
     sender = producer._sender  # noqa: SLF001 - the only way to end it then
-    pass
+    sender.force_close()
     sender.join(_CLOSE_SECONDS)
 
 

@@ -35,7 +35,7 @@ from mnist_pipeline.middleware import original_headers
 from mnist_pipeline.pipeline import Batch, Outcome, Pipeline, Tensor, groups, verdict
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.predictor_client import PredictorClient
-from mnist_pipeline.predictors import format_named
+from mnist_pipeline.predictors import OpenInference, V1Format, format_named
 from mnist_pipeline.results import Result, to_reply
 
 log = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ _current: ContextVar[_Current] = ContextVar("mnist_pipeline_request")
 class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no types
     """Images in by event or inline, digits out through Kafka; the predictor is asked in between.
 
-    Another transformer passes a pipeline with a tensorizer of its own, or overrides `preprocess` (→ float32 `(N, 28,
-    28)`), `predict` (→ N digits) or `postprocess`.
+    Another transformer passes a pipeline with a tensorizer of its own, or overrides `predictor_format`, or one of the
+    hooks: `preprocess` (→ float32 `(N, 28, 28)`), `predict` (→ N digits), `postprocess`.
     """
 
     def __init__(self, name: str, pipeline: Pipeline, predictor: PredictorConfig) -> None:
@@ -228,6 +228,10 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
     def _count(self, outcome: str) -> None:
         OUTCOMES.labels(model_name=self.name, outcome=outcome).inc()
 
+    def predictor_format(self) -> V1Format | OpenInference:
+        """What the predictor understands; called once a process, so that another transformer can bring its own."""
+        return format_named(self.pipeline.settings.predictor_format)
+
     # --- health ---
 
     async def healthy(self) -> bool:
@@ -249,12 +253,13 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
     def _here(self) -> _Process:
         if self._process is None:
             in_flight = self.pipeline.settings.max_in_flight
-            predictor_format = format_named(self.pipeline.settings.predictor_format)
             self._process = _Process(
                 # One more, so that a readiness check finds a thread when all slots are taken.
                 threads=ThreadPoolExecutor(in_flight + 1, thread_name_prefix="pipeline"),
                 slots=asyncio.Semaphore(in_flight),
-                predictor=PredictorClient(self.name, self.predictor, predictor_format, connections=in_flight),
+                predictor=PredictorClient(
+                    self.name, self.predictor, self.predictor_format(), connections=in_flight
+                ),
             )
         return self._process
 

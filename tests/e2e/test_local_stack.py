@@ -1,8 +1,9 @@
-"""The parts of the local stack, as real processes and real protocols on loopback, with a recording sink for a transformer."""
+"""The parts of the local stack: real processes and protocols on loopback, with a recording sink for a transformer."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import io
 import json
@@ -25,7 +26,7 @@ from confluent_kafka import Producer
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
-from mnist_pipeline.local.processes import PartFailed, Sandbox, answers_ok, free_port
+from mnist_pipeline.local.processes import Part, PartFailed, Sandbox, answers_ok, free_port
 from mnist_pipeline.local.records import read_topic
 from mnist_pipeline.local.source import DeadLetter, Source
 
@@ -45,7 +46,7 @@ class Received:
         return self.headers["ce-id"].decode()
 
 
-class Sink:
+class Sink(Part):
     """An HTTP server that keeps every request and answers with what `answer` says of it: a status."""
 
     def __init__(self, answer: Callable[[Received], int], *, port: int = 0, keep_alive: bool = True) -> None:
@@ -93,10 +94,7 @@ class Sink:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
-    def __enter__(self) -> Sink:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -111,6 +109,10 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < give_up, "it did not happen in time"
         time.sleep(0.01)
+
+
+def has_delivered(source: Source, number: int) -> bool:
+    return source.delivered == number
 
 
 @pytest.fixture
@@ -266,7 +268,7 @@ def test_a_connection_that_the_sink_closed_while_it_lay_idle_is_no_failed_attemp
     with Sink(always(200), keep_alive=False) as sink, source_of(broker, sink.url) as source:
         for number in range(1, 4):
             produce(broker, b"x")
-            wait_until(lambda number=number: source.delivered == number)
+            wait_until(functools.partial(has_delivered, source, number))
             time.sleep(0.05)
         assert source.failed_attempts == 0
     assert sink.connections == 3
@@ -497,3 +499,31 @@ def test_a_child_inherits_no_settings_of_the_users_shell(monkeypatch: pytest.Mon
     assert "GIVEN" in names
     assert not {"MINIO_ENDPOINT", "KAFKA_TOPIC", "HTTP_PROXY"} & names
     assert ("PYTHONPATH" in names) == ("PYTHONPATH" in os.environ)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_takes_the_whole_stack_down_in_order(number: signal.Signals) -> None:
+    program = """
+import time
+from mnist_pipeline.local.stack import Stack
+with Stack() as stack:
+    try:
+        print(stack.sandbox.directory, *(child.pid for child in stack.sandbox.children), flush=True)
+        time.sleep(100)
+    finally:
+        print("left", flush=True)
+print("not reached")
+"""
+    stack = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert stack.stdout is not None
+    with stack.stdout as output:
+        directory, *pids = output.readline().split()
+        assert len(pids) == 3, "gateway, predictor and transformer"
+        assert all(is_alive(int(pid)) for pid in pids)
+        stack.send_signal(number)
+        assert stack.wait(30) == (-signal.SIGINT if number == signal.SIGINT else 128 + signal.SIGTERM)
+        assert output.read() == "left\n"
+    assert not any(is_alive(int(pid)) for pid in pids)
+    assert not Path(directory).exists()

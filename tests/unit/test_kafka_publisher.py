@@ -298,7 +298,7 @@ def test_close_while_connecting_lets_nothing_behind(broker: BrokerProcess) -> No
 def test_a_publisher_is_pickled_without_its_producer_before_and_after_its_first_use(broker: BrokerProcess) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION)
     for _ in range(2):
-        twin = pickle.loads(pickle.dumps(publisher))  # noqa: S301 - our own
+        twin = pickle.loads(pickle.dumps(publisher))
         twin.publish(MESSAGE, deadline=Deadline(20))
         twin.close()
         publisher.publish(MESSAGE, deadline=Deadline(20))

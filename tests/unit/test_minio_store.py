@@ -597,19 +597,30 @@ def test_a_delete_is_not_redirected(server: Server, store: MinioObjectStore, sta
     assert len(server.requests) == 1
 
 
-def test_a_large_body_may_take_longer_to_send_than_to_connect(
+def test_a_large_body_may_take_longer_to_send_than_a_connection_to_open(
     server: Server, store: MinioObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_pipeline.minio_store._CONNECT_SECONDS", 0.2)
-    server.answers = [answer(200)]
-    serve = Server._serve  # noqa: SLF001 - our own
+    read_requests = Server._serve  # noqa: SLF001 - our own
 
     def slowly(self: Server, connection: socket.socket) -> None:
-        time.sleep(0.6)
-        serve(self, connection)
+        time.sleep(3.4)
+        read_requests(self, connection)
 
     monkeypatch.setattr(Server, "_serve", slowly)
+    server.answers = [answer(200)]
     assert create(store, b"x" * 20_000_000)
+
+
+def test_a_busy_store_that_names_a_time_to_wait_is_not_waited_for_and_its_code_is_told(
+    server: Server, store: MinioObjectStore
+) -> None:
+    body = b"<Error><Code>SlowDown</Code></Error>"
+    server.answers = [answer(503, body, content_type="application/xml", retry_after="30")]
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="SlowDown"):
+        fetch(store)
+    assert time.monotonic() - started < 2
+    assert len(server.requests) == 1
 
 
 # Metadata.
@@ -667,6 +678,14 @@ def test_refusals_give_their_connection_back(server: Server) -> None:
     store.close()
 
 
+def test_objects_over_the_limit_give_their_connection_back(server: Server) -> None:
+    store = store_at(server.endpoint, connections=1)
+    server.answers = [then(found(b"x" * 10, length=LIMIT + 1), silence)]
+    for _ in range(3):
+        assert fetch(store, within=2).data is None
+    store.close()
+
+
 def test_no_more_connections_are_open_than_allowed(server: Server) -> None:
     store = store_at(server.endpoint, connections=2)
     server.answers = [then(lambda _: time.sleep(0.02), found())]
@@ -681,7 +700,7 @@ def test_a_store_is_pickled_without_its_connections_before_and_after_its_first_u
 ) -> None:
     server.answers = [found()]
     for _ in range(2):
-        twin = pickle.loads(pickle.dumps(store))  # noqa: S301 - our own
+        twin = pickle.loads(pickle.dumps(store))
         assert fetch(twin).data == b"seven"
         twin.close()
         assert fetch(store).data == b"seven"

@@ -136,7 +136,7 @@ class Gateway(Part):
         while True:
             try:
                 client.set_bucket_notification(bucket_name=bucket, config=NotificationConfig(queue_config_list=[queue]))
-            except S3Error as exc:  # noqa: PERF203 - a few tries in a second
+            except S3Error as exc:
                 if exc.response.status != http.HTTPStatus.BAD_REQUEST or time.monotonic() > give_up:
                     raise self.child.failed(f"refused the notification of bucket {bucket!r}: {exc.message}") from exc
                 time.sleep(0.1)

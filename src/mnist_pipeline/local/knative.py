@@ -102,7 +102,7 @@ def request_of(record: Record, *, namespace: str, name: str) -> Request:
 
 
 def dead_letter_of(request: Request, *, sink_url: str, answer: Answer | None) -> Request:
-    """The request that a dead-letter sink gets: the event as it was and what went wrong; `answer` None: there was none."""
+    """The request that a dead-letter sink gets: the event and what went wrong; `answer` None: there was none."""
     extensions = {"knativeerrordest": sink_url}
     if answer is not None:
         extensions["knativeerrorcode"] = str(answer.status)

@@ -61,7 +61,7 @@ def _inherited_environment() -> dict[str, str]:
     return environment
 
 
-class PartFailed(Exception):  # noqa: N818 - a part of the stack failed: that is its name
+class PartFailed(Exception):
     """A part of the local stack did not come up, or ended on its own: says which, and shows the end of its log."""
 
     def __init__(self, part: str, problem: str, log_tail: str = "") -> None:

@@ -229,14 +229,11 @@ class Source(Part):
         except KafkaError as exc:
             raise PartFailed("source", f"found no Kafka: {exc}") from exc
         consumer.subscribe([self.topic], listener=_Partitions(self))
-        # Before the first poll, which joins the group: kafka-python would join without the topic's metadata, assign from
-        # none where it is made the leader, and join again. Of a topic that does not exist it would say nothing at all.
-        give_up = time.monotonic() + timeout_seconds
-        while self.topic not in consumer.topics():
-            if time.monotonic() > give_up:
-                consumer.close(autocommit=False)
-                raise PartFailed("source", f"found no topic {self.topic!r}")
-            time.sleep(0.1)
+        # Before the first poll, which joins the group: kafka-python would join without the topic's metadata, assign
+        # none of its partitions, and join again. Of a topic that does not exist it would say nothing at all.
+        if not self._topic_is_there(consumer, timeout_seconds):
+            consumer.close(autocommit=False, timeout_ms=1_000)
+            raise PartFailed("source", f"found no topic {self.topic!r}")
         self._thread = threading.Thread(target=self._consume, args=(consumer,), name="source", daemon=True)
         self._thread.start()
         if not self._assigned.wait(timeout_seconds):
@@ -252,6 +249,15 @@ class Source(Part):
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _topic_is_there(self, consumer: KafkaConsumer, timeout_seconds: float) -> bool:
+        give_up = time.monotonic() + timeout_seconds
+        while time.monotonic() < give_up:
+            with contextlib.suppress(KafkaError):
+                if self.topic in consumer.topics():
+                    return True
+            time.sleep(0.1)
+        return False
 
     # The consumer's thread
 

@@ -1,0 +1,60 @@
+"""cli.py and the package's lazy face."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import mnist_pipeline
+from mnist_pipeline import cli
+
+
+def imported_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_the_fakes_imports_neither_kserve_nor_a_client() -> None:
+    modules = imported_by("import mnist_pipeline.testing")
+    assert "mnist_pipeline.testing" in modules
+    assert not modules & {"kserve", "minio", "kafka", "fastapi", "aiohttp", "grpc"}
+
+
+def test_the_package_resolves_its_public_names_when_they_are_used() -> None:
+    assert "kserve" not in imported_by("from mnist_pipeline import Pipeline, Settings")
+    assert "kserve" in imported_by("from mnist_pipeline import MnistTransformer")
+    for name in mnist_pipeline.__all__:
+        assert getattr(mnist_pipeline, name)
+    assert set(mnist_pipeline.__all__) <= set(dir(mnist_pipeline))
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = mnist_pipeline.nothing_of_this_name
+
+
+def test_help_is_given_on_request_and_otherwise_an_unknown_command_is_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["--help"]) == 0
+    assert "demo" in capsys.readouterr().out
+    for arguments in ([], ["dmeo"]):
+        assert cli.main(arguments) == 2
+        assert "usage" in capsys.readouterr().err
+
+
+def test_serve_names_all_that_is_wrong_before_it_imports_kserve(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENT_MODE", "x")
+    monkeypatch.setenv("PREDICTOR_FORMAT", "torchserve")
+    assert cli.main(["--model_name", "m", "--predictor_protocol=v2"]) == 2
+    names = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert names == ["--predictor_host", "EVENT_MODE", "PREDICTOR_FORMAT"]
+
+
+def test_the_demo_refuses_a_folder_without_pictures(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
+    pytest.importorskip("confluent_kafka", reason="the extra [local] is not installed")
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["demo", "--images", str(tmp_path)])
+    assert exited.value.code == 2
+    assert "no picture" in capsys.readouterr().err
