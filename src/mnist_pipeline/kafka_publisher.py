@@ -210,7 +210,7 @@ class KafkaPublisher:
         while True:
             try:
                 return call()
-            except KafkaTimeoutError:  # noqa: PERF203 - each round takes a second
+            except KafkaTimeoutError:
                 waited = time.monotonic() - started
                 if waited >= self._timeout_seconds:
                     self._replace(attempt)

@@ -257,9 +257,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
                 # One more, so that a readiness check finds a thread when all slots are taken.
                 threads=ThreadPoolExecutor(in_flight + 1, thread_name_prefix="pipeline"),
                 slots=asyncio.Semaphore(in_flight),
-                predictor=PredictorClient(
-                    self.name, self.predictor, self.predictor_format(), connections=in_flight
-                ),
+                predictor=PredictorClient(self.name, self.predictor, self.predictor_format(), connections=in_flight),
             )
         return self._process
 

@@ -66,7 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with log.open("wb") as stream:
         # FastAPI warns once a place about what KServe calls; that is no line a request.
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)  # noqa: S603 - our own module
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
     running = Server(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc_}", log, process)
     try:
         wait_until_ready(running)

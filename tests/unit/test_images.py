@@ -505,9 +505,7 @@ def test_the_largest_images_take_bounded_memory(mode: str, kind: str, options: d
     canvas[1000:3000, 1000:3000] = drawing(2000)
     image = Image.fromarray(canvas.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(canvas).convert(mode)
     data = encoded(image, kind, **options)
-    done = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-c", PEAK], input=data, capture_output=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", PEAK], input=data, capture_output=True, check=True)
     megabytes = int(done.stdout)
     assert 0 < megabytes < 150
 

@@ -62,7 +62,7 @@ class BrokerProcess:
             "    print(broker.bootstrap_servers, flush=True)\n"
             "    sys.stdin.read()\n"
         )
-        self.process = subprocess.Popen(  # noqa: S603 - this Python
+        self.process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

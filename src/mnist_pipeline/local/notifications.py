@@ -1,10 +1,10 @@
 """What MinIO's own Kafka target does, which its gateway code lacks: each notification becomes one record of a topic.
 
 The gateway posts every notification to this webhook. Its body already has the form of MinIO's Kafka record,
-`{"EventName", "Key", "Records": [one]}`, with `Key` decoded and `Records[].s3.object.key` query-escaped, so it goes on byte
-for byte; it lacks only `contentType` and `x-minio-deployment-id`. The record's key is the body's `Key`, as with MinIO.
-The gateway is answered 200 only after the broker's acknowledgement; it does not send a notification twice, so another
-answer loses it.
+`{"EventName", "Key", "Records": [one]}`, with `Key` decoded and `Records[].s3.object.key` query-escaped, so it goes on
+byte for byte; it lacks only `contentType` and `x-minio-deployment-id`. The record's key is the body's `Key`, as with
+MinIO. The gateway is answered 200 only after the broker's acknowledgement; it does not send a notification twice, so
+another answer loses it.
 """
 
 from __future__ import annotations
