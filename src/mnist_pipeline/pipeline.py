@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnist_pipeline import images
 from mnist_pipeline.errors import (
@@ -32,12 +31,15 @@ from mnist_pipeline.errors import (
     ObjectTooLarge,
     Permanent,
     PipelineError,
+    PredictorUnavailable,
     ResultTooLarge,
     Retryable,
     StoreUnavailable,
 )
 from mnist_pipeline.events import Caller, Inline, Notification, ObjectRef, trace_id_in
+from mnist_pipeline.images import Grey
 from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
+from mnist_pipeline.predictors import Images
 from mnist_pipeline.results import (
     Result,
     inline_result,
@@ -47,15 +49,12 @@ from mnist_pipeline.results import (
     to_message,
     trace_id_of,
 )
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.settings import DIGITS, Settings
 
 log = logging.getLogger(__name__)
 
-Tensor = NDArray[np.float32]
-"""Images as the predictor gets them: float32 `(N, 28, 28)` in 0..1."""
-
-Tensorizer = Callable[[bytes], Tensor]
-"""Encoded image → one `(28, 28)` tensor; raises BadImage."""
+Tensorizer = Callable[[bytes], Grey]
+"""An encoded image → float32 `(28, 28)` in 0..1; raises BadImage."""
 
 RECORDS_AT_ONCE = 8
 """Records of one event that are in hand together: they share one call of the predictor."""
@@ -86,7 +85,7 @@ class Fetched:
 
     stored: StoredObject
     trace_id: str
-    tensor: Tensor | None = None
+    tensor: Grey | None = None
     refusal: Permanent | None = None
 
 
@@ -95,7 +94,7 @@ class Batch:
     """What `prepare` made of a request: `tensors` `(N, 28, 28)` for the predictor, the rest for `finish`."""
 
     request: Notification | Inline
-    tensors: Tensor
+    tensors: Images
     fetched: tuple[Fetched, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
 
@@ -121,7 +120,7 @@ class Pipeline:
         self.publisher = publisher
         self._tensorize = tensorize
 
-    def tensorize(self, image: bytes) -> Tensor:
+    def tensorize(self, image: bytes) -> Grey:
         """One encoded image as a float32 tensor `(28, 28)` in 0..1.
 
         Raises:
@@ -182,7 +181,7 @@ class Pipeline:
             given = None
         return given or trace_id_of(object_identity(version))
 
-    def _instance(self, instance: Any) -> Tensor:
+    def _instance(self, instance: Any) -> Grey:
         data = instance.get("data") if isinstance(instance, dict) else instance
         if isinstance(data, bytes):
             return self.tensorize(data)
@@ -204,9 +203,12 @@ class Pipeline:
     def finish(self, batch: Batch, digits: Sequence[int], deadline: Deadline) -> tuple[Outcome, ...]:
         """Settle every object of the batch: file and publish the classified ones, reject the others, release both.
 
-        `digits` are those of `batch.tensors`, in their order. Nothing raises: each record has its outcome.
+        `digits` are those of `batch.tensors`, in their order. Each record has its outcome.
+
+        Raises:
+            PredictorUnavailable: there is not one digit a tensor; nothing is settled.
         """
-        prediction = iter(digits)
+        prediction = iter(_checked(digits, len(batch.tensors)))
         outcomes = list(batch.outcomes)
         for item in batch.fetched:
             digit = next(prediction) if item.tensor is not None else None
@@ -309,9 +311,10 @@ class Pipeline:
         Raises:
             ResultTooLarge: Kafka refuses the result for its size.
             KafkaUnavailable, DeadlineExceeded: it is not published.
+            PredictorUnavailable: there is not one digit an instance.
         """
         settings = self.settings
-        data = {"predictions": list(digits)}
+        data = {"predictions": _checked(digits, len(request.instances))}
         result = inline_result(request, data, type=settings.event_type, source=settings.event_source)
         try:
             self._publish(result, deadline)
@@ -361,6 +364,13 @@ def verdict(outcomes: Sequence[Outcome]) -> PipelineError | None:
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     retryable = (error for error in errors if isinstance(error, Retryable))
     return next(retryable, errors[0] if errors else None)
+
+
+def _checked(digits: Sequence[int], n: int) -> list[int]:
+    """Nothing is filed by a guess, whoever has made the prediction; numpy's integers become Python's."""
+    if len(digits) != n or not all(digit in DIGITS for digit in digits):
+        raise PredictorUnavailable(f"{n} images were predicted as {list(digits)!r:.100}, which is not one digit each")
+    return [int(digit) for digit in digits]
 
 
 def _failed(what: ObjectRef | ObjectVersion, error: PipelineError) -> Outcome:

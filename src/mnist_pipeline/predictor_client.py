@@ -23,8 +23,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from mnist_pipeline.errors import PredictorUnavailable, TensorRefused
-from mnist_pipeline.pipeline import Tensor
-from mnist_pipeline.predictors import InputSpec, OpenInference, Output, V1Format
+from mnist_pipeline.predictors import Images, InputSpec, OpenInference, Output, V1Format
 
 # KServe forwards the first three; a trace that ended here would be of little use, so the W3C's go on too.
 _FORWARDED = ("x-request-id", "x-b3-traceid", "authorization", "traceparent", "tracestate")
@@ -46,7 +45,7 @@ class PredictorClient:
         self._channel: grpc.aio.Channel | None = None
         self._spec: InputSpec | None = None
 
-    async def digits(self, tensors: Tensor, headers: Mapping[str, str], *, timeout: float) -> list[int]:
+    async def digits(self, tensors: Images, headers: Mapping[str, str], *, timeout: float) -> list[int]:
         """The digits of `tensors`, float32 `(N, 28, 28)`; of `headers`, only those that belong to a trace are sent on.
 
         Raises:
@@ -72,7 +71,7 @@ class PredictorClient:
         if channel is not None:
             await channel.close()
 
-    async def _ask(self, tensors: Tensor, headers: dict[str, str]) -> list[int]:
+    async def _ask(self, tensors: Images, headers: dict[str, str]) -> list[int]:
         if isinstance(self._format, V1Format):
             answer = await self._post(f"/v1/models/{self._model}:predict", self._format.request(tensors), headers)
             return self._format.digits(answer, len(tensors))
@@ -86,7 +85,7 @@ class PredictorClient:
             digits += await self._ask_v2(self._format, tensors[start : start + size], spec, headers)
         return digits
 
-    async def _ask_v2(self, v2: OpenInference, tensors: Tensor, spec: InputSpec, headers: dict[str, str]) -> list[int]:
+    async def _ask_v2(self, v2: OpenInference, tensors: Images, spec: InputSpec, headers: dict[str, str]) -> list[int]:
         try:
             if self._config.protocol == "v2":
                 answer = await self._post(f"/v2/models/{self._model}/infer", v2.request(tensors, spec), headers)

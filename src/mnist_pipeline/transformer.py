@@ -9,33 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import kserve
-import numpy as np
 import orjson
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
-from kserve import InferOutput, InferRequest, InferResponse
+from kserve import InferRequest
 from kserve.model import InferenceVerb
 from kserve.predictor_config import PredictorConfig
 from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 
-from mnist_pipeline import events, server
+from mnist_pipeline import events, inference_v2, server
 from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, TensorRefused
 from mnist_pipeline.events import Inline, Nothing, Notification, Request
+from mnist_pipeline.health import CHECK_SECONDS, Readiness
 from mnist_pipeline.middleware import original_headers
-from mnist_pipeline.pipeline import Batch, Outcome, Pipeline, Tensor, groups, verdict
+from mnist_pipeline.pipeline import Batch, Outcome, Pipeline, groups, verdict
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.predictor_client import PredictorClient
-from mnist_pipeline.predictors import OpenInference, V1Format, format_named
+from mnist_pipeline.predictors import Images, OpenInference, V1Format, format_named
 from mnist_pipeline.results import Result, to_reply
 
 log = logging.getLogger(__name__)
@@ -50,8 +49,6 @@ OUTCOMES = Counter(
 _WAIT_FOR_SLOT = 0.25
 # A body up to this size is parsed on the event loop: it takes less than the hop to a thread.
 _PARSED_ON_THE_LOOP = 256 * 1024
-_READINESS_SECONDS = 5.0
-_READINESS_PAUSE = 1.0
 
 _GRPC_STATUS = {
     429: StatusCode.RESOURCE_EXHAUSTED,
@@ -92,7 +89,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
 
     # --- KServe's three hooks ---
 
-    async def preprocess(self, payload: Notification | Inline, headers: dict[str, str] | None = None) -> Tensor:
+    async def preprocess(self, payload: Notification | Inline, headers: dict[str, str] | None = None) -> Images:
         """Fetch and tensorize, in a thread: float32 `(N, 28, 28)` for what can be classified."""
         del headers
         current = _current.get()
@@ -100,7 +97,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         return current.batch.tensors
 
     async def predict(
-        self, payload: Tensor, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+        self, payload: Images, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
     ) -> list[int]:
         """Ask the predictor for the digits of `(N, 28, 28)`; nothing is asked for N = 0."""
         del response_headers
@@ -154,9 +151,9 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         deadline = Deadline(settings.event_timeout_seconds)
         if isinstance(body, InferRequest):
             async with self._slot(deadline):
-                inline = await self._in_thread(_inline_of, body, headers, settings)
+                inline = await self._in_thread(inference_v2.read, body, headers, settings)
                 result = await self._predicted(inline, headers, deadline)
-                return self._v2_reply(body, result), {}
+                return inference_v2.reply(body, self.name, result.id, result.data["predictions"]), {}
         if isinstance(body, dict):
             body = orjson.dumps(body)
         if len(body) > _PARSED_ON_THE_LOOP:
@@ -219,12 +216,6 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             await self._in_thread(self.pipeline.reject_inline, request, refusal, deadline)
             raise refusal
 
-    def _v2_reply(self, request: InferRequest, result: Result) -> InferResponse:
-        digits = result.data["predictions"]
-        output = InferOutput("predictions", [len(digits)], "INT64")
-        output.set_data_from_numpy(np.array(digits, dtype=np.int64), binary_data=False)
-        return InferResponse(response_id=request.id or result.id, model_name=self.name, infer_outputs=[output])
-
     def _count(self, outcome: str) -> None:
         OUTCOMES.labels(model_name=self.name, outcome=outcome).inc()
 
@@ -235,14 +226,11 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
     # --- health ---
 
     async def healthy(self) -> bool:
-        """Ready once the store and Kafka have answered once; from then on traffic is the better probe.
-
-        KServe asks before every request too, so this is a look at a flag, and at most a short wait before the first.
-        """
-        return await self._here().readiness.look(lambda: self._in_thread(self._check))
+        """Whether the store and Kafka have answered once; KServe asks before every request too."""
+        return await self._here().readiness.look()
 
     def _check(self) -> None:
-        deadline = Deadline(_READINESS_SECONDS)
+        deadline = Deadline(CHECK_SECONDS)
         if self.pipeline.store is not None:
             self.pipeline.store.check(self.pipeline.settings.source_buckets[0], deadline=deadline)
         if self.pipeline.publisher is not None:
@@ -258,6 +246,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
                 threads=ThreadPoolExecutor(in_flight + 1, thread_name_prefix="pipeline"),
                 slots=asyncio.Semaphore(in_flight),
                 predictor=PredictorClient(self.name, self.predictor, self.predictor_format(), connections=in_flight),
+                readiness=Readiness(lambda: self._in_thread(self._check)),
             )
         return self._process
 
@@ -303,55 +292,18 @@ class _Process:
     threads: ThreadPoolExecutor
     slots: asyncio.Semaphore
     predictor: PredictorClient
-    readiness: _Readiness = field(default_factory=lambda: _Readiness())  # noqa: PLW0108 - the class stands below
+    readiness: Readiness
 
 
-class _Readiness:
-    """A latch: one check at a time, not more often than once a second, until one succeeds."""
-
-    def __init__(self) -> None:
-        self._ready = False
-        self._checking: asyncio.Task[None] | None = None
-        self._checked_at = float("-inf")
-        self._said = ""
-
-    async def look(self, check: Callable[[], Any]) -> bool:
-        if self._ready:
-            return True
-        if self._checking is None and time.monotonic() - self._checked_at > _READINESS_PAUSE:
-            self._checking = asyncio.create_task(self._run(check))
-        if self._checking is not None:
-            await asyncio.wait((self._checking,), timeout=_READINESS_PAUSE)
-        return self._ready
-
-    async def _run(self, check: Callable[[], Any]) -> None:
-        try:
-            await check()
-        except PipelineError as exc:
-            # Once for each new reason: a probe comes every few seconds, for as long as something is away.
-            if str(exc) != self._said:
-                self._said = str(exc)
-                log.error("not ready: %s", exc)
-        else:
-            log.info("ready: the store and Kafka have answered")
-            self._ready = True
-        finally:
-            self._checked_at = time.monotonic()
-            self._checking = None
-
-
-class _request:  # noqa: N801 - used as a function
-    """Sets the ContextVar for one pass through the hooks."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._value = _Current(deadline=deadline)
-
-    def __enter__(self) -> _Current:
-        self._token = _current.set(self._value)
-        return self._value
-
-    def __exit__(self, *exc_info: object) -> None:
-        _current.reset(self._token)
+@contextmanager
+def _request(deadline: Deadline) -> Iterator[_Current]:
+    """Set the ContextVar for one pass through the hooks."""
+    current = _Current(deadline=deadline)
+    token = _current.set(current)
+    try:
+        yield current
+    finally:
+        _current.reset(token)
 
 
 def _refuse(error: PipelineError, *, grpc: bool) -> NoReturn:
@@ -364,47 +316,6 @@ def _refuse(error: PipelineError, *, grpc: bool) -> NoReturn:
             status = StatusCode.INVALID_ARGUMENT if isinstance(error, Permanent) else StatusCode.INTERNAL
         raise GrpcException(status_code=status, details=str(error)) from error
     raise HTTPException(error.status, detail=str(error), headers={"kne-reason": error.reason}) from error
-
-
-def _inline_of(request: InferRequest, headers: Mapping[str, str], settings: Any) -> Inline:
-    """A V2 request as the value that the pipeline knows: one input, FP32 `[N, 784]` or `[N, 28, 28]`, or BYTES
-    `[N]`.
-    """
-    if len(request.inputs) != 1:
-        raise BadTensor(f"{len(request.inputs)} inputs: one is expected")
-    tensor = request.inputs[0]
-    parameters = {name: _plain(value) for name, value in dict(request.parameters or {}).items()}
-    if tensor.datatype not in ("FP32", "BYTES"):
-        raise BadTensor(f"the input's datatype is {tensor.datatype!a}: FP32 and BYTES are known")
-    try:
-        array = np.asarray(tensor.as_numpy())
-    except Exception as exc:  # KServe and numpy raise what they like on data that does not fit its shape
-        raise BadTensor(f"the input cannot be read: {exc}") from exc
-    if tensor.datatype == "BYTES":
-        images = [_image(one) for one in array.ravel()]
-        instances: list[Any] = [{"data": image} for image in images]
-        content = b"\n".join(image if isinstance(image, bytes) else image.encode() for image in images)
-    else:
-        if array.ndim < 2 or not len(array) or array[0].size != 28 * 28:  # noqa: PLR2004 - N, and what follows it
-            raise BadTensor(f"the input's shape is {list(array.shape)}: [N, 784] and [N, 28, 28] are known")
-        instances, content = list(array), array.tobytes()
-    return events.inline_v2(tuple(instances), content, parameters, headers, settings)
-
-
-def _image(value: Any) -> bytes | str:
-    """BYTES are the image itself where they begin like a PNG or a JPEG, else base64 text, as JSON needs it."""
-    if isinstance(value, bytes) and not value.startswith((b"\x89PNG", b"\xff\xd8")):
-        return value.decode("ascii", "replace")
-    return value  # type: ignore[no-any-return]  # bytes or str, as numpy's object arrays have them
-
-
-def _plain(parameter: Any) -> object:
-    """A V2 parameter's value: KServe leaves those of gRPC as protobuf."""
-    which = getattr(parameter, "WhichOneof", None)
-    if which is None:
-        return parameter
-    name = which("parameter_choice")
-    return getattr(parameter, name) if name else None
 
 
 def _is_tensor(instance: Any) -> bool:

@@ -314,6 +314,19 @@ def test_a_failed_prediction_leaves_the_classifiable_and_still_rejects_the_rest(
     assert path.store.keys("mnist-rejected") == ["2.png"]
 
 
+@pytest.mark.parametrize("digits", [[], [1, 2], [10], [-1]])
+def test_what_is_not_one_digit_an_image_files_nothing(digits: list[int]) -> None:
+    path = Path()
+    ref = path.upload("1.png", digit_png(1))
+    batch = path.pipeline.prepare(Notification(objects=(ref,)), Deadline(60))
+    with pytest.raises(PredictorUnavailable):
+        path.pipeline.finish(batch, digits, Deadline(60))
+    with pytest.raises(PredictorUnavailable):
+        path.pipeline.finish_inline(inline(1), digits, Deadline(60))
+    assert path.store.keys("mnist") == ["1.png"]
+    assert path.results == []
+
+
 def test_records_come_in_groups_of_at_most_eight() -> None:
     refs = tuple(ObjectRef(bucket="mnist", key=f"{n}.png") for n in range(19))
     sizes = [len(group.objects) for group in groups(Notification(objects=refs, trace_id="t"))]
