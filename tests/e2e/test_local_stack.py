@@ -358,19 +358,20 @@ def test_closing_lets_what_is_in_flight_finish_and_commits_it(broker: Broker) ->
         assert second.delivered == 0
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # kafka-python leaves sockets open when its bootstrap fails
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # kafka-python never closes a socket that was refused
 def test_a_source_without_kafka_says_so() -> None:
-    source = Source(
-        f"127.0.0.1:{free_port()}",
-        TOPIC,
-        "http://127.0.0.1:1/",
-        group="test",
-        client_options={"bootstrap_timeout_ms": 500},
-    )
+    nowhere = f"127.0.0.1:{free_port()}"
+    source = Source(nowhere, TOPIC, "http://127.0.0.1:1/", group="test", api_version=API_VERSION)
     with pytest.raises(PartFailed, match="source found no Kafka"):
-        source.start()
+        source.start(timeout_seconds=0.5)
     source.close()
     gc.collect()  # those sockets now, not in the middle of another test
+
+
+def test_a_source_without_its_topic_says_so(broker: Broker) -> None:
+    source = source_of(broker, "http://127.0.0.1:1/", topic="absent")
+    with pytest.raises(PartFailed, match="source found no topic 'absent'"):
+        source.start(timeout_seconds=0.5)
 
 
 def test_a_topic_has_the_partitions_that_were_asked_for(broker: Broker) -> None:

@@ -224,14 +224,18 @@ class Source(Part):
         Raises:
             PartFailed: Kafka is not there, or the group did not let us in in time.
         """
+        consumer: KafkaConsumer | None = None
         try:
             consumer = KafkaConsumer(**self._consumer_options)
+            # Where it was told the API version it has not looked for a broker yet, and `topics()` below has no timeout.
+            consumer.bootstrap(timeout_ms=timeout_seconds * 1000)
+            consumer.subscribe([self.topic], listener=_Partitions(self))
+            has_topic = self._has_topic(consumer, timeout_seconds)
         except KafkaError as exc:
+            if consumer is not None:
+                consumer.close(autocommit=False, timeout_ms=1_000)
             raise PartFailed("source", f"found no Kafka: {exc}") from exc
-        consumer.subscribe([self.topic], listener=_Partitions(self))
-        # Before the first poll, which joins the group: kafka-python would join without the topic's metadata, assign
-        # none of its partitions, and join again. Of a topic that does not exist it would say nothing at all.
-        if not self._topic_is_there(consumer, timeout_seconds):
+        if not has_topic:
             consumer.close(autocommit=False, timeout_ms=1_000)
             raise PartFailed("source", f"found no topic {self.topic!r}")
         self._thread = threading.Thread(target=self._consume, args=(consumer,), name="source", daemon=True)
@@ -250,14 +254,18 @@ class Source(Part):
             self._thread.join()
             self._thread = None
 
-    def _topic_is_there(self, consumer: KafkaConsumer, timeout_seconds: float) -> bool:
+    def _has_topic(self, consumer: KafkaConsumer, timeout_seconds: float) -> bool:
+        """Wait until Kafka knows the topic, which also loads its metadata into the subscribed consumer.
+
+        Without it kafka-python joins the group knowing no partitions of the topic, assigns none, and joins again; of a topic
+        that does not exist it says nothing at all.
+        """
         give_up = time.monotonic() + timeout_seconds
-        while time.monotonic() < give_up:
-            with contextlib.suppress(KafkaError):
-                if self.topic in consumer.topics():
-                    return True
+        while self.topic not in consumer.topics():
+            if time.monotonic() > give_up:
+                return False
             time.sleep(0.1)
-        return False
+        return True
 
     # The consumer's thread
 
