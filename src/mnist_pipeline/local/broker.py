@@ -5,7 +5,7 @@ start it (`test.mock.num.brokers`), with four partitions a topic, no CreateTopic
 member of a consumer group; the C API of the same library, called here, has the choice of all three.
 
 What differs from Apache Kafka: produce answers carry no true time, a partition keeps its newest 5 MiB, an empty fetch
-is held for the whole `fetch_max_wait_ms`, and when a member leaves a group the next one waits for one session timeout.
+is held for the whole `fetch_max_wait_ms`, and when a member leaves a group the next one waits for `session_timeout_ms`.
 kafka-python needs `api_version=(2, 3)` with it.
 """
 

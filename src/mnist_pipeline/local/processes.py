@@ -194,7 +194,7 @@ class Sandbox(Part):
         self.directory = Path(tempfile.mkdtemp(prefix="mnist-pipeline-"))
         self.children: list[Child] = []
         self._closed = False
-        # In a session of its own: Ctrl-C in the terminal must not reach it.
+        # Away from the terminal: Ctrl-C must not reach it.
         self._reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", reaper.__file__, str(self.directory)],
             stdin=subprocess.PIPE,
@@ -219,7 +219,7 @@ class Sandbox(Part):
         ours = {"TMPDIR": str(self.directory), "PYTHONUNBUFFERED": "1"}
         with log.open("ab") as output:
             try:
-                # Its own session, so its own process group: Ctrl-C reaches us alone and the parts are stopped in order.
+                # Its own process group: Ctrl-C reaches us alone and the parts are stopped in order.
                 process = subprocess.Popen(
                     argv,
                     env={**_inherited_environment(), **ours, **env},

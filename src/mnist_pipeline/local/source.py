@@ -211,8 +211,10 @@ class Source(Part):
         self._idle = 0
         self._workers: list[threading.Thread] = []
         self._assigned = threading.Event()
+        self._looked_for = "Kafka"
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+        self._consumer: KafkaConsumer | None = None
 
     def wait_ready(self) -> None:
         """Start, which a `with` block does."""
@@ -224,25 +226,17 @@ class Source(Part):
         Raises:
             PartFailed: Kafka is not there, or the group did not let us in in time.
         """
-        consumer: KafkaConsumer | None = None
+        options = {"bootstrap_timeout_ms": int(timeout_seconds * 1000), **self._consumer_options}
         try:
-            consumer = KafkaConsumer(**self._consumer_options)
-            # Where it was told the API version it has not looked for a broker yet, and `topics()` below has no timeout.
-            consumer.bootstrap(timeout_ms=timeout_seconds * 1000)
-            consumer.subscribe([self.topic], listener=_Partitions(self))
-            has_topic = self._has_topic(consumer, timeout_seconds)
+            self._consumer = KafkaConsumer(**options)
         except KafkaError as exc:
-            if consumer is not None:
-                consumer.close(autocommit=False, timeout_ms=1_000)
             raise PartFailed("source", f"found no Kafka: {exc}") from exc
-        if not has_topic:
-            consumer.close(autocommit=False, timeout_ms=1_000)
-            raise PartFailed("source", f"found no topic {self.topic!r}")
-        self._thread = threading.Thread(target=self._consume, args=(consumer,), name="source", daemon=True)
+        self._consumer.subscribe([self.topic], listener=_Partitions(self))
+        self._thread = threading.Thread(target=self._consume, args=(self._consumer,), name="source", daemon=True)
         self._thread.start()
         if not self._assigned.wait(timeout_seconds):
             self.close()
-            raise PartFailed("source", f"was given no partition of topic {self.topic!r} in {timeout_seconds:g} s")
+            raise PartFailed("source", f"found no {self._looked_for} in {timeout_seconds:g} s")
 
     def close(self) -> None:
         """Begin nothing more, let what is in flight finish, commit, leave the group; safe to call twice.
@@ -251,27 +245,18 @@ class Source(Part):
         """
         self._closing.set()
         if self._thread is not None:
+            if self._consumer is not None and not self._assigned.is_set():
+                # The thread may be in a call that has no timeout, asking for the topic; this ends it.
+                self._consumer.close(autocommit=False, timeout_ms=1_000)
             self._thread.join()
             self._thread = None
-
-    def _has_topic(self, consumer: KafkaConsumer, timeout_seconds: float) -> bool:
-        """Wait until Kafka knows the topic, which also loads its metadata into the subscribed consumer.
-
-        Without it kafka-python joins the group knowing no partitions of the topic, assigns none, and joins again; of a topic
-        that does not exist it says nothing at all.
-        """
-        give_up = time.monotonic() + timeout_seconds
-        while self.topic not in consumer.topics():
-            if time.monotonic() > give_up:
-                return False
-            time.sleep(0.1)
-        return True
 
     # The consumer's thread
 
     def _consume(self, consumer: KafkaConsumer) -> None:
-        next_commit = time.monotonic() + _COMMIT_SECONDS
         try:
+            self._await_topic(consumer)
+            next_commit = time.monotonic() + _COMMIT_SECONDS
             while not self._closing.is_set():
                 try:
                     for partition, batch in consumer.poll(timeout_ms=_POLL_MS).items():
@@ -290,6 +275,24 @@ class Source(Part):
                 worker.join()
             self._commit(consumer)
             consumer.close(autocommit=False, timeout_ms=5_000)
+
+    def _await_topic(self, consumer: KafkaConsumer) -> None:
+        """Wait until Kafka knows the topic, which also loads its metadata into the subscribed consumer.
+
+        Without it kafka-python joins the group knowing no partitions of the topic, assigns none, and joins again; of a
+        topic that does not exist it says nothing at all.
+        """
+        while not self._closing.is_set():
+            try:
+                topics = consumer.topics()
+            except KafkaError:
+                topics = None
+            if topics is not None:
+                self._looked_for = f"topic {self.topic!r}"
+            if topics and self.topic in topics:
+                self._looked_for = f"partition of topic {self.topic!r}"
+                return
+            self._closing.wait(0.1)
 
     def _accept(self, partition: TopicPartition, records: list[Record]) -> None:
         with self._lock:
