@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.settings import Settings, SettingsError
@@ -18,13 +19,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _USAGE = """usage: mnist-pipeline [serve] --model_name NAME --predictor_host HOST[:PORT] [KServe's flags]
+       mnist-pipeline setup [--check] [--topic TOPIC] [--notification-arn ARN] ...
+       mnist-pipeline source --sink URL [--topic TOPIC] [--unordered] ...
        mnist-pipeline demo [--count N] [--images DIR] [--keep]
 
 serve   the transformer, until SIGTERM (what is meant where no command is given)
+setup   makes buckets, topics and the notification of a site, or checks them
+source  delivers a topic's records over HTTP where there is no Knative
 demo    the whole path on this machine: uploads digits and shows where they go
 
 mnist-pipeline COMMAND --help tells more.
 """
+
+# Each has a function `main(argv) -> exit code`; imported only when it is wanted.
+_COMMANDS = {
+    "demo": "mnist_pipeline.local.demo",
+    "setup": "mnist_pipeline.site_setup",
+    "source": "mnist_pipeline.local.source_command",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if command == "serve" or (command is None and arguments and arguments[0] not in ("-h", "--help")):
         return serve(arguments)
-    if command == "demo":
-        return _demo(arguments)
+    if command in _COMMANDS:
+        return _run(_COMMANDS[command], arguments)
     wanted = command is None and bool(arguments)
     print(_USAGE, end="", file=sys.stdout if wanted else sys.stderr)
     return 0 if wanted else 2
@@ -131,10 +143,13 @@ def _settings_of(kind: type[Settings], arguments: Sequence[str], environ: Mappin
     return settings
 
 
-def _demo(arguments: Sequence[str]) -> int:
+def _run(module: str, arguments: Sequence[str]) -> int:
     try:
-        from mnist_pipeline.local import demo
+        command = import_module(module)
     except ModuleNotFoundError as exc:
+        if exc.name is not None and exc.name.startswith("mnist_pipeline"):
+            raise
         print(f"{exc.name} is not installed: pip install 'mnist-pipeline[local]'", file=sys.stderr)
         return 2
-    return demo.main(arguments)
+    code: int = command.main(arguments)
+    return code

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from mnist_pipeline.predictors import FORMATS
@@ -62,6 +62,21 @@ class Kafka:
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     api_version: tuple[int, ...] | None = None
+
+    def client_options(self) -> dict[str, Any]:
+        """What every client of kafka-python is told, by its own names for it; what is not set is left out."""
+        options = {
+            "bootstrap_servers": [server.strip() for server in self.bootstrap_servers.split(",")],
+            "security_protocol": self.security_protocol,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": self.sasl_password,
+            "ssl_cafile": self.ssl_cafile,
+            "ssl_certfile": self.ssl_certfile,
+            "ssl_keyfile": self.ssl_keyfile,
+            "api_version": self.api_version,
+        }
+        return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

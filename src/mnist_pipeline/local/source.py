@@ -91,8 +91,8 @@ class _Lane:
     committed: int | None = None
 
 
-class _SinkConnection:
-    """One keep-alive connection to the sink, for one thread."""
+class SinkConnection:
+    """One keep-alive connection to a sink, for one thread."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
         parts = urlsplit(url)
@@ -123,6 +123,7 @@ class _SinkConnection:
             raise
 
     def close(self) -> None:
+        """Close it; a later `post` opens a new one."""
         self._connection.close()
 
 
@@ -371,7 +372,7 @@ class Source(Part):
     # The workers' threads
 
     def _work(self) -> None:
-        connection = _SinkConnection(self.sink_url, self._timeout_seconds)
+        connection = SinkConnection(self.sink_url, self._timeout_seconds)
         with contextlib.closing(connection):
             while task := self._tasks.get():
                 lane, record = task
@@ -387,7 +388,7 @@ class Source(Part):
                     if not self._closing.is_set():
                         self._submit(lane)
 
-    def _deliver(self, connection: _SinkConnection, record: Record) -> bool:
+    def _deliver(self, connection: SinkConnection, record: Record) -> bool:
         """Deliver one record; whether it is settled: not so where we are closing before its next attempt."""
         request = request_of(record, namespace=self._namespace, name=self._name)
         attempt = 0
@@ -409,7 +410,7 @@ class Source(Part):
             )
         return False
 
-    def _attempt(self, connection: _SinkConnection, request: Request) -> Answer | None:
+    def _attempt(self, connection: SinkConnection, request: Request) -> Answer | None:
         try:
             return connection.post(request)
         except (OSError, http.client.HTTPException, ValueError) as exc:
