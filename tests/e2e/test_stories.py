@@ -110,6 +110,14 @@ def test_the_same_three_hundred_with_two_workers() -> None:
         assert_all_are_filed(stack, "many/", 300)
 
 
+def test_zero_workers_as_kserve_passes_for_no_limit_means_one(stack: Stack) -> None:
+    server = stack.start_transformer(name="zero", workers=0)
+    server.wait_ready()
+    answer = post(server.predict_url, SEED_REQUEST)
+    server.close()
+    assert (answer.status, json.loads(answer.body)) == (200, {"predictions": [2]})
+
+
 @pytest.mark.parametrize("protocol", ["v2", "grpc-v2"])
 def test_a_predictor_of_the_open_inference_protocol_does_it_too(protocol: str) -> None:
     with Stack(predictor_protocol=protocol, ordered=True) as stack:
