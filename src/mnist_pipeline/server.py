@@ -97,6 +97,8 @@ def set_up_process(model: ServedModel) -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"
     )
     logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
+    # While brokers are away kafka-python logs several lines a second; KafkaPublisher says the same in one.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     # KServe's own use of FastAPI, and nothing that whoever reads the log could mend.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     if model.quiet:
