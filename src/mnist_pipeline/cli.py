@@ -34,7 +34,7 @@ mnist-pipeline COMMAND --help tells more.
 # Each has a function `main(argv) -> exit code`; imported only when it is wanted.
 _COMMANDS = {
     "demo": "mnist_pipeline.local.demo",
-    "setup": "mnist_pipeline.site_setup",
+    "setup": "mnist_pipeline.site.setup",
     "source": "mnist_pipeline.local.source_command",
 }
 

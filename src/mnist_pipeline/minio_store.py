@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 3.0
 _READ_SECONDS = 10.0
 _CHUNK_BYTES = 64 * 1024
+_KEY_BYTES = 1024
 _METADATA_PREFIX = "x-amz-meta-"
 _DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
@@ -382,9 +383,12 @@ def _check_names(bucket: str, key: str | None) -> None:
     try:
         # `.` and `..` would be resolved on the way; a lone surrogate cannot be sent.
         check_object_name(key)
-        key.encode()
+        length = len(key.encode())
     except ValueError as exc:
         raise BadKey(f"{key!r:.200} can be no object's key") from exc
+    # MinIO refuses it only to who writes; to who reads it says that there is no such object.
+    if length > _KEY_BYTES:
+        raise BadKey(f"{key!r:.200} is longer than {_KEY_BYTES:,} bytes and can be no object's key")
 
 
 def _read(response: BaseHTTPResponse, limit: int, deadline: Deadline) -> bytes | None:

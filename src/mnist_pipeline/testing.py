@@ -74,7 +74,7 @@ class MemoryStore:
         create_buckets: whether a bucket comes into being when it is first written to.
 
     Attributes:
-        buckets: bucket → key → versions, oldest first, the last one being current.
+        buckets: bucket → key → versions, oldest first, the last one being current; one without data is a delete marker.
         versioned: may be changed at any time, as versioning can be switched on.
         calls: every call of the port, in order.
         failures: what shall fail.
@@ -104,8 +104,9 @@ class MemoryStore:
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> ObjectVersion:
-        """Store the object unconditionally, as a user's upload does; it is no call of the port."""
+        """Store the object unconditionally, as a user's upload does; it is no call of the port, and takes any key."""
         with self._lock:
+            key = key.lstrip("/")
             versions = self._keys(bucket, writing=True).setdefault(key, [])
             self._writes += 1
             version_id = str(uuid.UUID(int=self._writes, version=4)) if bucket in self.versioned else None
@@ -124,9 +125,21 @@ class MemoryStore:
             versions.append(StoredObject(version=version, data=data))
             return version
 
+    def remove(self, bucket: str, key: str) -> None:
+        """Delete the object as a user does who names no version: where there are versions they stay, hidden by a delete
+        marker. It is no call of the port.
+        """
+        with self._lock:
+            keys = self._keys(bucket)
+            if bucket not in self.versioned:
+                keys.pop(_stored_key(key), None)
+                return
+            marker = self.upload(bucket, key, b"")
+            keys[marker.key][-1] = StoredObject(version=marker, data=None)
+
     def keys(self, bucket: str) -> list[str]:
         """The keys in a bucket, sorted; none where there is no such bucket."""
-        return sorted(self.buckets.get(bucket, {}))
+        return sorted(key for key, versions in self.buckets.get(bucket, {}).items() if versions[-1].data is not None)
 
     def data(self, bucket: str, key: str) -> bytes:
         """The current bytes of an object.
@@ -135,7 +148,8 @@ class MemoryStore:
             KeyError: there is none.
         """
         data = self.buckets[bucket][key][-1].data
-        assert data is not None  # noqa: S101 - upload() takes bytes only
+        if data is None:
+            raise KeyError(key)
         return data
 
     def get(self, bucket: str, key: str, version_id: str | None, *, limit: int, deadline: Deadline) -> StoredObject:
@@ -147,7 +161,10 @@ class MemoryStore:
                 raise ObjectGone(f"there is no {bucket!r}/{key!r} of version {version_id!r}")
             self._end("get")
             too_large = found.data is not None and len(found.data) > limit
-            return replace(found, data=None) if too_large else found
+            return StoredObject(
+                version=replace(found.version, key=key),  # the name that was asked for
+                data=None if too_large else found.data,
+            )
 
     def put(
         self,
@@ -163,8 +180,8 @@ class MemoryStore:
         """Create the object; False where the key has a current version."""
         with self._lock:
             self._begin(Call(method="put", bucket=bucket, key=key), deadline)
-            _check_key(key)
-            created = not self._keys(bucket, writing=True).get(key)
+            self._keys(bucket, writing=True)
+            created = self._find(bucket, key, None) is None
             if created:
                 self.upload(bucket, key, data, content_type=content_type, metadata=metadata, tags=tags)
             self._end("put")
@@ -183,7 +200,7 @@ class MemoryStore:
                 raise ObjectGone(f"{version.bucket!r}/{version.key!r} changed or vanished before its copy")
             self.upload(
                 bucket,
-                key,
+                _stored_key(key),
                 found.data,
                 content_type=version.content_type,
                 metadata=metadata,
@@ -203,10 +220,10 @@ class MemoryStore:
                 version.last_modified,
             )
             if found is not None and (unguarded or unchanged):
-                versions = self.buckets[bucket][key]
+                versions = self.buckets[bucket][found.version.key]
                 versions.remove(found)
                 if not versions:
-                    del self.buckets[bucket][key]
+                    del self.buckets[bucket][found.version.key]
             self._end("delete")
             return found is None or unguarded or unchanged
 
@@ -240,13 +257,14 @@ class MemoryStore:
 
     def _find(self, bucket: str, key: str, version_id: str | None) -> StoredObject | None:
         """The version of this id; of `"null"` the one without an id, of None the current one."""
-        keys = self._keys(bucket)
-        _check_key(key)
-        versions = keys.get(key, [])
+        versions = self._keys(bucket).get(_stored_key(key), [])
         if version_id is None:
-            return versions[-1] if versions else None
-        wanted = None if version_id == "null" else version_id
-        return next((found for found in versions if found.version.version_id == wanted), None)
+            versions = versions[-1:]
+        else:
+            wanted = None if version_id == "null" else version_id
+            versions = [found for found in versions if found.version.version_id == wanted]
+        # A delete marker is no object.
+        return next((found for found in versions if found.data is not None), None)
 
 
 def _is_version_id(text: str | None) -> bool:
@@ -259,11 +277,14 @@ def _is_version_id(text: str | None) -> bool:
         return False
 
 
-def _check_key(key: str) -> None:
-    segments = key.encode(errors="replace").split(b"/")
+def _stored_key(key: str) -> str:
+    """The key by which MinIO stores the object: it drops slashes at the front, and refuses doubled ones elsewhere."""
+    stored = key.lstrip("/")
+    segments = stored.encode(errors="replace").split(b"/")
     too_long = len(key.encode(errors="replace")) > _KEY_BYTES or any(len(part) > _SEGMENT_BYTES for part in segments)
-    if too_long or b"" in segments[:-1] or not segments[0] or {b".", b".."} & set(segments):
+    if too_long or b"" in segments[:-1] or not stored.strip() or {b".", b".."} & set(segments):
         raise BadKey(f"{key!r:.200} can be no object's key")
+    return stored
 
 
 class MemoryPublisher:

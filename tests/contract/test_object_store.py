@@ -1,6 +1,7 @@
-"""What every `ObjectStore` promises, checked over the one in memory and over servers.
+"""What every `ObjectStore` promises, checked over the one in memory, the embedded gateway and MinIO itself.
 
-A server's backend says what that server lacks; those promises are skipped there, with the reason.
+Most of it holds for buckets with and without versions, and is checked over both. The gateway's backend says what it
+lacks; those promises are skipped there, with the reason.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ import io
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pytest
 from minio import Minio
-from minio.commonconfig import Tags
+from minio.commonconfig import ENABLED, Tags
+from minio.versioningconfig import VersioningConfig
 
-from mnist_pipeline.errors import BadKey, DeadlineExceeded, ObjectGone, StoreUnavailable
+from mnist_pipeline.errors import BadKey, DeadlineExceeded, ObjectGone, Permanent, StoreUnavailable
 from mnist_pipeline.local.gateway import REGION, Gateway
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion
 from mnist_pipeline.testing import MemoryStore
+from servers.minio import MinioServer
 
 LIMIT = 1_000_000
 
@@ -30,14 +33,15 @@ class Backend(Protocol):
     """A store, and what a test may do behind its back."""
 
     lacks: Mapping[str, str]
+    versioned: bool
 
     @property
     def store(self) -> ObjectStore:
         """The one under test."""
         ...
 
-    def make_bucket(self, *, versioned: bool = False) -> str:
-        """Make an empty bucket and return its name."""
+    def make_bucket(self, *, versioned: bool | None = None) -> str:
+        """Make an empty bucket, with versions or without as the backend has them, and return its name."""
         ...
 
     def switch_versions_on(self, bucket: str) -> None:
@@ -56,19 +60,24 @@ class Backend(Protocol):
         """Store an object as a user does, as `image/png`."""
         ...
 
+    def remove(self, bucket: str, key: str) -> None:
+        """Delete an object as a user does, naming no version."""
+        ...
+
 
 class MemoryBackend:
     """The public fake."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, versioned: bool) -> None:
         self.store = MemoryStore()
+        self.versioned = versioned
         self.lacks: Mapping[str, str] = {}
 
-    def make_bucket(self, *, versioned: bool = False) -> str:
+    def make_bucket(self, *, versioned: bool | None = None) -> str:
         """Make an empty bucket."""
         name = f"bucket-{len(self.store.buckets)}"
         self.store.buckets[name] = {}
-        if versioned:
+        if self.versioned if versioned is None else versioned:
             self.switch_versions_on(name)
         return name
 
@@ -88,6 +97,10 @@ class MemoryBackend:
         """Store an object."""
         self.store.upload(bucket, key, data, metadata=metadata, tags=tags)
 
+    def remove(self, bucket: str, key: str) -> None:
+        """Delete an object."""
+        self.store.remove(bucket, key)
+
 
 @dataclass
 class ServerBackend:
@@ -96,19 +109,20 @@ class ServerBackend:
     store: MinioObjectStore
     client: Minio
     lacks: Mapping[str, str] = field(default_factory=dict)
+    versioned: bool = False
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def make_bucket(self, *, versioned: bool = False) -> str:
+    def make_bucket(self, *, versioned: bool | None = None) -> str:
         """Make an empty bucket."""
         name = f"bucket-{next(self.numbers)}"
         self.client.make_bucket(bucket_name=name)
-        if versioned:
+        if self.versioned if versioned is None else versioned:
             self.switch_versions_on(name)
         return name
 
     def switch_versions_on(self, bucket: str) -> None:
         """Switch versioning on."""
-        raise NotImplementedError(f"needs a server with versions, for {bucket}")
+        self.client.set_bucket_versioning(bucket_name=bucket, config=VersioningConfig(ENABLED))
 
     def upload(
         self,
@@ -132,6 +146,10 @@ class ServerBackend:
             tags=object_tags,
         )
 
+    def remove(self, bucket: str, key: str) -> None:
+        """Delete an object."""
+        self.client.remove_object(bucket_name=bucket, object_name=key)
+
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[ServerBackend]:
@@ -142,10 +160,9 @@ def gateway() -> Iterator[ServerBackend]:
             access_key=server.access_key,
             secret_key=server.secret_key,
             region=REGION,
-            connections=8,
+            connections=16,
         )
         lacks = {
-            "versions": "the embedded gateway has no versions",
             "conditional PUT": "the embedded gateway ignores If-None-Match of a PUT and overwrites",
             "refused keys": "the embedded gateway stores keys that MinIO refuses",
         }
@@ -155,12 +172,49 @@ def gateway() -> Iterator[ServerBackend]:
         client._http.clear()  # noqa: SLF001 - minio-py has no close()
 
 
-@pytest.fixture(params=["memory", "gateway"])
+@pytest.fixture(scope="module")
+def minio(real_minio: MinioServer) -> Iterator[ServerBackend]:
+    store = MinioObjectStore(
+        real_minio.endpoint,
+        secure=False,
+        access_key=real_minio.access_key,
+        secret_key=real_minio.secret_key,
+        region=REGION,
+        connections=16,
+    )
+    yield ServerBackend(store=store, client=real_minio.client())
+    store.close()
+
+
+def _backend(name: str, request: pytest.FixtureRequest) -> Backend:
+    server, _, kind = name.partition(", ")
+    versioned = kind == "versioned"
+    if server == "memory":
+        return MemoryBackend(versioned=versioned)
+    running: ServerBackend = request.getfixturevalue(server)
+    return replace(running, versioned=versioned)
+
+
+PLAIN = ["memory", "gateway", pytest.param("minio", marks=pytest.mark.real)]
+VERSIONED = ["memory, versioned", pytest.param("minio, versioned", marks=pytest.mark.real)]
+
+
+@pytest.fixture(params=[*PLAIN, *VERSIONED])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "memory":
-        return MemoryBackend()
-    server: ServerBackend = request.getfixturevalue(request.param)
-    return server
+    """Each store, each kind of bucket."""
+    return _backend(request.param, request)
+
+
+@pytest.fixture(params=PLAIN)
+def plain(request: pytest.FixtureRequest) -> Backend:
+    """Each store, with buckets that have no versions."""
+    return _backend(request.param, request)
+
+
+@pytest.fixture(params=VERSIONED)
+def versioned(request: pytest.FixtureRequest) -> Backend:
+    """Each store that can have versions, with buckets that do."""
+    return _backend(request.param, request)
 
 
 def need(backend: Backend, feature: str) -> None:
@@ -188,7 +242,8 @@ def test_an_upload_is_fetched_with_all_that_describes_it(backend: Backend) -> No
     backend.upload(bucket, "7.png", b"seven", metadata={"trace-id": "abc"}, tags={"shift": "night", "line": "a b"})
     version, data = fetch(backend, bucket, "7.png")
     assert data == b"seven"
-    assert (version.bucket, version.key, version.version_id) == (bucket, "7.png", None)
+    assert (version.bucket, version.key) == (bucket, "7.png")
+    assert (version.version_id is not None) == backend.versioned
     assert version.etag == "bb3aec0fdcdbc2974890f805c585d432"
     assert version.last_modified.endswith(" GMT")
     assert version.content_type == "image/png"
@@ -225,13 +280,32 @@ def test_an_object_up_to_the_limit_is_fetched_and_a_larger_one_only_described(ba
     assert larger.version == fits.version
 
 
-@pytest.mark.parametrize("version_id", [None, "null", "1"])
-def test_the_latest_is_fetched_where_no_real_version_is_named(backend: Backend, version_id: str | None) -> None:
+@pytest.mark.parametrize("version_id", [None, "1", "not a version"])
+def test_the_latest_is_fetched_where_no_version_or_an_impossible_one_is_named(
+    backend: Backend, version_id: str | None
+) -> None:
     bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"six")
     backend.upload(bucket, "7.png", b"seven")
     version, data = fetch(backend, bucket, "7.png", version_id)
     assert data == b"seven"
+    assert (version.version_id is not None) == backend.versioned
+
+
+def test_null_is_the_version_of_an_object_that_has_no_version_id(plain: Backend) -> None:
+    bucket = plain.make_bucket()
+    plain.upload(bucket, "7.png", b"seven")
+    version, data = fetch(plain, bucket, "7.png", "null")
+    assert data == b"seven"
     assert version.version_id is None
+
+
+@pytest.mark.parametrize("version_id", ["null", "5b0e3d3c-7d0d-4c0a-9d62-0d2b0f6c1a11"])
+def test_a_version_that_an_object_does_not_have_is_gone(versioned: Backend, version_id: str) -> None:
+    bucket = versioned.make_bucket()
+    versioned.upload(bucket, "7.png", b"seven")
+    with pytest.raises(ObjectGone):
+        fetch(versioned, bucket, "7.png", version_id)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +345,45 @@ def test_a_key_that_would_be_resolved_on_the_way_is_bad(backend: Backend, key: s
         create(backend, bucket, key, b"seven")
 
 
-@pytest.mark.parametrize("key", ["a//b.png", "x" * 256, "d/" * 500 + "x" * 25])
+@pytest.mark.parametrize("key", ["d/" * 500 + "x" * 25, " "])
+def test_a_key_that_no_store_takes_is_bad(backend: Backend, key: str) -> None:
+    bucket = backend.make_bucket()
+    with pytest.raises(BadKey):
+        fetch(backend, bucket, key)
+    with pytest.raises(BadKey):
+        create(backend, bucket, key, b"seven")
+
+
+def test_a_key_of_1024_bytes_is_taken(backend: Backend) -> None:
+    bucket, key = backend.make_bucket(), "d/" * 500 + "x" * 24
+    assert create(backend, bucket, key, b"seven")
+    assert fetch(backend, bucket, key)[1] == b"seven"
+
+
+def test_slashes_in_front_of_a_key_count_for_nothing(backend: Backend) -> None:
+    need(backend, "refused keys")
+    bucket = backend.make_bucket()
+    assert create(backend, bucket, "/lead.png", b"seven")
+    assert not create(backend, bucket, "lead.png", b"other")
+    version, data = fetch(backend, bucket, "//lead.png")
+    assert data == b"seven"
+    assert version.key == "//lead.png"
+    assert backend.store.delete(version, deadline=soon())
+    with pytest.raises(ObjectGone):
+        fetch(backend, bucket, "lead.png")
+
+
+@pytest.mark.parametrize("key", ["a//b.png", "tail//", "x" * 256, "é" * 128])
+def test_nothing_is_copied_to_a_key_that_the_store_refuses(backend: Backend, key: str) -> None:
+    need(backend, "refused keys")
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"seven")
+    version, _ = fetch(backend, bucket, "7.png")
+    with pytest.raises(Permanent):
+        backend.store.copy(version, bucket, key, metadata={}, deadline=soon())
+
+
+@pytest.mark.parametrize("key", ["a//b.png", "tail//", "x" * 256, "é" * 128])
 def test_a_key_that_the_store_refuses_is_bad(backend: Backend, key: str) -> None:
     need(backend, "refused keys")
     bucket = backend.make_bucket()
@@ -318,8 +430,8 @@ def test_nothing_is_overwritten(backend: Backend) -> None:
 def test_of_racing_creators_one_wins(backend: Backend) -> None:
     need(backend, "conditional PUT")
     bucket = backend.make_bucket()
-    with ThreadPoolExecutor(8) as threads:
-        won = list(threads.map(lambda number: create(backend, bucket, "7.png", b"%d" % number), range(8)))
+    with ThreadPoolExecutor(16) as threads:
+        won = list(threads.map(lambda number: create(backend, bucket, "7.png", b"%d" % number), range(16)))
     assert won.count(True) == 1
     assert fetch(backend, bucket, "7.png")[1] == b"%d" % won.index(True)
 
@@ -329,6 +441,16 @@ def test_a_name_is_free_again_after_its_object_was_deleted(backend: Backend) -> 
     assert create(backend, bucket, "7.png", b"first")
     assert backend.store.delete(fetch(backend, bucket, "7.png")[0], deadline=soon())
     assert create(backend, bucket, "7.png", b"second")
+
+
+def test_a_name_is_free_again_after_a_user_deleted_its_object(backend: Backend) -> None:
+    bucket = backend.make_bucket()
+    backend.upload(bucket, "7.png", b"first")
+    backend.remove(bucket, "7.png")
+    with pytest.raises(ObjectGone):
+        fetch(backend, bucket, "7.png")
+    assert create(backend, bucket, "7.png", b"second")
+    assert fetch(backend, bucket, "7.png")[1] == b"second"
 
 
 def test_a_copy_has_the_bytes_and_the_new_metadata(backend: Backend) -> None:
@@ -343,15 +465,15 @@ def test_a_copy_has_the_bytes_and_the_new_metadata(backend: Backend) -> None:
     assert fetch(backend, source, "big 7.png")[0] == version
 
 
-def test_an_object_that_changed_before_its_copy_is_gone_and_not_copied(backend: Backend) -> None:
-    source, rejected = backend.make_bucket(), backend.make_bucket()
-    backend.upload(source, "7.png", b"first")
-    version, _ = fetch(backend, source, "7.png")
-    backend.upload(source, "7.png", b"second")
+def test_an_object_that_changed_before_its_copy_is_gone_and_not_copied(plain: Backend) -> None:
+    source, rejected = plain.make_bucket(), plain.make_bucket()
+    plain.upload(source, "7.png", b"first")
+    version, _ = fetch(plain, source, "7.png")
+    plain.upload(source, "7.png", b"second")
     with pytest.raises(ObjectGone):
-        backend.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
+        plain.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(backend, rejected, "7.png")
+        fetch(plain, rejected, "7.png")
 
 
 def test_an_object_that_vanished_before_its_copy_is_gone(backend: Backend) -> None:
@@ -379,49 +501,83 @@ def test_deleting_what_is_gone_already_counts_as_done(backend: Backend) -> None:
     assert backend.store.delete(version, deadline=soon())
 
 
-def test_an_upload_that_replaced_the_object_is_not_deleted(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"first")
-    version, _ = fetch(backend, bucket, "7.png")
-    backend.upload(bucket, "7.png", b"second")
-    assert not backend.store.delete(version, deadline=soon())
-    assert fetch(backend, bucket, "7.png")[1] == b"second"
+def test_an_upload_that_replaced_the_object_is_not_deleted(plain: Backend) -> None:
+    bucket = plain.make_bucket()
+    plain.upload(bucket, "7.png", b"first")
+    version, _ = fetch(plain, bucket, "7.png")
+    plain.upload(bucket, "7.png", b"second")
+    assert not plain.store.delete(version, deadline=soon())
+    assert fetch(plain, bucket, "7.png")[1] == b"second"
 
 
-def test_each_version_is_fetched_copied_and_deleted_by_its_id(backend: Backend) -> None:
-    need(backend, "versions")
-    bucket, rejected = backend.make_bucket(versioned=True), backend.make_bucket()
-    backend.upload(bucket, "7.png", b"first")
-    first, _ = fetch(backend, bucket, "7.png")
-    backend.upload(bucket, "7.png", b"second")
-    second, _ = fetch(backend, bucket, "7.png")
+def test_each_version_is_fetched_copied_and_deleted_by_its_id(versioned: Backend) -> None:
+    bucket, rejected = versioned.make_bucket(), versioned.make_bucket()
+    versioned.upload(bucket, "7.png", b"first")
+    first, _ = fetch(versioned, bucket, "7.png")
+    versioned.upload(bucket, "7.png", b"second")
+    second, _ = fetch(versioned, bucket, "7.png")
     assert first.version_id not in (None, second.version_id)
-    assert fetch(backend, bucket, "7.png", first.version_id) == (first, b"first")
-    backend.store.copy(first, rejected, "7.png", metadata={}, deadline=soon())
-    assert fetch(backend, rejected, "7.png")[1] == b"first"
-    assert backend.store.delete(second, deadline=soon())
-    assert fetch(backend, bucket, "7.png") == (first, b"first")
+    assert fetch(versioned, bucket, "7.png", first.version_id) == (first, b"first")
+    versioned.store.copy(first, rejected, "7.png", metadata={}, deadline=soon())
+    assert fetch(versioned, rejected, "7.png")[1] == b"first"
+    assert versioned.store.delete(second, deadline=soon())
+    assert fetch(versioned, bucket, "7.png") == (first, b"first")
     with pytest.raises(ObjectGone):
-        fetch(backend, bucket, "7.png", second.version_id)
-    assert backend.store.delete(second, deadline=soon())
-    assert backend.store.delete(first, deadline=soon())
+        fetch(versioned, bucket, "7.png", second.version_id)
+    assert versioned.store.delete(second, deadline=soon())
+    assert versioned.store.delete(first, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(backend, bucket, "7.png")
+        fetch(versioned, bucket, "7.png")
 
 
-def test_an_object_from_before_versions_is_released_without_touching_the_newer_one(backend: Backend) -> None:
-    need(backend, "versions")
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"old")
-    old, _ = fetch(backend, bucket, "7.png")
-    backend.switch_versions_on(bucket)
-    backend.upload(bucket, "7.png", b"new")
-    new, _ = fetch(backend, bucket, "7.png")
-    assert fetch(backend, bucket, "7.png", "null") == (old, b"old")
-    assert backend.store.delete(old, deadline=soon())
-    assert fetch(backend, bucket, "7.png") == (new, b"new")
+def test_an_older_version_is_deleted_and_the_newer_one_stays(versioned: Backend) -> None:
+    bucket = versioned.make_bucket()
+    versioned.upload(bucket, "7.png", b"first")
+    first, _ = fetch(versioned, bucket, "7.png")
+    versioned.upload(bucket, "7.png", b"second")
+    assert versioned.store.delete(first, deadline=soon())
+    assert fetch(versioned, bucket, "7.png")[1] == b"second"
     with pytest.raises(ObjectGone):
-        fetch(backend, bucket, "7.png", "null")
+        fetch(versioned, bucket, "7.png", first.version_id)
+
+
+def test_an_object_that_a_user_deleted_is_still_fetched_copied_and_deleted_by_its_version(versioned: Backend) -> None:
+    bucket, rejected = versioned.make_bucket(), versioned.make_bucket()
+    versioned.upload(bucket, "7.png", b"seven")
+    version, _ = fetch(versioned, bucket, "7.png")
+    versioned.remove(bucket, "7.png")
+    with pytest.raises(ObjectGone):
+        fetch(versioned, bucket, "7.png")
+    assert fetch(versioned, bucket, "7.png", version.version_id) == (version, b"seven")
+    versioned.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
+    assert fetch(versioned, rejected, "7.png")[1] == b"seven"
+    assert versioned.store.delete(version, deadline=soon())
+    with pytest.raises(ObjectGone):
+        fetch(versioned, bucket, "7.png", version.version_id)
+
+
+def test_an_object_from_before_versions_is_released_without_touching_the_newer_one(versioned: Backend) -> None:
+    bucket = versioned.make_bucket(versioned=False)
+    versioned.upload(bucket, "7.png", b"old")
+    old, _ = fetch(versioned, bucket, "7.png")
+    versioned.switch_versions_on(bucket)
+    versioned.upload(bucket, "7.png", b"new")
+    new, _ = fetch(versioned, bucket, "7.png")
+    assert fetch(versioned, bucket, "7.png", "null") == (old, b"old")
+    assert versioned.store.delete(old, deadline=soon())
+    assert fetch(versioned, bucket, "7.png") == (new, b"new")
+    with pytest.raises(ObjectGone):
+        fetch(versioned, bucket, "7.png", "null")
+
+
+def test_an_object_from_before_versions_is_copied_exactly_even_when_a_newer_one_is_there(versioned: Backend) -> None:
+    bucket, rejected = versioned.make_bucket(versioned=False), versioned.make_bucket()
+    versioned.upload(bucket, "7.png", b"old")
+    old, _ = fetch(versioned, bucket, "7.png")
+    versioned.switch_versions_on(bucket)
+    versioned.upload(bucket, "7.png", b"new")
+    versioned.store.copy(old, rejected, "7.png", metadata={}, deadline=soon())
+    assert fetch(versioned, rejected, "7.png")[1] == b"old"
 
 
 def test_a_check_is_answered_for_an_empty_a_full_and_a_missing_bucket(backend: Backend) -> None:

@@ -1,4 +1,4 @@
-"""What every `Publisher` promises, checked over the one in memory and over brokers."""
+"""What every `Publisher` promises, checked over the one in memory, the embedded broker and Apache Kafka itself."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mnist_pipeline.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.ports import Deadline, Message, Publisher
 from mnist_pipeline.testing import MemoryPublisher
+from servers.kafka import KafkaServer
 
 # kafka-python leaves the sockets of closed clients to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning")
@@ -53,10 +54,11 @@ class BrokerBackend:
     publisher: KafkaPublisher
     bootstrap_servers: str
     topic: str
+    api_version: tuple[int, int] | None = None
 
     def messages(self) -> list[Message]:
         """What a consumer reads from the topic's start to its end."""
-        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap_servers, api_version=API_VERSION)
+        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap_servers, api_version=self.api_version)
         try:
             partition = TopicPartition(self.topic, 0)
             consumer.assign([partition])
@@ -82,17 +84,24 @@ def numbers() -> Iterator[int]:
     return itertools.count()
 
 
-@pytest.fixture(params=["memory", "embedded"])
+@pytest.fixture(params=["memory", "embedded", pytest.param("kafka", marks=pytest.mark.real)])
 def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> Iterator[Backend]:
     if request.param == "memory":
         yield MemoryBackend()
         return
-    broker: Broker = request.getfixturevalue("broker")
     topic = f"results-{next(numbers)}"
-    broker.create_topic(topic, 1)
-    publisher = KafkaPublisher(broker.bootstrap_servers, topic, api_version=API_VERSION, timeout_seconds=5)
-    yield BrokerBackend(publisher, broker.bootstrap_servers, topic)
+    if request.param == "embedded":
+        broker: Broker = request.getfixturevalue("broker")
+        broker.create_topic(topic, 1)
+        servers, api_version = broker.bootstrap_servers, API_VERSION
+    else:
+        kafka: KafkaServer = request.getfixturevalue("real_kafka")
+        kafka.create_topic(topic)
+        servers, api_version = kafka.bootstrap_servers, None
+    publisher = KafkaPublisher(servers, topic, api_version=api_version, timeout_seconds=5)
+    yield BrokerBackend(publisher, servers, topic, api_version)
     publisher.close()
+    gc.collect()
 
 
 def soon() -> Deadline:

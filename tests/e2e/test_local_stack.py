@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import pytest
-from sinks import Received, Sink, always, produce, wait_until
 
+from e2e.sinks import Received, Sink, always, produce, wait_until
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications

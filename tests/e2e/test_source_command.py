@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sinks import Sink, always, produce, wait_until
 
+from e2e.sinks import Sink, always, produce, wait_until
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.processes import Child, Sandbox
 from mnist_pipeline.local.records import read_topic

@@ -17,10 +17,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from following import Answer, keys, post, results_with, upload, wait_until_empty
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
+from e2e.following import Answer, keys, post, results_with, upload, wait_until_empty
 from mnist_pipeline.local.servers import ModelServer, start_transformer
 from mnist_pipeline.local.stack import REJECTED_BUCKET, Stack
 from mnist_pipeline.testing import digit_png, minio_event

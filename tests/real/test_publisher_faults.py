@@ -1,0 +1,197 @@
+"""`KafkaPublisher` on Apache Kafka itself while that fails: frozen, killed, restarted, without the topic, too small."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge
+from mnist_pipeline.kafka_publisher import KafkaPublisher
+from mnist_pipeline.local.processes import Sandbox
+from mnist_pipeline.ports import Deadline, Message
+from servers.kafka import KafkaProgram, KafkaServer
+
+pytestmark = [
+    pytest.mark.real,
+    # kafka-python leaves the sockets of closed clients to the garbage collector.
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+TOPIC = "results"
+MESSAGE = Message(key=b"k", value=b"v")
+
+
+@pytest.fixture(scope="module")
+def fragile(kafka_program: KafkaProgram) -> Iterator[KafkaServer]:
+    """A broker of these tests' own, to be broken."""
+    with Sandbox() as sandbox, KafkaServer(kafka_program, sandbox) as server:
+        server.create_topic(TOPIC)
+        yield server
+    gc.collect()
+
+
+@pytest.fixture
+def publisher(fragile: KafkaServer) -> Iterator[KafkaPublisher]:
+    """One that is connected and gives a broker two seconds; its broker is whole again after the test."""
+    publisher = KafkaPublisher(fragile.bootstrap_servers, TOPIC, timeout_seconds=2)
+    publisher.publish(MESSAGE, deadline=Deadline(20))
+    yield publisher
+    if fragile.running:
+        fragile.thaw()
+    else:
+        fragile.start()
+    fragile.wait_ready()
+    publisher.close()
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> None:
+    with pytest.raises(KafkaUnavailable, match=match):
+        publisher.publish(MESSAGE, deadline=Deadline(within))
+
+
+def works_again(publisher: KafkaPublisher) -> None:
+    """Publish as a redelivering source does, until it is done."""
+    give_up = time.monotonic() + 30
+    while True:
+        try:
+            publisher.publish(Message(key=b"k", value=b"after"), deadline=Deadline(10))
+        except KafkaUnavailable:
+            assert time.monotonic() < give_up
+        else:
+            return
+
+
+def values(server: KafkaServer, topic: str = TOPIC) -> list[bytes]:
+    consumer = KafkaConsumer(bootstrap_servers=server.bootstrap_servers)
+    try:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning(partition)
+        end = consumer.end_offsets([partition])[partition]
+        found: list[bytes] = []
+        while consumer.position(partition) < end:
+            found += [record.value for record in consumer.poll(timeout_ms=500).get(partition, [])]
+        return found
+    finally:
+        consumer.close()
+
+
+def test_a_frozen_broker_is_given_up_within_the_deadline_and_used_again_when_it_is_back(
+    fragile: KafkaServer, publisher: KafkaPublisher
+) -> None:
+    fragile.freeze()
+    assert seconds(lambda: refused(publisher, "'results'|KAFKA", within=1)) < 2
+    assert seconds(lambda: refused(publisher, "'results'|KAFKA")) < 6
+    assert seconds(lambda: refused(publisher, "'results'|KAFKA")) < 6
+    fragile.thaw()
+    works_again(publisher)
+    assert b"after" in values(fragile)
+
+
+def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(
+    fragile: KafkaServer, publisher: KafkaPublisher
+) -> None:
+    fragile.freeze()
+    threading.Timer(0.7, fragile.thaw).start()
+    assert 0.5 < seconds(lambda: publisher.publish(MESSAGE, deadline=Deadline(20))) < 5
+
+
+def test_a_killed_broker_is_used_again_when_it_is_back_on_its_port(
+    fragile: KafkaServer, publisher: KafkaPublisher
+) -> None:
+    fragile.kill()
+    assert seconds(lambda: refused(publisher, "'results'|KAFKA", within=1)) < 2
+    assert seconds(lambda: refused(publisher, "'results'|KAFKA")) < 6
+    fragile.start()
+    works_again(publisher)
+
+
+def test_a_restart_costs_no_message_that_was_acknowledged_and_no_redelivery_fails_for_ever(
+    fragile: KafkaServer, publisher: KafkaPublisher
+) -> None:
+    acknowledged: list[bytes] = []
+    stop = threading.Event()
+
+    def publish(worker: int) -> None:
+        number = 0
+        while not stop.is_set():
+            value = b"%d-%d" % (worker, number)
+            try:
+                publisher.publish(Message(key=b"k", value=value), deadline=Deadline(5))
+            except KafkaUnavailable:
+                continue
+            acknowledged.append(value)
+            number += 1
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(4) as threads:
+        workers = [threads.submit(publish, worker) for worker in range(4)]
+        time.sleep(0.5)
+        fragile.stop()
+        before = len(acknowledged)
+        fragile.start()
+        fragile.wait_ready()
+        give_up = time.monotonic() + 20
+        while len(acknowledged) < before + 40 and time.monotonic() < give_up:
+            time.sleep(0.05)
+        stop.set()
+        for worker in workers:
+            worker.result()
+    assert before > 0
+    assert len(acknowledged) >= before + 40
+    assert set(acknowledged) <= set(values(fragile))
+
+
+def test_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_there(
+    fragile: KafkaServer, publisher: KafkaPublisher
+) -> None:
+    fragile.stop()
+    late = KafkaPublisher(fragile.bootstrap_servers, TOPIC, timeout_seconds=2)
+    refused(late, "KAFKA_BOOTSTRAP_SERVERS")
+    fragile.start()
+    works_again(late)
+    late.close()
+    works_again(publisher)
+
+
+def test_a_missing_topic_is_told_by_its_name_within_the_timeout_and_found_once_it_is_made(
+    fragile: KafkaServer, publisher: KafkaPublisher
+) -> None:
+    publisher.check(deadline=Deadline(20))
+    missing = KafkaPublisher(fragile.bootstrap_servers, "made-later", timeout_seconds=2)
+    assert seconds(lambda: refused(missing, "'made-later'.*KAFKA_TOPIC")) < 5
+    with pytest.raises(KafkaUnavailable, match="'made-later'"):
+        missing.check(deadline=Deadline(20))
+    fragile.create_topic("made-later")
+    works_again(missing)
+    missing.close()
+    assert values(fragile, "made-later") == [b"after"]
+
+
+def test_a_message_that_is_too_large_for_the_topic_is_refused_at_once_and_the_next_one_arrives(
+    fragile: KafkaServer, publisher: KafkaPublisher
+) -> None:
+    publisher.check(deadline=Deadline(20))
+    fragile.create_topic("narrow", max_message_bytes="1000")
+    narrow = KafkaPublisher(fragile.bootstrap_servers, "narrow", timeout_seconds=5)
+
+    def too_large() -> None:
+        with pytest.raises(MessageTooLarge):
+            narrow.publish(Message(key=b"k", value=b"v" * 2000), deadline=Deadline(20))
+
+    assert seconds(too_large) < 3
+    narrow.publish(MESSAGE, deadline=Deadline(20))
+    narrow.close()
+    assert values(fragile, "narrow") == [b"v"]

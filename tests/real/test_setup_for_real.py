@@ -1,0 +1,241 @@
+"""`mnist-pipeline setup` on MinIO and Apache Kafka themselves, as their root user and as one of few rights."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer
+from minio.commonconfig import Tags
+from minio.notificationconfig import NotificationConfig, PrefixFilterRule, QueueConfig
+from minio.versioningconfig import SUSPENDED, VersioningConfig
+
+from mnist_pipeline.local.processes import Sandbox
+from mnist_pipeline.site import setup
+from servers.kafka import KafkaServer
+from servers.minio import REGION, MinioServer
+
+pytestmark = pytest.mark.real
+
+DIGITS = tuple(f"digit-{digit}" for digit in range(10))
+SOURCE = ("bucket mnist", "versioning of bucket mnist", "lifecycle of bucket mnist", "notification of bucket mnist")
+BUCKETS = (*SOURCE, *(f"bucket {name}" for name in (*DIGITS, "mnist-rejected")))
+OTHER_ARN = f"arn:minio:sqs:{REGION}:OTHER:kafka"
+
+# What the path needs, and nothing else: it can read no configuration, and remove nothing from the rejected bucket.
+LEAST: Mapping[str, Any] = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": [
+                *("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging"),
+                *("s3:DeleteObject", "s3:DeleteObjectVersion"),
+            ],
+            "Resource": ["arn:aws:s3:::mnist/*"],
+        },
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::mnist"]},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:PutObject", "s3:PutObjectTagging", "s3:GetObject"],
+            "Resource": ["arn:aws:s3:::digit-*/*", "arn:aws:s3:::mnist-rejected/*"],
+        },
+    ],
+}
+
+
+@pytest.fixture
+def topics() -> tuple[str, str]:
+    """The topics of the notifications and of the results, new ones for each test."""
+    name = f"setup-{secrets.token_hex(4)}"
+    return name, f"{name}-predictions"
+
+
+@pytest.fixture
+def minio(minio_program: Path, real_kafka: KafkaServer, topics: tuple[str, str]) -> Iterator[MinioServer]:
+    """An empty MinIO with two targets: ours, and somebody else's."""
+    env = {}
+    for target in ("PRIMARY", "OTHER"):
+        env[f"MINIO_NOTIFY_KAFKA_ENABLE_{target}"] = "on"
+        env[f"MINIO_NOTIFY_KAFKA_BROKERS_{target}"] = real_kafka.bootstrap_servers
+        env[f"MINIO_NOTIFY_KAFKA_TOPIC_{target}"] = topics[0] if target == "PRIMARY" else "other"
+    with Sandbox() as sandbox, MinioServer(minio_program, sandbox, env=env) as server:
+        yield server
+
+
+@pytest.fixture
+def environ(minio: MinioServer, real_kafka: KafkaServer, topics: tuple[str, str]) -> dict[str, str]:
+    return {
+        "MINIO_ENDPOINT": minio.endpoint,
+        "MINIO_ACCESS_KEY": minio.access_key,
+        "MINIO_SECRET_KEY": minio.secret_key,
+        "KAFKA_BOOTSTRAP_SERVERS": real_kafka.bootstrap_servers,
+        "KAFKA_TOPIC": topics[1],
+    }
+
+
+def run(environ: Mapping[str, str], topic: str, *arguments: str) -> tuple[int, list[str]]:
+    out = io.StringIO()
+    code = setup.main(["--topic", topic, *arguments], environ, out)
+    assert environ["MINIO_SECRET_KEY"] not in out.getvalue()
+    return code, out.getvalue().splitlines()
+
+
+def versions_in(minio: MinioServer, bucket: str) -> list[str]:
+    found = minio.client().list_objects(bucket_name=bucket, recursive=True, include_version=True)
+    return [f"{one.object_name}@{one.version_id}" for one in found]
+
+
+def test_a_site_is_made_once_and_then_it_is_there_and_passes_the_check(
+    environ: dict[str, str], topics: tuple[str, str], minio: MinioServer, real_kafka: KafkaServer
+) -> None:
+    parts = [*BUCKETS, *(f"topic {topic}" for topic in topics)]
+    checked = ["credentials of the store", *BUCKETS, "If-None-Match in bucket mnist-rejected", *parts[-2:]]
+    checked.append(f"right to produce to topic {topics[1]}")
+
+    assert run(environ, topics[0], "--partitions", "3") == (0, [f"made: {part}" for part in parts])
+    assert run(environ, topics[0]) == (0, [f"there: {part}" for part in parts])
+    code, lines = run(environ, topics[0], "--check")
+
+    assert (code, lines[:-1]) == (0, [f"there: {part}" for part in checked])
+    assert versions_in(minio, "mnist-rejected") == []
+    with real_kafka.admin() as admin:
+        assert [len(found["partitions"]) for found in admin.describe_topics(list(topics))] == [3, 3]
+
+
+def test_the_check_of_an_empty_site_makes_nothing(
+    environ: dict[str, str], topics: tuple[str, str], minio: MinioServer, real_kafka: KafkaServer
+) -> None:
+    code, lines = run(environ, topics[0], "--check")
+    assert code == 1
+    assert f"problem: topic {topics[1]}: is not there; mnist-pipeline setup mends it" in lines
+    assert minio.client().list_buckets() == []
+    with real_kafka.admin() as admin:
+        assert not {*topics} & {*admin.list_topics()}
+
+
+def test_just_the_handled_events_of_our_suffixes_reach_the_topic(
+    environ: dict[str, str], topics: tuple[str, str], minio: MinioServer, real_kafka: KafkaServer
+) -> None:
+    run(environ, topics[0], "--partitions", "1")
+    client = minio.client()
+    client.put_object(bucket_name="mnist", object_name="a.txt", data=io.BytesIO(b"x"), length=1)
+    client.put_object(bucket_name="mnist", object_name="a.png", data=io.BytesIO(b"x"), length=1)
+    client.get_object(bucket_name="mnist", object_name="a.png").close()
+    tags = Tags.new_object_tags()
+    tags["a"] = "b"
+    client.set_object_tags(bucket_name="mnist", object_name="a.png", tags=tags)
+    client.remove_object(bucket_name="mnist", object_name="a.png")
+    client.put_object(bucket_name="mnist", object_name="end.png", data=io.BytesIO(b"x"), length=1)
+
+    keys: list[str] = []
+    consumer = KafkaConsumer(
+        topics[0],
+        bootstrap_servers=real_kafka.bootstrap_servers,
+        auto_offset_reset="earliest",
+        group_id=None,
+        consumer_timeout_ms=20_000,
+    )
+    for record in consumer:
+        keys.append(record.key.decode())
+        if keys[-1] == "mnist/end.png":
+            break
+    consumer.close()
+    assert keys == ["mnist/a.png", "mnist/end.png"]
+
+
+def test_what_was_set_up_by_hand_is_put_right_and_what_others_set_up_stays(
+    environ: dict[str, str], topics: tuple[str, str], minio: MinioServer
+) -> None:
+    run(environ, topics[0])
+    client = minio.client()
+    ours = setup.DEFAULT_ARN
+    theirs = QueueConfig(
+        queue=OTHER_ARN,
+        events=["s3:ObjectRemoved:*"],
+        config_id="theirs",
+        prefix_filter_rule=PrefixFilterRule("ö/"),
+    )
+    by_hand = QueueConfig(queue=ours, events=["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:ObjectAccessed:*"])
+    client.set_bucket_notification(bucket_name="mnist", config=NotificationConfig(queue_config_list=[by_hand, theirs]))
+    client.set_bucket_versioning(bucket_name="mnist", config=VersioningConfig(SUSPENDED))
+
+    code, problems = run(environ, topics[0], "--check")
+    assert (code, len([line for line in problems if line.startswith("problem")])) == (1, 2)
+    code, lines = run(environ, topics[0])
+    assert (code, [line for line in lines if not line.startswith("there")]) == (
+        0,
+        [
+            "changed: versioning of bucket mnist",
+            (
+                "changed: notification of bucket mnist (added .png, removed rules of the same ARN that differed: 1, "
+                "kept rules of others: 1)"
+            ),
+        ],
+    )
+    kept = client.get_bucket_notification(bucket_name="mnist").queue_config_list[0]
+    assert (kept.config_id, kept.events, kept.prefix_filter_rule) == (
+        "theirs",
+        theirs.events,
+        theirs.prefix_filter_rule,
+    )
+    assert run(environ, topics[0], "--check")[0] == 0
+
+
+def test_a_user_with_the_least_privileges_passes_the_check_and_writes_nothing_that_it_could_not_remove(
+    environ: dict[str, str], topics: tuple[str, str], minio: MinioServer
+) -> None:
+    run(environ, topics[0])
+    minio.add_user("least", "least-secret", LEAST)
+    least = {**environ, "MINIO_ACCESS_KEY": "least", "MINIO_SECRET_KEY": "least-secret"}
+
+    code, lines = run(least, topics[0], "--check")
+
+    assert code == 0
+    unseen = [line.split(": ")[1].partition(" (")[0] for line in lines if line.startswith("not allowed to look")]
+    assert unseen == [*SOURCE[1:], "If-None-Match in bucket mnist-rejected"]
+    assert versions_in(minio, "mnist-rejected") == []
+
+    code, lines = run(least, topics[0])
+    assert (code, [line.split(": ")[1] for line in lines if line.startswith("not allowed")]) == (1, [*SOURCE[1:]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ({"MINIO_SECRET_KEY": "wrong-secret"}, "MINIO_SECRET_KEY"),
+        ({"MINIO_ACCESS_KEY": "nobody-we-know"}, "MINIO_ACCESS_KEY"),
+    ],
+)
+def test_wrong_credentials_are_one_line_that_names_the_variable(
+    environ: dict[str, str], topics: tuple[str, str], wrong: dict[str, str], name: str
+) -> None:
+    code, lines = run({**environ, **wrong}, topics[0], "--check")
+    assert code == 1
+    assert lines[0].startswith("problem: store: ")
+    assert name in lines[0]
+    assert lines[1].startswith("problem: topic ")
+
+
+def test_a_target_that_minio_does_not_have_is_named_by_its_option(
+    environ: dict[str, str], topics: tuple[str, str]
+) -> None:
+    code, lines = run(environ, topics[0], "--notification-arn", f"arn:minio:sqs:{REGION}:NOBODY:kafka")
+    assert code == 1
+    (failed,) = [line for line in lines if not line.startswith("made")]
+    assert failed.startswith("not done: notification of bucket mnist: ")
+    assert "--notification-arn" in failed
+
+
+def test_more_replicas_than_brokers_are_refused_for_the_topics_alone(
+    environ: dict[str, str], topics: tuple[str, str]
+) -> None:
+    code, lines = run(environ, topics[0], "--replication", "3")
+    assert code == 1
+    failed = [line for line in lines if not line.startswith("made")]
+    assert [line.split(": ")[1] for line in failed] == [f"topic {topic}" for topic in topics]
+    assert all("--replication" in line for line in failed)

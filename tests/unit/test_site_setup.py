@@ -1,0 +1,658 @@
+"""`mnist-pipeline setup`: site/ and its parts, on stores and topics in memory; real servers: tests/real."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from mnist_pipeline import cli, events
+from mnist_pipeline.settings import Settings
+from mnist_pipeline.site import setup
+from mnist_pipeline.site.bucket_configs import (
+    EVENTS,
+    Change,
+    lifecycle_change,
+    notification_change,
+    versioning_change,
+)
+from mnist_pipeline.site.parts import Outcome, Refused, State
+from mnist_pipeline.site.setup import Report, check, each_of, set_up
+from mnist_pipeline.site.topics import Topic, Topics
+from mnist_pipeline.testing import minio_event
+
+SECRET = "a-secret-that-nobody-may-see"
+ARN = "arn:minio:sqs:us-east-1:PRIMARY:kafka"
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+
+def changed(change: Change | None) -> tuple[ET.Element, State]:
+    assert change is not None
+    root = ET.fromstring(change.config)  # noqa: S314 - our own
+    assert root.tag.startswith(f"{{{NAMESPACE}}}")
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root, change.state
+
+
+# --- versioning ---
+
+
+def test_versioning_that_is_on_is_left_alone() -> None:
+    assert versioning_change(b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>") is None
+
+
+@pytest.mark.parametrize(
+    ("config", "lacks", "mended"),
+    [
+        (b"<VersioningConfiguration/>", "is off", Outcome.MADE),
+        (
+            b"<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>",
+            "is suspended",
+            Outcome.CHANGED,
+        ),
+    ],
+)
+def test_versioning_is_switched_on(config: bytes, lacks: str, mended: Outcome) -> None:
+    root, state = changed(versioning_change(config))
+    assert [status.text for status in root.findall("Status")] == ["Enabled"]
+    assert (state.lacks, state.mended) == (lacks, mended)
+
+
+# --- lifecycle ---
+
+
+def lifecycle(*rules: str) -> bytes:
+    return f'<LifecycleConfiguration xmlns="{NAMESPACE}">{"".join(rules)}</LifecycleConfiguration>'.encode()
+
+
+def old_versions(
+    *, days: int = 7, status: str = "Enabled", condition: str = "<Prefix></Prefix>", more: str = "", rule: str = "x"
+) -> str:
+    return (
+        f"<Rule><ID>{rule}</ID><Status>{status}</Status><Filter>{condition}</Filter><NoncurrentVersionExpiration>"
+        f"<NoncurrentDays>{days}</NoncurrentDays>{more}</NoncurrentVersionExpiration></Rule>"
+    )
+
+
+@pytest.mark.parametrize("condition", ["<Prefix></Prefix>", ""])
+def test_a_rule_for_old_versions_will_do_whoever_made_it(condition: str) -> None:
+    assert lifecycle_change(lifecycle(old_versions(condition=condition))) is None
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        old_versions(days=8),
+        old_versions(status="Disabled"),
+        old_versions(condition="<Prefix>tmp/</Prefix>"),
+        old_versions(condition="<Tag><Key>a</Key><Value>b</Value></Tag>"),
+        old_versions(condition="<And><Prefix></Prefix></And>"),
+        old_versions(more="<NewerNoncurrentVersions>3</NewerNoncurrentVersions>"),
+        "<Rule><ID>x</ID><Status>Enabled</Status><Filter/><Expiration><Days>7</Days></Expiration></Rule>",
+    ],
+)
+def test_a_rule_that_does_something_else_is_kept_beside_ours(rule: str) -> None:
+    root, state = changed(lifecycle_change(lifecycle(rule)))
+    assert [one.findtext("ID") for one in root.findall("Rule")] == ["x", "mnist-pipeline-old-versions"]
+    assert state.mended is Outcome.MADE
+    assert lifecycle_change(ET.tostring(root)) is None
+
+
+def test_other_peoples_rules_stay_as_they_are_with_elements_that_minio_py_does_not_know() -> None:
+    theirs = (
+        "<Rule><ID>marks</ID><Status>Enabled</Status><DelMarkerExpiration><Days>3</Days></DelMarkerExpiration></Rule>"
+    )
+    root, _ = changed(lifecycle_change(lifecycle(theirs)))
+    assert ET.tostring(root.findall("Rule")[0], encoding="unicode") == theirs
+
+
+def test_our_rule_is_put_right_where_somebody_changed_it() -> None:
+    root, state = changed(lifecycle_change(lifecycle(old_versions(days=30, rule="mnist-pipeline-old-versions"))))
+    assert [one.findtext("*/NoncurrentDays") for one in root.findall("Rule")] == ["7"]
+    assert state.mended is Outcome.CHANGED
+
+
+# --- notifications ---
+
+
+def notifications(*rules: str) -> bytes:
+    return f"<NotificationConfiguration>{''.join(rules)}</NotificationConfiguration>".encode()
+
+
+def queue(
+    *, arn: str = ARN, events: Sequence[str] = EVENTS, filters: Sequence[tuple[str, str]] = (("suffix", ".png"),)
+) -> str:
+    conditions = "".join(f"<FilterRule><Name>{n}</Name><Value>{v}</Value></FilterRule>" for n, v in filters)
+    return (
+        f"<QueueConfiguration><Id></Id><Filter><S3Key>{conditions}</S3Key></Filter>"
+        f"{''.join(f'<Event>{event}</Event>' for event in events)}<Queue>{arn}</Queue></QueueConfiguration>"
+    )
+
+
+def rules_of(root: ET.Element) -> list[tuple[str | None, str | None, list[str | None]]]:
+    return [
+        (rule.findtext("Queue"), rule.findtext(".//Value"), [event.text for event in rule.findall("Event")])
+        for rule in root.findall("QueueConfiguration")
+    ]
+
+
+def test_exactly_the_events_that_the_pipeline_handles_are_subscribed() -> None:
+    def is_handled(event_name: str) -> bool:
+        body = json.dumps(minio_event("mnist", "a.png", event_name=event_name)).encode()
+        request = events.parse(body, {}, Settings())
+        return isinstance(request, events.Notification) and bool(request.objects)
+
+    created = (
+        "Put",
+        "Post",
+        "Copy",
+        "CompleteMultipartUpload",
+        "PutTagging",
+        "DeleteTagging",
+        "PutRetention",
+        "PutLegalHold",
+    )
+    every = [f"s3:ObjectCreated:{how}" for how in created] + ["s3:ObjectRemoved:Delete", "s3:ObjectAccessed:Get"]
+    assert [name for name in every if is_handled(name)] == list(EVENTS)
+
+
+def test_each_suffix_gets_a_rule_of_its_own_and_then_nothing_is_missing() -> None:
+    root, state = changed(notification_change(notifications(), ARN, (".png", ".jpg", ".png")))
+    assert rules_of(root) == [(ARN, ".png", list(EVENTS)), (ARN, ".jpg", list(EVENTS))]
+    assert (state.mended, state.note) == (Outcome.MADE, "")
+    assert notification_change(ET.tostring(root), ARN, (".png", ".jpg")) is None
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        queue(arn="arn:minio:sqs::PRIMARY:kafka"),
+        queue(events=EVENTS[::-1]),
+        queue(filters=[("Suffix", ".png")]),
+    ],
+    ids=["MinIO without a region", "another order", "a capital, as AWS has it"],
+)
+def test_the_same_rule_as_a_store_gives_it_back_is_left_alone(rule: str) -> None:
+    assert notification_change(notifications(rule), ARN, (".png",)) is None
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [queue(events=["s3:ObjectCreated:*"])],
+        [queue(events=[*EVENTS, "s3:ObjectRemoved:Delete"])],
+        [queue(events=EVENTS[:3])],
+        [queue(filters=[])],
+        [queue(filters=[("suffix", ".png"), ("prefix", "a/")])],
+        [queue(filters=[("prefix", ".png")])],
+        [queue(), queue(filters=[("suffix", ".gif")])],
+        [queue(), queue()],
+    ],
+)
+def test_rules_of_our_target_that_differ_are_replaced_and_that_is_said(rules: list[str]) -> None:
+    root, state = changed(notification_change(notifications(*rules), ARN, (".png",)))
+    assert rules_of(root) == [(ARN, ".png", list(EVENTS))]
+    assert state.mended is Outcome.CHANGED
+    assert "removed rules of the same ARN that differed: 1" in state.note
+    assert ARN in state.lacks
+
+
+def test_rules_of_other_targets_stay() -> None:
+    other = queue(arn="arn:minio:sqs::SECONDARY:kafka", events=["s3:ObjectRemoved:*"], filters=[("prefix", "ö&amp;/")])
+    bridge = "<EventBridgeConfiguration />"
+    root, state = changed(notification_change(notifications(other, bridge), ARN, (".png",)))
+    kept = [ET.tostring(element, encoding="unicode") for element in root][:2]
+    assert kept == [other.replace("<Id></Id>", "<Id />"), bridge]
+    assert (state.mended, state.note) == (Outcome.MADE, "kept rules of others: 2")
+
+
+def test_an_arn_of_another_kind_must_match_in_its_region_too() -> None:
+    ours, other = ("arn:aws:sqs:eu-west-1:1:q", "arn:aws:sqs:eu-west-2:1:q")
+    root, _ = changed(notification_change(notifications(queue(arn=other)), ours, (".png",)))
+    assert [arn for arn, _, _ in rules_of(root)] == [other, ours]
+
+
+# --- what is said of parts ---
+
+
+@dataclass
+class FakePart:
+    """A part that is found as told, and remembers that it was mended."""
+
+    what: str
+    found: State | Refused = field(default_factory=State)
+    refuses: Refused | None = None
+    mended: bool = False
+
+    def look(self) -> State:
+        if isinstance(self.found, Refused):
+            raise self.found
+        return State() if self.mended else self.found
+
+    def mend(self) -> None:
+        if self.refuses:
+            raise self.refuses
+        self.mended = True
+
+
+DENIED = Refused("no", denied=True)
+MISSING = State(lacks="is not there", note="with love")
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "failed"),
+    [
+        (FakePart("it"), "there: it", False),
+        (FakePart("it", MISSING), "made: it (with love)", False),
+        (FakePart("it", State(lacks="differs", mended=Outcome.CHANGED)), "changed: it", False),
+        (FakePart("it", MISSING, refuses=DENIED), "not allowed: it: no", True),
+        (FakePart("it", MISSING, refuses=Refused("cannot")), "not done: it: cannot", True),
+        (FakePart("it", DENIED), "not allowed: it: no", True),
+    ],
+)
+def test_setup_mends_a_part_and_says_what_became_of_it(part: FakePart, line: str, *, failed: bool) -> None:
+    report = Report(out := io.StringIO())
+    set_up(part, report)
+    assert (out.getvalue(), report.failed) == (line + "\n", failed)
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "failed"),
+    [
+        (FakePart("it"), "there: it", False),
+        (FakePart("it", MISSING), "problem: it: is not there; mnist-pipeline setup mends it", True),
+        (FakePart("it", DENIED), "not allowed to look: it", False),
+        (FakePart("it", Refused("no", denied=True, needed=True)), "problem: it: no", True),
+        (FakePart("it", Refused("cannot")), "problem: it: cannot", True),
+    ],
+)
+def test_a_check_mends_nothing_and_knows_what_our_user_has_to_see(part: FakePart, line: str, *, failed: bool) -> None:
+    report = Report(out := io.StringIO())
+    check(part, report)
+    assert (out.getvalue(), report.failed, part.mended) == (line + "\n", failed, False)
+
+
+def test_what_depends_on_a_part_that_is_missing_is_left_out_and_the_rest_goes_on() -> None:
+    report = Report(out := io.StringIO())
+    dependent = FakePart("its colour", MISSING)
+    each_of([[FakePart("it", MISSING, refuses=DENIED), dependent], [FakePart("other")]], report, set_up)
+    assert out.getvalue().splitlines() == [
+        "not allowed: it: no",
+        "left out: its colour (for want of it)",
+        "there: other",
+    ]
+    assert not dependent.mended
+
+
+# --- topics ---
+
+
+class FakeTopics(Topics):
+    """Tells of a topic what it was told, and remembers what was made."""
+
+    def __init__(self, error_code: int = 0, leaders: Sequence[int] = ()) -> None:
+        self.described = {"error_code": error_code, "partitions": [{"leader_id": leader} for leader in leaders]}
+        self.made: list[tuple[str, int, int]] = []
+
+    def describe(self, topic: str) -> Mapping[str, Any]:
+        assert topic == "t"
+        return self.described
+
+    def create(self, topic: str, *, partitions: int, replication: int) -> None:
+        self.made.append((topic, partitions, replication))
+
+
+def topic(
+    topics: Topics, *, partitions: int | None = None, replication: int | None = None, needed: bool = True
+) -> Topic:
+    return Topic(topics, "t", partitions, replication, needed)
+
+
+@pytest.mark.parametrize(("partitions", "replication", "made"), [(None, None, ("t", 6, -1)), (3, 2, ("t", 3, 2))])
+def test_a_topic_that_is_missing_is_made(
+    partitions: int | None, replication: int | None, made: tuple[str, int, int]
+) -> None:
+    topics = FakeTopics(error_code=3)
+    part = topic(topics, partitions=partitions, replication=replication)
+    assert part.look().lacks == "is not there"
+    part.mend()
+    assert topics.made == [made]
+
+
+def test_a_topic_keeps_its_partitions_and_it_is_said_where_they_are_not_as_many_as_asked_for() -> None:
+    assert topic(FakeTopics(leaders=[1, 1])).look() == State()
+    assert topic(FakeTopics(leaders=[1, 1]), partitions=2).look() == State()
+    assert (
+        topic(FakeTopics(leaders=[1, 1]), partitions=9).look().note == "with 2 partitions, which setup does not change"
+    )
+
+
+def test_a_topic_without_a_leader_is_no_use() -> None:
+    with pytest.raises(Refused, match="1 of its 2 partitions have no leader"):
+        topic(FakeTopics(leaders=[1, -1])).look()
+    with pytest.raises(Refused, match="0 partitions"):
+        topic(FakeTopics()).look()
+
+
+def test_a_topic_that_our_user_may_not_see_matters_where_we_produce_to_it() -> None:
+    for needed in (True, False):
+        with pytest.raises(Refused, match="KAFKA_SASL_USERNAME") as refused:
+            topic(FakeTopics(error_code=29), needed=needed).look()
+        assert (refused.value.denied, refused.value.needed) == (True, needed)
+
+
+# --- the command, on a store in memory ---
+
+
+class MemoryS3(ThreadingHTTPServer):
+    """So much of S3 as the command needs, over HTTP; `denied` and `broken` name actions, `versioned` names buckets."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.configs: dict[str, dict[str, bytes]] = {}
+        self.objects: dict[tuple[str, str], list[str]] = {}
+        self.denied: set[str] = set()
+        self.broken: set[str] = set()
+        self.versioned: set[str] = set()
+        self.honours_preconditions = True
+        self.unknown_arns = 0
+        self.done: list[str] = []
+
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str, bytes]:
+        """The status, an error's code, and the body, or an error's message."""
+        url = urlsplit(target)
+        bucket, _, key = unquote(url.path).lstrip("/").partition("/")
+        query = parse_qs(url.query, keep_blank_values=True)
+        kind = next((kind for kind in ("versioning", "lifecycle", "notification") if kind in query), "")
+        noun = "Object" if key else kind.capitalize() or ("Bucket" if "list-type" not in query else "Listing")
+        action = method.capitalize() + noun
+        self.done.append(action)
+        if action in self.denied | self.broken:
+            return (403, "AccessDenied", b"") if action in self.denied else (501, "NotImplemented", b"")
+        if action == "PutBucket":
+            self.configs[bucket] = {}
+        if bucket not in self.configs:
+            return 404, "NoSuchBucket", b""
+        if key:
+            return self._object(method, bucket, key, headers, query)
+        return self._bucket(method, bucket, kind, body)
+
+    def _bucket(self, method: str, bucket: str, kind: str, body: bytes) -> tuple[int, str, bytes]:
+        if method == "PUT" and kind:
+            if kind == "notification" and self.unknown_arns:
+                self.unknown_arns -= 1
+                return 400, "InvalidArgument", b"A specified destination ARN does not exist"
+            self.configs[bucket][kind] = body
+        if method == "GET" and kind == "lifecycle" and kind not in self.configs[bucket]:
+            return 404, "NoSuchLifecycleConfiguration", b""
+        return 200, "", self.configs[bucket].get(kind, f"<{kind.capitalize()}Configuration/>".encode())
+
+    def _object(
+        self, method: str, bucket: str, key: str, headers: Mapping[str, str], query: Mapping[str, list[str]]
+    ) -> tuple[int, str, bytes]:
+        versions = self.objects.setdefault((bucket, key), [])
+        if method == "PUT":
+            if versions and self.honours_preconditions and headers.get("If-None-Match") == "*":
+                return 412, "PreconditionFailed", b""
+            if bucket not in self.versioned:
+                versions.clear()
+            versions.append(f"v{len(versions)}" if bucket in self.versioned else "null")
+            return 200, "", b""
+        if method == "DELETE":
+            (version,) = query["versionId"]
+            if version in versions:
+                versions.remove(version)
+            return 204, "", b""
+        return (200, "", b"") if versions else (404, "NoSuchKey", b"")
+
+    @property
+    def leftovers(self) -> list[tuple[str, str]]:
+        return [place for place, versions in self.objects.items() if versions]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Hands each request to its `MemoryS3`."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # one packet an answer
+    server: MemoryS3
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        status, code, answer = self.server.answer(self.command, self.path, dict(self.headers.items()), body)
+        if code:
+            answer = f"<Error><Code>{code}</Code><Message>{answer.decode()}</Message></Error>".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/xml")
+        bucket, _, key = urlsplit(self.path).path.lstrip("/").partition("/")
+        if key and status == 200 and (versions := self.server.objects[bucket, key]):
+            self.send_header("x-amz-version-id", versions[-1])
+        sent = b"" if self.command == "HEAD" or status == 204 else answer
+        self.send_header("Content-Length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    do_GET = do_HEAD = do_PUT = do_DELETE = handle_any  # noqa: N815 - names that the base class looks for
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the method that is overridden
+        """Say nothing."""
+
+
+@pytest.fixture
+def store() -> Iterator[MemoryS3]:
+    with MemoryS3() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def run(store: MemoryS3, *arguments: str, **variables: str) -> tuple[int, list[str]]:
+    """The exit code and the lines of the command."""
+    environ = {
+        "MINIO_ENDPOINT": f"127.0.0.1:{store.server_address[1]}",
+        "MINIO_ACCESS_KEY": "somebody",
+        "MINIO_SECRET_KEY": SECRET,
+        **variables,
+    }
+    code = setup.main(arguments, environ, out := io.StringIO())
+    assert SECRET not in out.getvalue()
+    return code, out.getvalue().splitlines()
+
+
+PARTS_OF_THE_STORE = [
+    "bucket mnist",
+    "versioning of bucket mnist",
+    "lifecycle of bucket mnist",
+    "notification of bucket mnist",
+    *(f"bucket digit-{digit}" for digit in range(10)),
+    "bucket mnist-rejected",
+]
+NO_TOPICS = "left out: topics (KAFKA_BOOTSTRAP_SERVERS is not set)"
+NO_PREDICTOR = "left out: predictor (not asked: --predictor_host is not given)"
+
+
+def test_a_site_is_made_once_and_then_it_is_there(store: MemoryS3) -> None:
+    assert run(store) == (0, [*(f"made: {part}" for part in PARTS_OF_THE_STORE), NO_TOPICS])
+    before = [action for action in store.done if action.startswith("Put")]
+    assert run(store) == (0, [*(f"there: {part}" for part in PARTS_OF_THE_STORE), NO_TOPICS])
+    assert [action for action in store.done if action.startswith("Put")] == before
+
+
+def test_a_site_that_was_set_up_passes_the_check_which_leaves_nothing_behind(store: MemoryS3) -> None:
+    run(store)
+    before = {name: dict(configs) for name, configs in store.configs.items()}
+    parts = ["credentials of the store", *PARTS_OF_THE_STORE, "If-None-Match in bucket mnist-rejected"]
+    assert run(store, "--check") == (0, [*(f"there: {part}" for part in parts), NO_TOPICS, NO_PREDICTOR])
+    assert (store.configs, store.leftovers) == (before, [])
+
+
+def test_the_check_of_an_empty_store_has_a_line_for_each_bucket_and_makes_none(store: MemoryS3) -> None:
+    code, lines = run(store, "--check")
+    assert code == 1
+    problems = [line for line in lines if line.startswith("problem: ")]
+    buckets = [part for part in PARTS_OF_THE_STORE if part.startswith("bucket")]
+    assert problems == [f"problem: {bucket}: is not there; mnist-pipeline setup mends it" for bucket in buckets]
+    assert store.configs == {}
+
+
+def test_the_settings_decide_which_buckets_there_are(store: MemoryS3) -> None:
+    run(store, SOURCE_BUCKETS="in-a,in-b", DESTINATION="in-b/digit-{digit}", REJECTED_BUCKET="bad")
+    assert sorted(store.configs) == ["bad", "in-a", "in-b"]
+    assert {name for name, configs in store.configs.items() if configs} == {"in-a", "in-b"}
+
+
+def test_what_may_not_or_cannot_be_done_is_said_and_the_rest_is_done(store: MemoryS3) -> None:
+    store.denied = {"PutLifecycle"}
+    store.broken = {"PutVersioning"}
+    code, lines = run(store)
+    assert code == 1
+    failed = [line.partition(": ")[2].split(":")[0] for line in lines if line.startswith("not ")]
+    assert failed == ["versioning of bucket mnist", "lifecycle of bucket mnist"]
+    assert "not allowed: lifecycle of bucket mnist: the store answered AccessDenied" in "\n".join(lines)
+    assert "NotImplemented" in lines[1]
+    assert "MINIO_ENDPOINT" in lines[1]
+    assert "notification" in store.configs["mnist"]
+    assert "mnist-rejected" in store.configs
+
+
+def test_a_target_that_minio_does_not_know_yet_is_waited_for(store: MemoryS3) -> None:
+    store.unknown_arns = 2
+    assert run(store)[0] == 0
+    assert b"PRIMARY" in store.configs["mnist"]["notification"]
+
+
+def test_a_target_that_minio_does_not_know_at_all_is_named_by_its_option(
+    store: MemoryS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_pipeline.site.buckets._ARN_SECONDS", 0.3)
+    store.unknown_arns = 1000
+    code, lines = run(store)
+    assert code == 1
+    assert "--notification-arn" in next(line for line in lines if "notification of" in line)
+
+
+def test_a_user_with_the_least_privileges_passes_the_check_of_what_it_needs(store: MemoryS3) -> None:
+    run(store)
+    store.objects.clear()
+    # On the source it may list; elsewhere only GET and PUT objects. HEAD and GET of an object are one right.
+    store.denied = {"HeadBucket", "GetVersioning", "GetLifecycle", "GetNotification", "DeleteObject"}
+    store.done.clear()
+    code, lines = run(store, "--check")
+    assert code == 0
+    unseen = [line.partition(": ")[2].partition(" (")[0] for line in lines if line.startswith("not allowed to look: ")]
+    assert unseen == [*PARTS_OF_THE_STORE[1:4], "If-None-Match in bucket mnist-rejected"]
+    assert "PutObject" not in store.done  # what it could not remove again was never written
+
+
+def test_a_user_who_may_not_list_a_source_bucket_has_a_problem(store: MemoryS3) -> None:
+    run(store)
+    store.denied = {"GetListing"}
+    code, lines = run(store, "--check")
+    assert code == 1
+    assert lines[0].startswith("problem: credentials of the store: may not list bucket mnist")
+    assert "MINIO_ACCESS_KEY" in lines[0]
+    assert run(store)[0] == 0  # setting up does not take it
+
+
+def test_a_user_who_may_not_write_into_the_rejected_bucket_has_a_problem(store: MemoryS3) -> None:
+    run(store)
+    store.denied = {"PutObject"}
+    code, lines = run(store, "--check")
+    (problem,) = [line for line in lines if line.startswith("problem")]
+    assert code == 1
+    assert "If-None-Match" in problem
+    assert "AccessDenied" in problem
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_a_store_that_ignores_if_none_match_is_found_out_and_every_version_of_the_probe_removed(
+    store: MemoryS3, *, versioned: bool
+) -> None:
+    run(store)
+    store.honours_preconditions = False
+    store.versioned = {"mnist-rejected"} if versioned else set()
+    code, lines = run(store, "--check")
+    (problem,) = [line for line in lines if line.startswith("problem")]
+    assert code == 1
+    assert problem.startswith("problem: If-None-Match in bucket mnist-rejected: the store ignores it")
+    assert store.leftovers == []
+
+
+def test_a_store_that_is_away_is_one_line_and_no_part_is_tried(store: MemoryS3) -> None:
+    code, lines = run(store, MINIO_ENDPOINT="127.0.0.1:1")
+    assert (code, len(lines)) == (1, 2)
+    assert lines[0].startswith("not done: store: ")
+    assert "MINIO_ENDPOINT" in lines[0]
+    assert store.done == []
+
+
+def test_nonsense_from_the_store_is_one_line(store: MemoryS3) -> None:
+    run(store)
+    store.configs["mnist"]["versioning"] = b"<html>"
+    code, lines = run(store, "--check")
+    assert code == 1
+    assert lines[-3].startswith("problem: store: versioning of bucket mnist: no answer that makes sense (ParseError)")
+
+
+def test_brokers_that_are_away_are_one_line_that_names_the_variables(
+    store: MemoryS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_pipeline.site.topics._SECONDS", 0.3)
+    code, lines = run(store, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert code == 1
+    assert lines[-1].startswith("not done: Kafka: no broker answered; check KAFKA_BOOTSTRAP_SERVERS")
+
+
+def test_a_predictor_that_is_away_is_a_problem(store: MemoryS3) -> None:
+    run(store)
+    code, lines = run(store, "--check", "--predictor_host", "127.0.0.1:1")
+    assert code == 1
+    assert lines[-1].startswith("problem: predictor 127.0.0.1:1: ")
+    assert "PREDICTOR_FORMAT" in lines[-1]
+
+
+# --- arguments ---
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "names"),
+    [
+        ({}, [], ["MINIO_ACCESS_KEY"]),
+        ({"EVENT_MODE": "x", "MAX_IN_FLIGHT": "0"}, [], ["EVENT_MODE", "MAX_IN_FLIGHT"]),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "k", "KAFKA_TOPIC": "t"}, ["--topic", "t"], ["MINIO_ACCESS_KEY", "KAFKA_TOPIC"]),
+        ({"PREDICTOR_FORMAT": "torchserve"}, ["--predictor_protocol", "v2"], ["PREDICTOR_FORMAT"]),
+    ],
+)
+def test_settings_that_cannot_work_are_named_one_a_line(
+    environ: dict[str, str], arguments: list[str], names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert setup.main(arguments, environ) == 2
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == names
+
+
+@pytest.mark.parametrize("arguments", [["--partitions", "0"], ["--replication", "x"], ["--predictor_protocol", "v3"]])
+def test_arguments_that_cannot_be_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        setup.main(arguments, {})
+    assert exited.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_it_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["setup", "--help"])
+    assert exited.value.code == 0
+    assert "--notification-arn" in capsys.readouterr().out
