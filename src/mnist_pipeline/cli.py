@@ -92,32 +92,11 @@ def pipeline_of(settings: Settings, *, tensorize: Tensorizer | None = None) -> P
     if settings.minio is None:
         log.warning("MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: only inline requests are handled")
     else:
-        minio = settings.minio
-        store = MinioObjectStore(
-            minio.endpoint,
-            secure=minio.secure,
-            access_key=minio.access_key,
-            secret_key=minio.secret_key,
-            region=minio.region,
-            ca_cert=minio.ca_cert,
-            connections=settings.max_in_flight,
-        )
+        store = MinioObjectStore(settings.minio, connections=settings.max_in_flight)
     if settings.kafka is None:
         log.warning("KAFKA_BOOTSTRAP_SERVERS is not set: results are not published")
     else:
-        kafka = settings.kafka
-        publisher = KafkaPublisher(
-            kafka.bootstrap_servers,
-            kafka.topic,
-            security_protocol=kafka.security_protocol,
-            sasl_mechanism=kafka.sasl_mechanism,
-            sasl_username=kafka.sasl_username,
-            sasl_password=kafka.sasl_password,
-            ssl_cafile=kafka.ssl_cafile,
-            ssl_certfile=kafka.ssl_certfile,
-            ssl_keyfile=kafka.ssl_keyfile,
-            api_version=kafka.api_version,
-        )
+        publisher = KafkaPublisher(settings.kafka)
     return Pipeline(settings, store, publisher, tensorize=tensorize)
 
 

@@ -31,6 +31,7 @@ from kafka.errors import (
 
 from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge, PipelineError
 from mnist_pipeline.ports import Deadline, Message
+from mnist_pipeline.settings import Kafka
 
 log = logging.getLogger(__name__)
 
@@ -74,51 +75,16 @@ class KafkaPublisher:
     A record that was given up may still arrive: results are delivered at least once.
 
     Args:
-        bootstrap_servers: `host:port`, several separated by commas.
-        topic: where the messages go.
-        security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`; None is kafka-python's default.
-        sasl_mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
-        sasl_username: credentials; they appear in no message.
-        sasl_password: the same.
-        ssl_cafile: a file of CA certificates in PEM; None trusts the system's.
-        ssl_certfile: the client's certificate in PEM.
-        ssl_keyfile: its key in PEM.
-        api_version: the brokers' version, such as `(2, 3)`; None asks a broker for it.
+        kafka: where the brokers are, who we are there, and the topic; secrets appear in no message.
         timeout_seconds: how long a broker may take to answer.
     """
 
-    def __init__(
-        self,
-        bootstrap_servers: str,
-        topic: str,
-        *,
-        security_protocol: str | None = None,
-        sasl_mechanism: str | None = None,
-        sasl_username: str | None = None,
-        sasl_password: str | None = None,
-        ssl_cafile: str | None = None,
-        ssl_certfile: str | None = None,
-        ssl_keyfile: str | None = None,
-        api_version: tuple[int, ...] | None = None,
-        timeout_seconds: float = 10.0,
-    ) -> None:
-        self._bootstrap_servers = bootstrap_servers
-        self._topic = topic
+    def __init__(self, kafka: Kafka, *, timeout_seconds: float = 10.0) -> None:
+        self._topic = kafka.topic
         self._timeout_seconds = timeout_seconds
         # A batch counts as lost a second after its request does, so that the request's own error comes first.
         self._delivery_seconds = timeout_seconds + 1.0
-        given = {
-            "security_protocol": security_protocol,
-            "sasl_mechanism": sasl_mechanism,
-            "sasl_plain_username": sasl_username,
-            "sasl_plain_password": sasl_password,
-            "ssl_cafile": ssl_cafile,
-            "ssl_certfile": ssl_certfile,
-            "ssl_keyfile": ssl_keyfile,
-            "api_version": api_version,
-        }
         self._options: dict[str, Any] = {
-            "bootstrap_servers": [server.strip() for server in bootstrap_servers.split(",")],
             "client_id": "mnist-pipeline",
             "acks": "all",
             # The idempotent producer hangs for ever after a batch has expired in flight; and it would gain nothing, as
@@ -132,7 +98,7 @@ class KafkaPublisher:
             # kafka-python's 30 s would be added to every outage.
             "reconnect_backoff_max_ms": 1000,
             "metrics_enabled": False,
-            **{name: value for name, value in given.items() if value is not None},
+            **kafka.client_options(),
         }
         self._lock = threading.Lock()
         self._attempt: Future[KafkaProducer] | None = None

@@ -34,6 +34,7 @@ from urllib3.response import BaseHTTPResponse
 
 from mnist_pipeline.errors import BadKey, ObjectGone, ObjectTooLarge, PipelineError, StoreUnavailable
 from mnist_pipeline.ports import Deadline, ObjectVersion, StoredObject
+from mnist_pipeline.settings import Minio as MinioSettings
 
 log = logging.getLogger(__name__)
 
@@ -133,32 +134,13 @@ class MinioObjectStore:
     deadline by one read.
 
     Args:
-        endpoint: `host:port`.
-        secure: whether to speak TLS.
-        access_key: credentials; they appear in no message.
-        secret_key: the same.
-        region: as the store calls it; MinIO's own is `us-east-1`.
-        ca_cert: a file of CA certificates in PEM, the only ones trusted; None trusts the system's.
+        minio: where the store is, and who we are there; secrets appear in no message. Its `ca_cert`, where it has one,
+            holds the only certificates that are trusted.
         connections: how many may be open at once; further threads wait for one.
     """
 
-    def __init__(
-        self,
-        endpoint: str,
-        *,
-        secure: bool,
-        access_key: str,
-        secret_key: str,
-        region: str,
-        ca_cert: str | None = None,
-        connections: int = 64,
-    ) -> None:
-        self._endpoint = endpoint
-        self._secure = secure
-        self._access_key = access_key
-        self._secret_key = secret_key
-        self._region = region
-        self._ca_cert = ca_cert
+    def __init__(self, minio: MinioSettings, *, connections: int = 64) -> None:
+        self._settings = minio
         self._connections = connections
         self._lock = threading.Lock()
         self._minio: Minio | None = None
@@ -342,12 +324,12 @@ class MinioObjectStore:
                 self._pool = self._connect()
                 try:
                     self._minio = Minio(
-                        self._endpoint,
-                        access_key=self._access_key,
-                        secret_key=self._secret_key,
-                        secure=self._secure,
+                        self._settings.endpoint,
+                        access_key=self._settings.access_key,
+                        secret_key=self._settings.secret_key,
+                        secure=self._settings.secure,
                         # Without a region minio-py asks for each bucket's, which its user may not be allowed to.
-                        region=self._region,
+                        region=self._settings.region,
                         http_client=self._pool,
                     )
                 except ValueError as exc:
@@ -356,11 +338,13 @@ class MinioObjectStore:
 
     def _connect(self) -> _Connections:
         options: dict[str, Any] = {"num_pools": 1, "maxsize": self._connections, "block": True}
-        if self._secure:
+        if self._settings.secure:
             try:
-                options["ssl_context"] = ssl.create_default_context(cafile=self._ca_cert)
+                options["ssl_context"] = ssl.create_default_context(cafile=self._settings.ca_cert)
             except OSError as exc:
-                raise StoreUnavailable(f"MINIO_CA_CERT, {self._ca_cert!r}, cannot be read: {exc.strerror}") from exc
+                raise StoreUnavailable(
+                    f"MINIO_CA_CERT, {self._settings.ca_cert!r}, cannot be read: {exc.strerror}"
+                ) from exc
         return _Connections(**options)
 
 

@@ -18,6 +18,7 @@ from minio import Minio
 from minio.commonconfig import ENABLED, Tags
 from minio.versioningconfig import VersioningConfig
 
+from mnist_pipeline import settings
 from mnist_pipeline.errors import BadKey, DeadlineExceeded, ObjectGone, Permanent, StoreUnavailable
 from mnist_pipeline.local.gateway import REGION, Gateway
 from mnist_pipeline.local.processes import Sandbox
@@ -151,17 +152,20 @@ class ServerBackend:
         self.client.remove_object(bucket_name=bucket, object_name=key)
 
 
+def settings_of(server: Gateway | MinioServer) -> settings.Minio:
+    return settings.Minio(
+        endpoint=server.endpoint,
+        secure=False,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+        region=REGION,
+    )
+
+
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[ServerBackend]:
     with Sandbox() as sandbox, Gateway(sandbox) as server:
-        store = MinioObjectStore(
-            server.endpoint,
-            secure=False,
-            access_key=server.access_key,
-            secret_key=server.secret_key,
-            region=REGION,
-            connections=16,
-        )
+        store = MinioObjectStore(settings_of(server), connections=16)
         lacks = {
             "conditional PUT": "the embedded gateway ignores If-None-Match of a PUT and overwrites",
             "refused keys": "the embedded gateway stores keys that MinIO refuses",
@@ -174,14 +178,7 @@ def gateway() -> Iterator[ServerBackend]:
 
 @pytest.fixture(scope="module")
 def minio(real_minio: MinioServer) -> Iterator[ServerBackend]:
-    store = MinioObjectStore(
-        real_minio.endpoint,
-        secure=False,
-        access_key=real_minio.access_key,
-        secret_key=real_minio.secret_key,
-        region=REGION,
-        connections=16,
-    )
+    store = MinioObjectStore(settings_of(real_minio), connections=16)
     yield ServerBackend(store=store, client=real_minio.client())
     store.close()
 

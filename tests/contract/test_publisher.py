@@ -16,6 +16,7 @@ from mnist_pipeline.errors import DeadlineExceeded, MessageTooLarge
 from mnist_pipeline.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.ports import Deadline, Message, Publisher
+from mnist_pipeline.settings import Kafka
 from mnist_pipeline.testing import MemoryPublisher
 from servers.kafka import KafkaServer
 
@@ -98,7 +99,9 @@ def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> Iterator[
         kafka: KafkaServer = request.getfixturevalue("real_kafka")
         kafka.create_topic(topic)
         servers, api_version = kafka.bootstrap_servers, None
-    publisher = KafkaPublisher(servers, topic, api_version=api_version, timeout_seconds=5)
+    publisher = KafkaPublisher(
+        Kafka(bootstrap_servers=servers, topic=topic, api_version=api_version), timeout_seconds=5
+    )
     yield BrokerBackend(publisher, servers, topic, api_version)
     publisher.close()
     gc.collect()

@@ -15,6 +15,7 @@ from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge
 from mnist_pipeline.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.ports import Deadline, Message
+from mnist_pipeline.settings import Kafka
 from servers.kafka import KafkaProgram, KafkaServer
 
 pytestmark = [
@@ -39,7 +40,7 @@ def fragile(kafka_program: KafkaProgram) -> Iterator[KafkaServer]:
 @pytest.fixture
 def publisher(fragile: KafkaServer) -> Iterator[KafkaPublisher]:
     """One that is connected and gives a broker two seconds; its broker is whole again after the test."""
-    publisher = KafkaPublisher(fragile.bootstrap_servers, TOPIC, timeout_seconds=2)
+    publisher = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic=TOPIC), timeout_seconds=2)
     publisher.publish(MESSAGE, deadline=Deadline(20))
     yield publisher
     if fragile.running:
@@ -158,7 +159,7 @@ def test_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_there(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     fragile.stop()
-    late = KafkaPublisher(fragile.bootstrap_servers, TOPIC, timeout_seconds=2)
+    late = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic=TOPIC), timeout_seconds=2)
     refused(late, "KAFKA_BOOTSTRAP_SERVERS")
     fragile.start()
     works_again(late)
@@ -170,7 +171,7 @@ def test_a_missing_topic_is_told_by_its_name_within_the_timeout_and_found_once_i
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     publisher.check(deadline=Deadline(20))
-    missing = KafkaPublisher(fragile.bootstrap_servers, "made-later", timeout_seconds=2)
+    missing = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic="made-later"), timeout_seconds=2)
     assert seconds(lambda: refused(missing, "'made-later'.*KAFKA_TOPIC")) < 5
     with pytest.raises(KafkaUnavailable, match="'made-later'"):
         missing.check(deadline=Deadline(20))
@@ -185,7 +186,7 @@ def test_a_message_that_is_too_large_for_the_topic_is_refused_at_once_and_the_ne
 ) -> None:
     publisher.check(deadline=Deadline(20))
     fragile.create_topic("narrow", max_message_bytes="1000")
-    narrow = KafkaPublisher(fragile.bootstrap_servers, "narrow", timeout_seconds=5)
+    narrow = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic="narrow"), timeout_seconds=5)
 
     def too_large() -> None:
         with pytest.raises(MessageTooLarge):

@@ -13,6 +13,7 @@ from mnist_pipeline.errors import StoreUnavailable
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline
+from mnist_pipeline.settings import Minio
 from servers.minio import REGION, MinioServer
 
 pytestmark = pytest.mark.real
@@ -46,9 +47,8 @@ def store(fragile: MinioServer) -> Iterator[MinioObjectStore]:
 
 
 def store_of(server: MinioServer, access_key: str, secret_key: str) -> MinioObjectStore:
-    return MinioObjectStore(
-        server.endpoint, secure=False, access_key=access_key, secret_key=secret_key, region=REGION, connections=4
-    )
+    minio = Minio(endpoint=server.endpoint, secure=False, access_key=access_key, secret_key=secret_key, region=REGION)
+    return MinioObjectStore(minio, connections=4)
 
 
 def create(store: MinioObjectStore, key: str = "7.png", *, within: float = 20) -> bool:

@@ -26,6 +26,7 @@ from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge
 from mnist_pipeline.kafka_publisher import KafkaPublisher
 from mnist_pipeline.ports import Deadline, Message
+from mnist_pipeline.settings import Kafka
 
 # kafka-python leaves the sockets of failed connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning")
@@ -134,7 +135,7 @@ def broker() -> Iterator[BrokerProcess]:
 
 
 def publisher_to(servers: str, *, timeout_seconds: float = 1.0, **options: Any) -> KafkaPublisher:
-    return KafkaPublisher(servers, "results", timeout_seconds=timeout_seconds, **options)
+    return KafkaPublisher(Kafka(bootstrap_servers=servers, topic="results", **options), timeout_seconds=timeout_seconds)
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -224,7 +225,9 @@ def test_settings_that_cannot_be_used_are_told_by_the_variables_names(options: d
 
 
 def test_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess) -> None:
-    publisher = KafkaPublisher(broker.address, "no topic", api_version=API_VERSION, timeout_seconds=1)
+    publisher = KafkaPublisher(
+        Kafka(bootstrap_servers=broker.address, topic="no topic", api_version=API_VERSION), timeout_seconds=1
+    )
     refused(publisher, "'no topic'.*KAFKA_TOPIC")
     publisher.close()
 

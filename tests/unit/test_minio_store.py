@@ -37,6 +37,7 @@ from mnist_pipeline.errors import (
 )
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline, ObjectVersion, StoredObject
+from mnist_pipeline.settings import Minio
 
 SECRET = "a-secret-that-nobody-may-see"
 LIMIT = 1000
@@ -173,15 +174,8 @@ def server() -> Iterator[Server]:
 def store_at(
     endpoint: str, *, secure: bool = False, ca_cert: str | None = None, connections: int = 4
 ) -> MinioObjectStore:
-    return MinioObjectStore(
-        endpoint,
-        secure=secure,
-        access_key="reader",
-        secret_key=SECRET,
-        region="us-east-1",
-        ca_cert=ca_cert,
-        connections=connections,
-    )
+    minio = Minio(endpoint=endpoint, secure=secure, access_key="reader", secret_key=SECRET, ca_cert=ca_cert)
+    return MinioObjectStore(minio, connections=connections)
 
 
 @pytest.fixture

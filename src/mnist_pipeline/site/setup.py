@@ -155,14 +155,7 @@ def _settings(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Set
 
 
 def _store_section(settings: Settings, minio: MinioSettings, args: argparse.Namespace, report: Report) -> None:
-    objects = MinioObjectStore(
-        minio.endpoint,
-        secure=minio.secure,
-        access_key=minio.access_key,
-        secret_key=minio.secret_key,
-        region=minio.region,
-        ca_cert=minio.ca_cert,
-    )
+    objects = MinioObjectStore(minio)
     with contextlib.closing(objects):
         _sign_in(objects, settings, report, checking=args.check)
         with contextlib.closing(BucketStore(minio)) as store:
