@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint accuracy lock wheel clean
+.PHONY: help demo test test-real lint accuracy lock wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: .venv/.local ## upload digits on a local stack and watch where they go
 
 test: .venv/.dev ## unit, contract and end-to-end tests on local servers
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-real: .venv/.dev ## tests on Apache Kafka and MinIO themselves; builds them once (Java 17, Maven, Go)
+	@$(BIN)/python -m pytest --real -m real $(ARGS)
 
 lint: .venv/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
