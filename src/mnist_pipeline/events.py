@@ -7,6 +7,7 @@ KServe's V1 protocol; both as plain JSON, and as CloudEvents 1.0 in binary and s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -17,10 +18,10 @@ from urllib.parse import unquote_plus
 import orjson
 
 from mnist_pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed, Permanent
+from mnist_pipeline.ports import MAX_KEY_BYTES
 from mnist_pipeline.settings import DIGITS, Settings
 
 MAX_TRACE_ID = 256
-MAX_KEY_BYTES = 1024
 
 # PutTagging, DeleteTagging, PutRetention and PutLegalHold match `s3:ObjectCreated:*` too, with the old ETag.
 _CREATED = frozenset("ObjectCreated:" + how for how in ("Put", "Post", "Copy", "CompleteMultipartUpload"))
@@ -73,10 +74,12 @@ class Inline:
     """Images or tensors that came in the request itself.
 
     `instances` are as they came: `{"data": "<base64>"}`, or nested lists of numbers. `identity` has the parts from
-    which a result's id is made; None where nothing identifies the request.
+    which a result's id is made; None where nothing identifies the request. `refusal` is why it can never be classified,
+    where that is known already: who waits for its result is told all the same.
     """
 
     instances: tuple[Any, ...]
+    refusal: Permanent | None = None
     trace_id: str | None = None
     cloudevent: CloudEvent | None = None
     identity: tuple[str, ...] | None = None
@@ -105,7 +108,9 @@ def parse(body: bytes, headers: Mapping[str, str], settings: Settings) -> Reques
         return Nothing(reason="empty")
     payload, attributes = _json_object(body), _attributes_of(headers)
     if "specversion" in payload and not payload.keys() & {"Records", "instances"}:
-        attributes, data = _unpacked(payload)
+        # Beside the event's own attributes: what a KafkaSource adds, Kafka's headers for instance.
+        unpacked, data = _unpacked(payload)
+        attributes |= unpacked
         if data is None:
             return Nothing(reason="empty")
         payload = data
@@ -119,7 +124,10 @@ def parse(body: bytes, headers: Mapping[str, str], settings: Settings) -> Reques
     if "Records" in payload:
         return _notification(payload["Records"], trace_id, caller, settings)
     if "instances" in payload:
-        return _inline(payload["instances"], body, trace_id, cloudevent, caller)
+        instances, refusal = payload["instances"], None
+        if not isinstance(instances, list) or not instances:
+            instances, refusal = [], BadEvent("instances is not a list of at least one instance")
+        return _inline(tuple(instances), body, refusal=refusal, trace_id=trace_id, cloudevent=cloudevent, caller=caller)
     raise BadEvent("the body has neither Records, as a notification has, nor instances, as an inference request has")
 
 
@@ -129,6 +137,8 @@ def inline_v2(
     parameters: Mapping[str, object],
     headers: Mapping[str, str],
     settings: Settings,
+    *,
+    refusal: Permanent | None = None,
 ) -> Inline:
     """The same value for a V2 request, whose trace key is one of `parameters`; gRPC metadata counts as headers.
 
@@ -136,10 +146,10 @@ def inline_v2(
 
     Raises:
         BadTraceId: a trace id in the parameters or a header that is none.
-        BadEvent: there are no instances.
     """
-    trace_id = _trace_id_of(parameters, {}, headers, settings.trace_key)
-    return _inline(list(instances), content, trace_id, None, caller_of(headers, settings))
+    trace_id = _trace_id_of(parameters, _attributes_of(headers), headers, settings.trace_key)
+    caller = caller_of(headers, settings)
+    return _inline(instances, content, refusal=refusal, trace_id=trace_id, cloudevent=None, caller=caller)
 
 
 def trace_id_in(metadata: Mapping[str, str], settings: Settings) -> str | None:
@@ -148,7 +158,8 @@ def trace_id_in(metadata: Mapping[str, str], settings: Settings) -> str | None:
     Raises:
         BadTraceId: there is one, but it is none.
     """
-    return _checked(metadata.get(settings.trace_key.lower()), "the object's metadata")
+    value = metadata.get(settings.trace_key.lower())
+    return _checked(value, "the object's metadata") if value else None
 
 
 def caller_of(headers: Mapping[str, str], settings: Settings) -> Caller:
@@ -226,9 +237,7 @@ def _trace_id_of(
     return next((_checked(value, where) for value, where in found if value not in (None, "")), None)
 
 
-def _checked(value: object, where: str) -> str | None:
-    if value is None or value == "":
-        return None
+def _checked(value: object, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -297,18 +306,30 @@ def _check_key(key: str) -> None:
 
 
 def _inline(
-    instances: object, content: bytes, trace_id: str | None, cloudevent: CloudEvent | None, caller: Caller
+    instances: tuple[Any, ...],
+    content: bytes,
+    *,
+    refusal: Permanent | None,
+    trace_id: str | None,
+    cloudevent: CloudEvent | None,
+    caller: Caller,
 ) -> Inline:
-    if not isinstance(instances, list) or not instances:
-        raise BadEvent("instances is not a list of at least one instance")
     identity: tuple[str, ...] | None = None
     if cloudevent:
-        trace_id = trace_id or _checked(cloudevent.id, "the CloudEvent's id")
+        if not trace_id:
+            # Any id is legal for a CloudEvent; one that is no trace id leaves it to be derived.
+            with contextlib.suppress(BadTraceId):
+                trace_id = _checked(cloudevent.id, "the CloudEvent's id")
         identity = (cloudevent.source, cloudevent.id, trace_id or "")
     elif trace_id:
         identity = (trace_id, hashlib.sha256(content).hexdigest())
     return Inline(
-        instances=tuple(instances), trace_id=trace_id, cloudevent=cloudevent, identity=identity, caller=caller
+        instances=instances,
+        refusal=refusal,
+        trace_id=trace_id,
+        cloudevent=cloudevent,
+        identity=identity,
+        caller=caller,
     )
 
 

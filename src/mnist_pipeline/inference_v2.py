@@ -18,15 +18,27 @@ from mnist_pipeline.events import Inline
 from mnist_pipeline.settings import Settings
 
 _PIXELS = 28 * 28
+_WITH_BATCH = 2  # dimensions at least: the batch, and what an image has
 
 
 def read(request: InferRequest, headers: Mapping[str, str], settings: Settings) -> Inline:
     """The value that the pipeline knows; the trace key is one of the request's parameters, else a header.
 
+    A request without exactly one input of a known datatype and shape is one with a refusal.
+
     Raises:
-        BadTensor: there is not one input, or it is of another datatype or shape.
         BadTraceId: the trace id is none.
     """
+    parameters = {name: _plain(value) for name, value in dict(request.parameters or {}).items()}
+    try:
+        instances, content = _instances(request)
+    except BadTensor as refusal:
+        return events.inline_v2((), b"", parameters, headers, settings, refusal=refusal)
+    return events.inline_v2(instances, content, parameters, headers, settings)
+
+
+def _instances(request: InferRequest) -> tuple[tuple[Any, ...], bytes]:
+    """The instances of the one input, and the bytes that stand for all of them."""
     if len(request.inputs) != 1:
         raise BadTensor(f"{len(request.inputs)} inputs: one is expected")
     tensor = request.inputs[0]
@@ -38,14 +50,13 @@ def read(request: InferRequest, headers: Mapping[str, str], settings: Settings) 
         raise BadTensor(f"the input cannot be read: {exc}") from exc
     if tensor.datatype == "BYTES":
         images = [_image(one) for one in array.ravel()]
-        instances: tuple[Any, ...] = tuple({"data": image} for image in images)
+        if not images:
+            raise BadTensor("the input has no images")
         content = b"\n".join(image if isinstance(image, bytes) else image.encode() for image in images)
-    else:
-        if array.ndim == 1 or not len(array) or array[0].size != _PIXELS:
-            raise BadTensor(f"the input's shape is {list(array.shape)}: [N, 784] and [N, 28, 28] are known")
-        instances, content = tuple(array), array.tobytes()
-    parameters = {name: _plain(value) for name, value in dict(request.parameters or {}).items()}
-    return events.inline_v2(instances, content, parameters, headers, settings)
+        return tuple({"data": image} for image in images), content
+    if array.ndim < _WITH_BATCH or not len(array) or array[0].size != _PIXELS:
+        raise BadTensor(f"the input's shape is {list(array.shape)}: [N, 784] and [N, 28, 28] are known")
+    return tuple(array), array.tobytes()
 
 
 def reply(request: InferRequest, model_name: str, response_id: str, digits: Sequence[int]) -> InferResponse:
@@ -59,7 +70,9 @@ def _image(value: Any) -> bytes | str:
     """BYTES are the image itself where they begin like a PNG or a JPEG, else base64 text, as JSON needs it."""
     if isinstance(value, bytes) and not value.startswith((b"\x89PNG", b"\xff\xd8")):
         return value.decode("ascii", "replace")
-    return value  # type: ignore[no-any-return]  # bytes or str, as numpy's object arrays have them
+    if not isinstance(value, bytes | str):
+        raise BadTensor("the input's BYTES are not all bytes or text")
+    return value
 
 
 def _plain(parameter: Any) -> object:

@@ -19,13 +19,14 @@ from mnist_pipeline.errors import BodyTooLarge
 # sees the answer; beyond, the connection is closed under it.
 DRAIN = 8
 
-_RENAMED = "original-"
+_RENAMED = b"original-"
 # Unknown to KServe (`JSON_HEADERS` in its dataplane), so that it decodes nothing.
 _RAW = b"application/vnd.mnist-pipeline.raw"
 
 
 class PipelineMiddleware:
-    """Limits the size of every POSTed body, and keeps KServe from decoding those to the V1 predict path.
+    """Limits the size of every POSTed body, keeps KServe from decoding those to the V1 predict path, and from answering
+    any with a CloudEvent of its own.
 
     `on_shutdown` is called once in every process when its server has answered what was in flight.
     """
@@ -50,9 +51,11 @@ class PipelineMiddleware:
             await _refuse(send, self._limit, close=size > DRAIN * self._limit)
             return
         path: str = scope["path"]
+        headers = [(_RENAMED + name if name.startswith(b"ce-") else name, value) for name, value in scope["headers"]]
         if path.startswith("/v1/models/") and path.endswith(":predict"):
-            scope = {**scope, "headers": [*map(_renamed, scope["headers"]), (b"content-type", _RAW)]}
-        await self._app(scope, _replaying(body, receive), send)
+            headers = [(_RENAMED + name if name == b"content-type" else name, value) for name, value in headers]
+            headers.append((b"content-type", _RAW))
+        await self._app({**scope, "headers": headers}, _replaying(body, receive), send)
 
     def _watching(self, receive: Receive) -> Receive:
         async def watched() -> Message:
@@ -67,15 +70,9 @@ class PipelineMiddleware:
 def original_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """The request's headers under the names with which they came, lower-case; gRPC metadata pass unchanged."""
     given = headers or {}
-    renamed = {name.removeprefix(_RENAMED): value for name, value in given.items() if name.startswith(_RENAMED)}
+    prefix = _RENAMED.decode()
+    renamed = {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
     return {**given, **renamed} if renamed else dict(given)
-
-
-def _renamed(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    name, value = header
-    if name.startswith(b"ce-") or name == b"content-type":
-        return _RENAMED.encode() + name, value
-    return header
 
 
 async def _read(receive: Receive, limit: int) -> tuple[bytes | None, int]:

@@ -33,7 +33,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 from urllib3.response import BaseHTTPResponse
 
 from mnist_pipeline.errors import BadKey, ObjectGone, ObjectTooLarge, PipelineError, StoreUnavailable
-from mnist_pipeline.ports import Deadline, ObjectVersion, StoredObject
+from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ObjectVersion, StoredObject
 from mnist_pipeline.settings import Minio as MinioSettings
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 3.0
 _READ_SECONDS = 10.0
 _CHUNK_BYTES = 64 * 1024
-_KEY_BYTES = 1024
 _METADATA_PREFIX = "x-amz-meta-"
 _DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
@@ -70,10 +69,12 @@ _NO_ANSWERS: dict[str, type[PipelineError]] = {}
 
 _CREDENTIALS = "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY, and what their user may do"
 _ENDPOINT = "check MINIO_ENDPOINT"
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_HOST = (62, 64)
 _HINTS = {
     "AccessDenied": _CREDENTIALS,
-    "InvalidAccessKeyId": _CREDENTIALS,
-    "SignatureDoesNotMatch": _CREDENTIALS,
+    "InvalidAccessKeyId": "check MINIO_ACCESS_KEY",
+    "SignatureDoesNotMatch": "check MINIO_SECRET_KEY",
     "AuthorizationHeaderMalformed": "check MINIO_REGION",
     "RequestTimeTooSkewed": "check the clocks",
 }
@@ -371,8 +372,8 @@ def _check_names(bucket: str, key: str | None) -> None:
     except ValueError as exc:
         raise BadKey(f"{key!r:.200} can be no object's key") from exc
     # MinIO refuses it only to who writes; to who reads it says that there is no such object.
-    if length > _KEY_BYTES:
-        raise BadKey(f"{key!r:.200} is longer than {_KEY_BYTES:,} bytes and can be no object's key")
+    if length > MAX_KEY_BYTES:
+        raise BadKey(f"{key!r:.200} is longer than {MAX_KEY_BYTES:,} bytes and can be no object's key")
 
 
 def _read(response: BaseHTTPResponse, limit: int, deadline: Deadline) -> bytes | None:
@@ -481,9 +482,11 @@ def _failure(exc: Exception, action: str) -> PipelineError:
         exc = exc.reason
     kind = type(exc).__name__
     if isinstance(exc, SSLError) and exc.args and isinstance(exc.args[0], ssl.SSLCertVerificationError):
-        return StoreUnavailable(
-            f"{action}: the store's certificate is not trusted ({exc.args[0].verify_message}); check MINIO_CA_CERT"
-        )
+        failed = exc.args[0]
+        hint = _ENDPOINT if failed.verify_code in _OTHER_HOST else "check MINIO_CA_CERT"
+        return StoreUnavailable(f"{action}: the store's certificate is not trusted ({failed.verify_message}); {hint}")
+    if isinstance(exc, SSLError):
+        return StoreUnavailable(f"{action}: the store speaks no TLS there; {_ENDPOINT}, S3_USE_HTTPS")
     if isinstance(exc, HTTPError | OSError):
         return StoreUnavailable(f"{action}: no answer from the store ({kind}); {_ENDPOINT}")
     return StoreUnavailable(f"{action}: the store's answer makes no sense ({kind}); {_ENDPOINT}")

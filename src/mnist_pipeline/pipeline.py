@@ -10,13 +10,12 @@ source, and the same event delivered again converges: the copy is found to be th
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from mnist_pipeline.errors import (
 )
 from mnist_pipeline.events import Caller, Inline, Notification, ObjectRef, trace_id_in
 from mnist_pipeline.images import Grey
-from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
+from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
 from mnist_pipeline.predictors import Images
 from mnist_pipeline.results import (
     Result,
@@ -57,12 +56,13 @@ Tensorizer = Callable[[bytes], Grey]
 """An encoded image → float32 `(28, 28)` in 0..1; raises BadImage."""
 
 RECORDS_AT_ONCE = 8
-"""Records of one event that are in hand together: they share one call of the predictor."""
+"""Records of one event that are in hand together, as long as their bytes are not more than one object may have."""
 
 MAX_SEGMENT_BYTES = 255
-MAX_KEY_BYTES = 1024
 # What follows the last dot is a suffix only if it is as short as one.
 MAX_SUFFIX = 16
+
+_PIXELS = 28 * 28
 
 # How often an object that appears and vanishes under our hands is put again.
 _PUT_ATTEMPTS = 3
@@ -91,10 +91,14 @@ class Fetched:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What `prepare` made of a request: `tensors` `(N, 28, 28)` for the predictor, the rest for `finish`."""
+    """What `prepare` made of a request: `tensors` `(N, 28, 28)` for the predictor, the rest for `finish`.
+
+    `later` are the objects of a notification that are still to be prepared.
+    """
 
     request: Notification | Inline
     tensors: Images
+    later: tuple[ObjectRef, ...] = ()
     fetched: tuple[Fetched, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
 
@@ -125,48 +129,63 @@ class Pipeline:
 
         Raises:
             BadImage: it cannot be decoded.
+            Retryable: the tensorizer of another transformer failed in a way of its own, which is not the image's fault.
         """
         with _decoding:
-            if self._tensorize is not None:
+            if self._tensorize is None:
+                return images.to_tensor(image, max_pixels=self.settings.max_image_pixels)
+            try:
                 return self._tensorize(image)
-            return images.to_tensor(image, max_pixels=self.settings.max_image_pixels)
+            except PipelineError:
+                raise
+            except Exception as exc:
+                log.exception("the tensorizer raised something else than BadImage")
+                raise Retryable(f"the tensorizer failed ({type(exc).__name__})") from exc
 
     # --- first hop ---
 
     def prepare(self, request: Notification | Inline, deadline: Deadline) -> Batch:
-        """Fetch and tensorize what the request names, or tensorize what it brings.
+        """Fetch and tensorize what the request names, a few objects at a time, or tensorize what it brings.
 
         A record that fails is an outcome of its own and does not raise; an inline request that cannot be read does.
 
         Raises:
-            BadImage, BadTensor: an inline request that can never be classified.
+            Permanent: an inline request that can never be classified.
         """
         if isinstance(request, Inline):
+            if request.refusal is not None:
+                raise request.refusal
             return Batch(request=request, tensors=np.stack([self._instance(one) for one in request.instances]))
         fetched: list[Fetched] = []
         outcomes: list[Outcome] = []
-        for ref in request.objects:
+        limit = room = self.settings.max_object_bytes
+        begun = 0
+        for ref in request.objects[:RECORDS_AT_ONCE]:
             try:
-                fetched.append(self._fetch(ref, request.trace_id, deadline))
+                stored = self._store().get(ref.bucket, ref.key, ref.version_id, limit=room, deadline=deadline)
+                if stored.data is None and room < limit:
+                    break  # there is no room for it beside the others: it is fetched again with the next ones
+                room -= len(stored.data or b"")
+                fetched.append(self._tensorized(stored, request.trace_id))
             except ObjectGone as exc:
                 log.info("%s/%s is gone: %s", ref.bucket, ascii(ref.key), exc)
                 outcomes.append(Outcome(reason=exc.reason))
             except PipelineError as exc:
                 outcomes.append(_failed(ref, exc))
+            begun += 1
         tensors = [one.tensor for one in fetched if one.tensor is not None]
         return Batch(
             request=request,
             tensors=np.stack(tensors) if tensors else np.empty((0, 28, 28), np.float32),
+            later=request.objects[begun:],
             fetched=tuple(fetched),
             outcomes=tuple(outcomes),
         )
 
-    def _fetch(self, ref: ObjectRef, trace_id: str | None, deadline: Deadline) -> Fetched:
-        limit = self.settings.max_object_bytes
-        stored = self._store().get(ref.bucket, ref.key, ref.version_id, limit=limit, deadline=deadline)
+    def _tensorized(self, stored: StoredObject, trace_id: str | None) -> Fetched:
         trace_id = trace_id or self._trace_id_of(stored.version)
         if stored.data is None:
-            refusal = ObjectTooLarge(f"the object is larger than {limit:,} bytes")
+            refusal = ObjectTooLarge(f"the object is larger than {self.settings.max_object_bytes:,} bytes")
             return Fetched(stored=stored, trace_id=trace_id, refusal=refusal)
         try:
             return Fetched(stored=stored, trace_id=trace_id, tensor=self.tensorize(stored.data))
@@ -183,18 +202,21 @@ class Pipeline:
 
     def _instance(self, instance: Any) -> Grey:
         data = instance.get("data") if isinstance(instance, dict) else instance
-        if isinstance(data, bytes):
-            return self.tensorize(data)
         if isinstance(data, str):
             try:
-                return self.tensorize(base64.b64decode(data, validate=True))
-            except binascii.Error as exc:
+                data = base64.b64decode(data, validate=True)
+            except ValueError as exc:
                 raise BadImage(f"an instance's data is not base64: {exc}") from exc
+        if isinstance(data, bytes):
+            return self.tensorize(data)
         try:
-            tensor = np.asarray(data, dtype=np.float32)
-        except (ValueError, TypeError, OverflowError) as exc:
+            tensor = np.asarray(data)
+        except (ValueError, OverflowError) as exc:
             raise BadTensor("an instance is neither an image in data nor a tensor of numbers") from exc
-        if tensor.size != 28 * 28 or not np.isfinite(tensor).all():
+        if tensor.dtype.kind not in "iuf":
+            raise BadTensor("an instance is neither an image in data nor a tensor of numbers")
+        tensor = tensor.astype(np.float32)
+        if tensor.size != _PIXELS or not np.isfinite(tensor).all():
             raise BadTensor(f"an instance has the shape {list(tensor.shape)}: 784 finite numbers are a digit")
         return tensor.reshape(28, 28)
 
@@ -351,12 +373,6 @@ class Pipeline:
         for port in (self.store, self.publisher):
             if port is not None:
                 port.close()
-
-
-def groups(request: Notification) -> Iterator[Notification]:
-    """The objects of a notification a few at a time, so that bytes in hand stay bounded."""
-    for start in range(0, len(request.objects), RECORDS_AT_ONCE):
-        yield replace(request, objects=request.objects[start : start + RECORDS_AT_ONCE])
 
 
 def verdict(outcomes: Sequence[Outcome]) -> PipelineError | None:

@@ -13,6 +13,9 @@ from typing import Protocol
 
 from mnist_pipeline.errors import DeadlineExceeded
 
+MAX_KEY_BYTES = 1024
+"""S3: a key is at most so many bytes of UTF-8."""
+
 
 class Deadline:
     """A point in monotonic time by which an event must be settled, shared by all of its steps."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ from mnist_pipeline.predictors import Images, InputSpec, OpenInference, Output, 
 _FORWARDED = ("x-request-id", "x-b3-traceid", "authorization", "traceparent", "tracestate")
 _BAD_TENSOR = (400, 422)
 _OK = 200
+_READY_SECONDS = 2.0
 
 
 class PredictorClient:
@@ -44,6 +46,8 @@ class PredictorClient:
         self._session: aiohttp.ClientSession | None = None
         self._channel: grpc.aio.Channel | None = None
         self._spec: InputSpec | None = None
+        self._is_ready = False
+        self._asked_at = float("-inf")
 
     async def digits(self, tensors: Images, headers: Mapping[str, str], *, timeout: float) -> list[int]:
         """The digits of `tensors`, float32 `(N, 28, 28)`; of `headers`, only those that belong to a trace are sent on.
@@ -52,15 +56,33 @@ class PredictorClient:
             TensorRefused: the predictor answers 400 or 422.
             PredictorUnavailable: it is away, slow, or answers anything else that is not one digit an image.
         """
-        sent = {name: headers[name] for name in _FORWARDED if name in headers}
+        # What is not ASCII cannot be gRPC metadata, and is no trace.
+        sent = {name: headers[name] for name in _FORWARDED if headers.get(name, "é").isascii()}
         try:
             return await asyncio.wait_for(self._ask(tensors, sent), min(timeout, self._config.timeout))
         except (asyncio.TimeoutError, TimeoutError) as exc:
             raise PredictorUnavailable("the predictor did not answer in time") from exc
-        except aiohttp.ClientError as exc:
+        except (aiohttp.ClientError, OSError) as exc:
             raise PredictorUnavailable(f"the predictor at {self._config.predictor_host} is away: {exc}") from exc
         except grpc.aio.AioRpcError as exc:
             raise _translated(exc) from exc
+
+    async def ready(self) -> bool:
+        """Whether the predictor says that its model is ready; asked at most every two seconds."""
+        if time.monotonic() - self._asked_at > _READY_SECONDS:
+            self._asked_at = time.monotonic()
+            try:
+                self._is_ready = await asyncio.wait_for(self._ask_ready(), _READY_SECONDS)
+            except (asyncio.TimeoutError, TimeoutError, aiohttp.ClientError, OSError, grpc.aio.AioRpcError):
+                self._is_ready = False
+        return self._is_ready
+
+    async def _ask_ready(self) -> bool:
+        if self._config.protocol == "grpc-v2":
+            return bool((await self._grpc().ModelReady(pb.ModelReadyRequest(name=self._model))).ready)
+        path = f"/v1/models/{self._model}" if self._config.protocol == "v1" else f"/v2/models/{self._model}/ready"
+        async with self._rest().get(self._config.predictor_base_url + path, allow_redirects=False) as response:
+            return response.status == _OK
 
     async def close(self) -> None:
         """Close the connections."""
@@ -75,25 +97,23 @@ class PredictorClient:
         if isinstance(self._format, V1Format):
             answer = await self._post(f"/v1/models/{self._model}:predict", self._format.request(tensors), headers)
             return self._format.digits(answer, len(tensors))
-        if self._spec is None:
-            self._spec = await (self._rest_spec() if self._config.protocol == "v2" else self._grpc_spec())
-        spec = self._spec
+        # Kept only once it has worked: a server that is still loading its model may say that it has none.
+        spec, self._spec = self._spec, None
+        if spec is None:
+            spec = await (self._rest_spec() if self._config.protocol == "v2" else self._grpc_spec())
         # A model that was exported for a fixed number of images gets no more than that at once.
         size = spec.shape[0] if spec.shape[0] > 0 else len(tensors)
         digits: list[int] = []
         for start in range(0, len(tensors), size):
             digits += await self._ask_v2(self._format, tensors[start : start + size], spec, headers)
+        self._spec = spec
         return digits
 
     async def _ask_v2(self, v2: OpenInference, tensors: Images, spec: InputSpec, headers: dict[str, str]) -> list[int]:
-        try:
-            if self._config.protocol == "v2":
-                answer = await self._post(f"/v2/models/{self._model}/infer", v2.request(tensors, spec), headers)
-                return v2.digits(answer, len(tensors))
-            return v2.digits_of(await self._infer(v2.tensor(tensors, spec), spec, headers), len(tensors))
-        except TensorRefused:
-            self._spec = None  # the model may be another one by now: its metadata is asked for again
-            raise
+        if self._config.protocol == "v2":
+            answer = await self._post(f"/v2/models/{self._model}/infer", v2.request(tensors, spec), headers)
+            return v2.digits(answer, len(tensors))
+        return v2.digits_of(await self._infer(v2.tensor(tensors, spec), spec, headers), len(tensors))
 
     # --- REST ---
 

@@ -84,7 +84,7 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
         access_log_format=args.access_log_format,
         event_loop=args.event_loop,
         timeout_keep_alive=args.timeout_keep_alive,
-        predictor_config=model.predictor,
+        predictor_config=_for_kserve(model.predictor),
         ssl_certfile=args.ssl_certfile,
         ssl_keyfile=args.ssl_keyfile,
     )
@@ -105,9 +105,23 @@ def set_up_process(model: ServedModel) -> None:
         # `disabled` survives the configuration that KServe's workers load after this.
         for name in ("kserve.trace", "uvicorn.access"):
             logging.getLogger(name).disabled = True
-    kserve_context.set_predictor_config(model.predictor)
+    kserve_context.set_predictor_config(_for_kserve(model.predictor))
     model_server.app.add_middleware(
         PipelineMiddleware, max_body_bytes=model.max_body_bytes, on_shutdown=model.close_clients
+    )
+
+
+def _for_kserve(predictor: PredictorConfig) -> PredictorConfig:
+    """The same without the health check: where it is on, KServe asks the predictor and nobody else.
+
+    The model asks instead: the store, Kafka and the predictor.
+    """
+    return PredictorConfig(
+        predictor_host=predictor.predictor_host,
+        predictor_protocol=predictor.protocol,
+        predictor_use_ssl=predictor.use_ssl,
+        predictor_request_timeout_seconds=predictor.timeout,
+        predictor_request_retries=predictor.retries,
     )
 
 

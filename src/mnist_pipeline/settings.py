@@ -17,10 +17,12 @@ DIGITS = range(10)
 # S3: 3 to 63 lower-case letters, digits, dots and hyphens, beginning and ending with a letter or a digit.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _TRACE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-# Names that a result event has already.
+# Names that events, payloads and HTTP have already, as they are compared: letters and digits, lower-case.
 _RESERVED = {
-    *("specversion", "id", "source", "type", "time", "subject", "data", "datacontenttype"),
-    *("request-host", "kserve-isvc-name", "kserve-isvc-namespace", "Records", "instances"),
+    *("specversion", "id", "source", "type", "time", "subject", "data", "datacontenttype", "dataschema"),
+    *("requesthost", "kserveisvcname", "kserveisvcnamespace", "records", "instances", "parameters", "inputs"),
+    *("accept", "authorization", "connection", "contentlength", "contenttype", "cookie", "date", "host", "prefer"),
+    *("traceparent", "tracestate", "transferencoding", "useragent"),
 }
 _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -198,7 +200,7 @@ class _Reader:
     def first_secret(self, *names: str) -> tuple[str, str | None]:
         """The first of these that is set, with its name; the first name where none is."""
         for name in names:
-            if name in self._environ or name + "_FILE" in self._environ:
+            if name in self._environ or self.text(name + "_FILE"):
                 return name, self.secret(name)
         return names[0], None
 
@@ -211,7 +213,7 @@ def _minio(read: _Reader) -> Minio | None:
     endpoint, secure = read.parsed(
         endpoint_name, lambda text: _endpoint(text, https=https), ("minio-service:9000", https)
     )
-    region = read.text("MINIO_REGION") or Minio.region
+    region = read.parsed("MINIO_REGION", _region, Minio.region)
     ca_cert = read.parsed("MINIO_CA_CERT", _ca_file, None)
     before = len(read.problems)
     access_name, access_key = read.first_secret("MINIO_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
@@ -221,7 +223,7 @@ def _minio(read: _Reader) -> Minio | None:
     for name, value, other in ((access_name, access_key, secret_name), (secret_name, secret_key, access_name)):
         if value is None:
             read.problem(name, f"is not set, but {other} is")
-        elif not value:
+        elif not value.strip():
             read.problem(name, "is empty")
     return Minio(
         endpoint=endpoint,
@@ -251,6 +253,10 @@ def _kafka(read: _Reader) -> Kafka | None:
         read.parsed("KAFKA_SSL_CERTFILE", lambda text: _certificate(text, key_file), None)
     elif key_file:
         read.problem("KAFKA_SSL_KEYFILE", "is set, but KAFKA_SSL_CERTFILE is not")
+    for name in ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE"):
+        told = any(problem.startswith(name) for problem in read.problems)
+        if read.text(name) and not told and protocol not in ("SSL", "SASL_SSL"):
+            read.problem(name, f"is set, but KAFKA_SECURITY_PROTOCOL is {protocol or 'PLAINTEXT'}")
     api_version = read.parsed("KAFKA_API_VERSION", _version, None)
     bootstrap_servers = read.parsed("KAFKA_BOOTSTRAP_SERVERS", _bootstrap_servers, None)
     if bootstrap_servers is None:
@@ -288,8 +294,18 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _is_bucket(text: str) -> bool:
+    return bool(_BUCKET.fullmatch(text)) and ".." not in text and not re.fullmatch(r"(\d+\.){3}\d+", text)
+
+
+def _region(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", text):
+        raise ValueError(f"is {text!r}: letters, digits, hyphens and underscores only")
+    return text
+
+
 def _bucket(text: str) -> str:
-    if not _BUCKET.fullmatch(text):
+    if not _is_bucket(text):
         raise ValueError(f"is {text!r}, which is no bucket name")
     return text
 
@@ -302,7 +318,7 @@ def _destination(text: str) -> str:
     if "{digit}" not in text or "{" in text.replace("{digit}", ""):
         raise ValueError(f"is {text!r}: it must contain {{digit}} and no other braces")
     bucket, _, prefix = text.partition("/")
-    if not _BUCKET.fullmatch(bucket.replace("{digit}", "0")):
+    if not _is_bucket(bucket.replace("{digit}", "0")):
         raise ValueError(f"is {text!r}: {bucket!r} gives no bucket name")
     if "/" in text and not all(part not in ("", ".", "..") for part in prefix.split("/")):
         raise ValueError(f"is {text!r}: the prefix has an empty part, or one of dots")
@@ -312,8 +328,8 @@ def _destination(text: str) -> str:
 def _trace_key(text: str) -> str:
     if not _TRACE_KEY.fullmatch(text):
         raise ValueError(f"is {text!r}: letters, digits, hyphens and underscores only, at most 64")
-    if text in _RESERVED:
-        raise ValueError(f"is {text!r}, a name that events have already")
+    if "".join(letter for letter in text.lower() if letter.isalnum()) in _RESERVED:
+        raise ValueError(f"is {text!r}, a name that events, payloads or HTTP have already")
     return text
 
 

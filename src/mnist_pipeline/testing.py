@@ -29,9 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_pipeline.errors import BadKey, MessageTooLarge, ObjectGone, StoreUnavailable
-from mnist_pipeline.ports import Deadline, Message, ObjectVersion, StoredObject
+from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, Message, ObjectVersion, StoredObject
 
-_KEY_BYTES = 1024
 _SEGMENT_BYTES = 255
 _EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -281,7 +280,7 @@ def _stored_key(key: str) -> str:
     """The key by which MinIO stores the object: it drops slashes at the front, and refuses doubled ones elsewhere."""
     stored = key.lstrip("/")
     segments = stored.encode(errors="replace").split(b"/")
-    too_long = len(key.encode(errors="replace")) > _KEY_BYTES or any(len(part) > _SEGMENT_BYTES for part in segments)
+    too_long = len(key.encode(errors="replace")) > MAX_KEY_BYTES or any(len(part) > _SEGMENT_BYTES for part in segments)
     if too_long or b"" in segments[:-1] or not stored.strip() or {b".", b".."} & set(segments):
         raise BadKey(f"{key!r:.200} can be no object's key")
     return stored

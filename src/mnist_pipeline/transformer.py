@@ -8,12 +8,13 @@ hop to prepare, one to finish. Per-request state lives in a ContextVar that `__c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
 
 import kserve
@@ -31,7 +32,7 @@ from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, Ten
 from mnist_pipeline.events import Inline, Nothing, Notification, Request
 from mnist_pipeline.health import CHECK_SECONDS, Readiness
 from mnist_pipeline.middleware import original_headers
-from mnist_pipeline.pipeline import Batch, Outcome, Pipeline, groups, verdict
+from mnist_pipeline.pipeline import Batch, Outcome, Pipeline, verdict
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.predictor_client import PredictorClient
 from mnist_pipeline.predictors import Images, OpenInference, V1Format, format_named
@@ -49,6 +50,8 @@ OUTCOMES = Counter(
 _WAIT_FOR_SLOT = 0.25
 # A body up to this size is parsed on the event loop: it takes less than the hop to a thread.
 _PARSED_ON_THE_LOOP = 256 * 1024
+# What KServe gives to requests in flight when it is told to stop.
+_GRACE_SECONDS = 30.0
 
 _GRPC_STATUS = {
     429: StatusCode.RESOURCE_EXHAUSTED,
@@ -73,8 +76,8 @@ _current: ContextVar[_Current] = ContextVar("mnist_pipeline_request")
 class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no types
     """Images in by event or inline, digits out through Kafka; the predictor is asked in between.
 
-    Another transformer passes a pipeline with a tensorizer of its own, or overrides `predictor_format`, or one of the
-    hooks: `preprocess` (→ float32 `(N, 28, 28)`), `predict` (→ N digits), `postprocess`.
+    Another transformer passes a pipeline with a tensorizer of its own, or overrides `predictor_format`, or `predict`
+    (float32 `(N, 28, 28)` → N digits).
     """
 
     def __init__(self, name: str, pipeline: Pipeline, predictor: PredictorConfig) -> None:
@@ -138,6 +141,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         try:
             return await self._handle(body, original_headers(headers))
         except PipelineError as exc:
+            self._count(exc.reason)
             _refuse(exc, grpc=v2 is not None and v2.from_grpc)
         except Exception:
             # A bug of ours: its text may say anything, so the caller gets none of it. 500 is retried.
@@ -179,25 +183,22 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         """Settle every record, a few at a time; then raise what the one answer must say, if it is no success."""
         outcomes = [Outcome(reason=refusal.reason, error=refusal) for refusal in request.refused]
         outcomes += [Outcome(reason="ignored")] * request.ignored
-        for group in groups(request):
-            outcomes += await self._settled_group(group, headers, deadline)
-        for outcome in outcomes:
-            self._count(outcome.reason)
+        while request.objects:
+            with _request(deadline) as current:
+                try:
+                    settled, _ = await super().__call__(request, headers)
+                except PipelineError as exc:
+                    if current.batch is None:
+                        raise
+                    settled = await self._in_thread(self.pipeline.abandon, current.batch, exc, deadline)
+            outcomes += settled
+            request = replace(request, objects=current.batch.later if current.batch else ())
         error = verdict(outcomes)
+        for outcome in outcomes:
+            if error is None or outcome.error is not error:
+                self._count(outcome.reason)
         if error is not None:
             raise error
-
-    async def _settled_group(
-        self, group: Notification, headers: dict[str, str], deadline: Deadline
-    ) -> tuple[Outcome, ...]:
-        with _request(deadline) as current:
-            try:
-                outcomes, _ = await super().__call__(group, headers)
-            except PipelineError as exc:
-                if current.batch is None:
-                    raise
-                return await self._in_thread(self.pipeline.abandon, current.batch, exc, deadline)
-            return outcomes  # type: ignore[no-any-return]  # what postprocess gave
 
     async def _predicted(self, request: Inline, headers: dict[str, str], deadline: Deadline) -> Result:
         """Classify and publish an inline request; what can never be classified is published as rejected."""
@@ -226,8 +227,14 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
     # --- health ---
 
     async def healthy(self) -> bool:
-        """Whether the store and Kafka have answered once; KServe asks before every request too."""
-        return await self._here().readiness.look()
+        """Whether the store and Kafka have answered once; KServe asks before every request too.
+
+        With KServe's `--enable_predictor_health_check`, whether the predictor is ready too.
+        """
+        here = self._here()
+        if self.predictor.predictor_health_check and not await here.predictor.ready():
+            return False
+        return await here.readiness.look()
 
     def _check(self) -> None:
         deadline = Deadline(CHECK_SECONDS)
@@ -245,6 +252,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
                 # One more, so that a readiness check finds a thread when all slots are taken.
                 threads=ThreadPoolExecutor(in_flight + 1, thread_name_prefix="pipeline"),
                 slots=asyncio.Semaphore(in_flight),
+                in_flight=in_flight,
                 predictor=PredictorClient(self.name, self.predictor, self.predictor_format(), connections=in_flight),
                 readiness=Readiness(lambda: self._in_thread(self._check)),
             )
@@ -269,9 +277,14 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             slots.release()
 
     async def close_clients(self) -> None:
-        """Close the clients of this process; its server calls it when all that was in flight is answered."""
+        """Close the clients of this process, once all that is in hand is answered.
+
+        The REST server calls it when it has answered its own; requests over gRPC may still be in hand then.
+        """
         here, self._process = self._process, None
         if here is not None:
+            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                await asyncio.wait_for(here.all_slots(), _GRACE_SECONDS)
             await here.predictor.close()
             here.threads.shutdown(wait=False)
         await asyncio.to_thread(self.pipeline.close)
@@ -293,6 +306,12 @@ class _Process:
     slots: asyncio.Semaphore
     predictor: PredictorClient
     readiness: Readiness
+    in_flight: int
+
+    async def all_slots(self) -> None:
+        """Wait until no request is in hand, and let no other begin."""
+        for _ in range(self.in_flight):
+            await self.slots.acquire()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mnist_pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed
-from mnist_pipeline.events import Inline, Nothing, Notification, ObjectRef, Request, parse, trace_id_in
+from mnist_pipeline.events import CloudEvent, Inline, Nothing, Notification, ObjectRef, Request, parse, trace_id_in
 from mnist_pipeline.settings import Settings
 
 SETTINGS = Settings(trace_key="test-trace-id")
@@ -211,11 +211,32 @@ def test_a_body_that_is_no_json_object_is_malformed(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [{}, {"Records": None}, {"Records": "x"}, {"Records": {}}, {"instances": []}, {"instances": None}, {"x": 1}],
+    [{}, {"Records": None}, {"Records": "x"}, {"Records": {}}, {"x": 1}],
 )
 def test_an_object_that_is_neither_an_event_nor_a_request_is_refused(payload: object) -> None:
     with pytest.raises(BadEvent):
         read(payload)
+
+
+@pytest.mark.parametrize("instances", [[], None, {"0": 1}, "x"])
+def test_a_request_without_instances_is_refused_under_its_trace_id(instances: object) -> None:
+    request = inline_of({**SEED, "instances": instances})
+    assert isinstance(request.refusal, BadEvent)
+    assert request.identity
+    assert request.trace_id == SEED["test-trace-id"]
+
+
+def test_a_kafka_header_counts_beside_a_structured_event_in_the_record() -> None:
+    envelope = {"specversion": "1.0", "id": "7", "source": "s", "type": "t", "data": {"instances": [1]}}
+    request = inline_of(envelope, {**BINARY, "ce-kafkaheadertesttraceid": "k"})
+    assert request.trace_id == "k"
+    assert request.cloudevent == CloudEvent(id="7", source="s", type="t")
+
+
+def test_a_cloudevent_s_id_that_is_no_trace_id_is_left_alone() -> None:
+    request = inline_of({"instances": [1]}, {**BINARY, "ce-id": "x" * 300})
+    assert request.trace_id is None
+    assert request.identity == ("event-producer", "x" * 300, "")
 
 
 def test_an_empty_body_and_an_s3_test_event_are_nothing_to_do() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import kafka.errors
 import pytest
 from kafka import KafkaProducer, TopicPartition
+from kafka.net.compat import KafkaNetClient
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 
 from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge
@@ -169,8 +170,25 @@ def test_a_broker_that_is_away_is_told_by_the_variables_name_and_without_the_pas
     publisher.close()
 
 
-def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_names() -> None:
-    refused(publisher_to(NOBODY), "KAFKA_SECURITY_PROTOCOL.*KAFKA_SASL_PASSWORD.*KAFKA_SSL_CAFILE")
+def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_names(silent: str) -> None:
+    refused(publisher_to(silent), "KAFKA_SECURITY_PROTOCOL.*KAFKA_SASL_PASSWORD.*KAFKA_SSL_CAFILE")
+
+
+@pytest.mark.parametrize("api_version", [None, API_VERSION])
+@pytest.mark.parametrize("servers", [NOBODY, "no-such-host.invalid:9092"])
+def test_where_nobody_listens_only_the_address_is_suspected(servers: str, api_version: tuple[int, int] | None) -> None:
+    failure = refused(publisher_to(servers, api_version=api_version), "no connection.*KAFKA_BOOTSTRAP_SERVERS")
+    assert "KAFKA_SASL" not in str(failure)
+    assert "KAFKA_SSL" not in str(failure)
+
+
+def test_what_kafka_says_of_a_connection_is_noticed_where_its_log_is_silent(
+    broker: BrokerProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = publisher_to(broker.address, security_protocol="SSL")
+    refused(publisher, "no TLS.*KAFKA_SECURITY_PROTOCOL")
+    assert not [record for record in caplog.records if record.name.startswith("kafka")]
+    publisher.close()
 
 
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
@@ -215,13 +233,14 @@ def test_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> None:
     ("options", "variable"),
     [
         ({"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "NO_SUCH"}, "KAFKA_SASL_MECHANISM"),
-        ({"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}, "KAFKA_SASL_USERNAME"),
         ({"security_protocol": "SSL", "ssl_cafile": "/no/such/file"}, "KAFKA_SSL_CAFILE"),
         ({"api_version": (99,)}, "KAFKA_API_VERSION|KAFKA_BOOTSTRAP_SERVERS"),
     ],
 )
-def test_settings_that_cannot_be_used_are_told_by_the_variables_names(options: dict[str, Any], variable: str) -> None:
-    refused(publisher_to(NOBODY, **options), variable)
+def test_settings_that_cannot_be_used_are_told_by_the_variables_names(
+    broker: BrokerProcess, options: dict[str, Any], variable: str
+) -> None:
+    refused(publisher_to(broker.address, **{"api_version": API_VERSION, **options}), variable)
 
 
 def test_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess) -> None:
@@ -331,7 +350,7 @@ def test_no_error_of_the_library_gets_out(where: str, monkeypatch: pytest.Monkey
         raise error
 
     if where == "raised by the constructor":
-        monkeypatch.setitem(KafkaProducer.DEFAULT_CONFIG, "kafka_client", failing)
+        monkeypatch.setattr(KafkaNetClient, "__init__", failing)
     else:
         monkeypatch.setattr(KafkaProducer, "send", failing)
     too_large = (kafka.errors.MessageSizeTooLargeError, kafka.errors.RecordListTooLargeError)

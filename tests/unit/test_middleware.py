@@ -75,8 +75,14 @@ def test_an_event_without_a_content_type_has_none_afterwards_either() -> None:
 
 @pytest.mark.parametrize("path", ["/v2/models/mnist/infer", "/v1/models/mnist:explain", "/v2/repository/models/m/load"])
 def test_other_paths_keep_their_headers(path: str) -> None:
-    exchange = Exchange([b"{}"], path=path, headers={"content-type": "application/json", "ce-id": "1"})
-    assert exchange.headers == {"content-type": "application/json", "ce-id": "1"}
+    exchange = Exchange([b"{}"], path=path, headers={"content-type": "application/json", "host": "h"})
+    assert exchange.headers == {"content-type": "application/json", "host": "h"}
+
+
+def test_on_no_path_does_kserve_see_a_cloudevent_that_it_would_answer_with_its_own() -> None:
+    exchange = Exchange([b"{}"], path="/v2/models/mnist/infer", headers={"content-type": "a/b", "ce-id": "1"})
+    assert exchange.headers == {"content-type": "a/b", "original-ce-id": "1"}
+    assert original_headers(exchange.headers)["ce-id"] == "1"
 
 
 @pytest.mark.parametrize("path", [PREDICT, "/v2/models/mnist/infer"])

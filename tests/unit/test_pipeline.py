@@ -23,7 +23,7 @@ from mnist_pipeline.errors import (
     StoreUnavailable,
 )
 from mnist_pipeline.events import Caller, CloudEvent, Inline, Notification, ObjectRef
-from mnist_pipeline.pipeline import Outcome, Pipeline, groups, verdict
+from mnist_pipeline.pipeline import Outcome, Pipeline, verdict
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.settings import Settings
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
@@ -327,10 +327,39 @@ def test_what_is_not_one_digit_an_image_files_nothing(digits: list[int]) -> None
     assert path.results == []
 
 
-def test_records_come_in_groups_of_at_most_eight() -> None:
-    refs = tuple(ObjectRef(bucket="mnist", key=f"{n}.png") for n in range(19))
-    sizes = [len(group.objects) for group in groups(Notification(objects=refs, trace_id="t"))]
-    assert sizes == [8, 8, 3]
+def test_at_most_eight_records_are_in_hand_at_once() -> None:
+    path = Path()
+    refs = tuple(path.upload(f"{n}.png", digit_png(n % 10)) for n in range(19))
+    batch = path.pipeline.prepare(Notification(objects=refs, trace_id="t"), Deadline(60))
+    assert (len(batch.tensors), batch.later) == (8, refs[8:])
+
+
+def test_the_bytes_in_hand_are_never_more_than_one_object_may_have() -> None:
+    size = len(digit_png(1))
+    path = Path(max_object_bytes=2 * size + 1)
+    refs = tuple(path.upload(f"{n}.png", digit_png(1)) for n in range(3))
+    large = path.upload("large.png", b"x" * (2 * size + 2))
+    first = path.pipeline.prepare(Notification(objects=(*refs, large)), Deadline(60))
+    assert (len(first.fetched), first.later) == (2, (refs[2], large))
+    second = path.pipeline.prepare(Notification(objects=first.later), Deadline(60))
+    assert (len(second.fetched), second.later) == (1, (large,))
+    third = path.pipeline.prepare(Notification(objects=second.later), Deadline(60))
+    assert [type(one.refusal).__name__ for one in third.fetched] == ["ObjectTooLarge"]
+
+
+def failing_tensorizer(image: bytes) -> Any:
+    if image == digit_png(1):
+        raise ValueError("a bug of the other transformer's")
+    return np.zeros((28, 28), np.float32)
+
+
+def test_a_tensorizer_that_fails_in_a_way_of_its_own_is_retryable_and_the_other_records_are_settled() -> None:
+    path = Path()
+    path.pipeline = Pipeline(Settings(), path.store, path.publisher, tensorize=failing_tensorizer)
+    path.predictor = StubPredictor(4)
+    outcomes = path.send(path.upload("bug.png", digit_png(1)), path.upload("good.png", digit_png(2)))
+    assert sorted(reasons(outcomes)) == ["filed", "retryable"]
+    assert path.store.keys("mnist") == ["bug.png"]
 
 
 def test_a_passed_deadline_leaves_everything_as_it_is() -> None:
@@ -394,10 +423,13 @@ def test_inline_images_and_tensors_become_one_batch_in_order() -> None:
     ("instance", "error"),
     [
         ({"data": "???"}, BadImage),
+        ({"data": "é"}, BadImage),
         ({"data": base64.b64encode(NOT_AN_IMAGE).decode()}, BadImage),
         ({"data": ""}, BadImage),
         ({"image": "x"}, BadTensor),
         ([1, 2, 3], BadTensor),
+        (["0"] * 784, BadTensor),
+        ([True] * 784, BadTensor),
         ([[1.0] * 28] * 27, BadTensor),
         ([["x"] * 28] * 28, BadTensor),
         ([[1.0] * 28] * 27 + [[1.0]], BadTensor),

@@ -214,17 +214,36 @@ def test_metadata_that_cannot_be_had_now_is_worth_a_retry_and_not_remembered(ans
     assert asyncio.run(go()) == [4, 5]
 
 
-def test_metadata_is_asked_for_again_once_a_tensor_was_refused() -> None:
+def test_metadata_that_has_not_worked_yet_is_asked_for_again() -> None:
     metadata = json.dumps(METADATA).encode()
-    predictor = Predictor((200, metadata), (400, b"shape"), (200, metadata), v2_outputs(4, 5))
+    predictor = Predictor((404, b"loading"), (500, b"no such input"), (200, metadata), v2_outputs(4, 5))
 
     async def go() -> list[int]:
         async with predictor.client("openinference", "v2") as client:
-            with pytest.raises(TensorRefused):
+            with pytest.raises(PredictorUnavailable):
                 await client.digits(TWO, {}, timeout=5)
             return await client.digits(TWO, {}, timeout=5)
 
     assert asyncio.run(go()) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("predictor_format", "protocol", "path"),
+    [("tensorflow", "v1", "/v1/models/mnist"), ("openinference", "v2", "/v2/models/mnist/ready")],
+)
+def test_readiness_is_the_predictor_s_own_word_and_is_not_asked_at_every_turn(
+    predictor_format: str, protocol: str, path: str
+) -> None:
+    predictor = Predictor((200, b"{}"), (503, b""))
+
+    async def go() -> list[bool]:
+        async with predictor.client(predictor_format, protocol) as client:
+            seen = [await client.ready(), await client.ready()]
+            await asyncio.sleep(2.1)
+            return [*seen, await client.ready()]
+
+    assert asyncio.run(go()) == [True, True, False]
+    assert [asked[:2] for asked in predictor.asked] == [("GET", path)] * 2
 
 
 def test_a_model_for_one_image_at_a_time_gets_one_at_a_time() -> None:
@@ -285,7 +304,7 @@ def ask_grpc(servicer: Servicer, headers: dict[str, str] | None = None) -> list[
 @pytest.mark.parametrize(("metadata", "name"), [(True, "images"), (False, "input-0")])
 def test_a_grpc_predictor_is_asked_in_its_shape_with_the_trace_s_headers(metadata: bool, name: str) -> None:
     servicer = Servicer(6, 7, metadata=metadata)
-    assert ask_grpc(servicer, {"traceparent": "t", "cookie": "c"}) == [6, 7]
+    assert ask_grpc(servicer, {"traceparent": "t", "cookie": "c", "tracestate": "é=1"}) == [6, 7]
     tensor = servicer.asked[0].inputs[0]
     assert (tensor.name, tensor.datatype, list(tensor.shape)) == (name, "FP32", [2, 784])
     assert servicer.sent["traceparent"] == "t"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import certifi
 import pytest
 
 from mnist_pipeline.settings import Settings, SettingsError
@@ -73,6 +74,12 @@ def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
         ({**CREDENTIALS, "MINIO_ENDPOINT": "x:99999999"}, ["MINIO_ENDPOINT"]),
         ({**CREDENTIALS, "MINIO_SECRET_KEY_FILE": "/nowhere"}, ["MINIO_SECRET_KEY_FILE"]),
         ({"MINIO_ACCESS_KEY_FILE": "/nowhere", "MINIO_SECRET_KEY": "b"}, ["MINIO_ACCESS_KEY_FILE"]),
+        ({"MINIO_ACCESS_KEY": " ", "MINIO_SECRET_KEY": "b"}, ["MINIO_ACCESS_KEY"]),
+        ({"MINIO_REGION": "eu central"}, ["MINIO_REGION"]),
+        ({"SOURCE_BUCKETS": "a..b"}, ["SOURCE_BUCKETS"]),
+        ({"REJECTED_BUCKET": "192.168.1.1"}, ["REJECTED_BUCKET"]),
+        ({"REQUEST_TRACE_KEY": "Host"}, ["REQUEST_TRACE_KEY"]),
+        ({"REQUEST_TRACE_KEY": "I-D"}, ["REQUEST_TRACE_KEY"]),
         ({"S3_USE_HTTPS": "maybe"}, ["S3_USE_HTTPS"]),
         ({"MINIO_CA_CERT": "/nowhere"}, ["MINIO_CA_CERT"]),
         ({"SOURCE_BUCKETS": "a,,b"}, ["SOURCE_BUCKETS"]),
@@ -133,6 +140,20 @@ def test_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -> None:
     assert settings.kafka is not None
     assert settings.minio.secret_key == settings.kafka.sasl_password == "from-a-file"
     assert "from-a-file" not in repr(settings)
+
+
+def test_a_certificate_that_nothing_would_use_is_a_problem() -> None:
+    problems = problems_of({**KAFKA, "KAFKA_SSL_CAFILE": certifi.where()})
+    assert problems == ["KAFKA_SSL_CAFILE is set, but KAFKA_SECURITY_PROTOCOL is PLAINTEXT"]
+    secured = {**KAFKA, "KAFKA_SSL_CAFILE": certifi.where(), "KAFKA_SECURITY_PROTOCOL": "SSL"}
+    assert Settings.from_environ(secured).kafka
+
+
+def test_an_empty_file_variable_counts_as_unset() -> None:
+    environ = {"MINIO_ACCESS_KEY_FILE": "", "MINIO_SECRET_KEY_FILE": "", "AWS_ACCESS_KEY_ID": "a"}
+    minio = Settings.from_environ({**environ, "AWS_SECRET_ACCESS_KEY": "b"}).minio
+    assert minio is not None
+    assert minio.access_key == "a"
 
 
 def test_no_problem_shows_a_secret() -> None:

@@ -18,6 +18,7 @@ from grpc_interceptor.exceptions import GrpcException
 from kserve import InferInput, InferRequest
 from kserve.model import InferenceVerb
 from kserve.predictor_config import PredictorConfig
+from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
 
 from mnist_pipeline import MnistTransformer, Pipeline, Settings
@@ -322,11 +323,22 @@ def test_v2_bytes_are_base64_images() -> None:
         InferInput("x", [1, 784], "FP32", data=[0.0] * 3),
         InferInput("x", [0, 784], "FP32", data=[]),
         InferInput("x", [1], "BYTES", data=["???"]),
+        InferInput("x", [1], "BYTES", data=["é"]),
+        InferInput("x", [1], "BYTES", data=[5]),
+        InferInput("x", [1], "BYTES", data=[None]),
+        InferInput("x", [0], "BYTES", data=[]),
+        InferInput("x", [1], "BYTES", data=[b"GIF89a\xff"]),
+        InferInput("x", [], "FP32", data=[0.0]),
+        InferInput("x", [1], "INT64", data=[1]),
     ],
 )
-def test_a_v2_input_that_is_no_digit_is_refused(tensor: InferInput) -> None:
-    error = refused(Served().ask(v2(tensor)))
+def test_a_v2_input_that_is_no_digit_is_refused_and_who_waits_for_it_is_told(tensor: InferInput) -> None:
+    served = Served()
+    error = refused(served.ask(v2(tensor, parameters={"test-trace-id": "p"})))
     assert error.status_code == 422
+    assert [(event["type"], event["test-trace-id"]) for event in served.results] == [
+        ("io.kserve.mnist.prediction.rejected", "p")
+    ]
 
 
 def test_grpc_gets_grpc_s_own_statuses() -> None:
@@ -384,6 +396,51 @@ def test_closing_closes_the_ports_and_the_next_request_works_again() -> None:
         return await served.ask({**SEED, "instances": [image(digit_png(2))]})
 
     assert run(close_and_ask()) == ({"predictions": [2]}, {})
+
+
+def test_closing_waits_for_what_is_in_hand() -> None:
+    served = Served()
+    event = served.event("7.png", digit_png(7))
+    held, release = threading.Event(), threading.Event()
+
+    def hold(call: Call) -> None:
+        if call.method == "get":
+            held.set()
+            assert release.wait(10)
+
+    served.store.on_call = hold
+
+    async def close_meanwhile() -> Any:
+        request = asyncio.create_task(served.ask(event))
+        await asyncio.to_thread(held.wait, 10)
+        closing = asyncio.create_task(served.model.close_clients())
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        release.set()
+        answer = await request
+        await closing
+        return answer
+
+    assert run(close_meanwhile()) == (b"", {})
+    assert served.publisher.closed
+
+
+def test_each_outcome_is_counted_once() -> None:
+    served = Served()
+
+    def counted(outcome: str) -> float:
+        labels = {"model_name": "mnist", "outcome": outcome}
+        return REGISTRY.get_sample_value("mnist_pipeline_outcomes_total", labels) or 0.0
+
+    names = ("filed", "badimage", "predicted", "malformedbody", "ignored", "empty")
+    before = [counted(name) for name in names]
+    good, bad = served.event("1.png", digit_png(1)), served.event("2.png", b"no image")
+    removed = minio_event("mnist", "3.png", event_name="s3:ObjectRemoved:Delete")
+    refused(served.ask({"Records": [event["Records"][0] for event in (good, bad, removed)]}))
+    run(served.ask({**SEED, "instances": [image(digit_png(1))]}))
+    refused(served.ask(b"{"))
+    run(served.ask(b""))
+    assert [counted(name) - was for name, was in zip(names, before, strict=True)] == [1.0] * 6
 
 
 def test_a_model_that_has_served_can_be_pickled_into_a_worker() -> None:

@@ -104,14 +104,13 @@ def _pictures(folder: Path | None, count: int | None) -> list[Picture]:
     pictures: list[Picture] = []
     for number in range(count or len(names)):
         again, name = number // len(names), names[number % len(names)]
-        path = Path(name)
-        upload = f"{path.stem}-{again + 1}{path.suffix}" if again else name
+        upload = f"again-{again}/{name}" if again else name
         pictures.append(Picture(name=upload, data=found[name], trace_id=str(uuid.uuid4())))
     return pictures
 
 
 def _run(pictures: Sequence[Picture], *, keep: bool) -> int:
-    suffixes = sorted({Path(picture.name).suffix for picture in pictures})
+    suffixes = sorted({".png", *(Path(picture.name).suffix for picture in pictures)})
     settings = {
         "REQUEST_TRACE_KEY": TRACE_KEY,
         "SOURCE_SUFFIXES": ",".join(suffixes),

@@ -81,9 +81,10 @@ class Offsets:
 
 @dataclass(eq=False)
 class _Lane:
-    """A partition that is ours."""
+    """A partition that is ours, or was until the rebalance that goes on."""
 
     partition: TopicPartition
+    ours: bool = True
     offsets: Offsets = field(default_factory=Offsets)
     waiting: collections.deque[Record] = field(default_factory=collections.deque)
     in_flight: int = 0
@@ -307,7 +308,7 @@ class Source(Part):
 
     def _submit(self, lane: _Lane) -> None:
         """Hand what may go now to the workers, with one more of them where none is idle. The lock is held."""
-        while lane.waiting and not (self._ordered and lane.in_flight):
+        while lane.ours and lane.waiting and not (self._ordered and lane.in_flight):
             lane.in_flight += 1
             self._queued += 1
             self._tasks.put((lane, lane.waiting.popleft()))
@@ -343,7 +344,7 @@ class Source(Part):
             settled = [
                 (lane, OffsetAndMetadata(lane.offsets.position))
                 for lane in self._lanes.values()
-                if lane.offsets.position is not None and lane.offsets.position != lane.committed
+                if lane.ours and lane.offsets.position is not None and lane.offsets.position != lane.committed
             ]
         if not settled:
             return
@@ -356,18 +357,34 @@ class Source(Part):
             lane.committed = position.offset
 
     def partitions_assigned(self, partitions: set[TopicPartition]) -> None:
-        """The group gave us these."""
+        """The group gave us these, and no others."""
         with self._lock:
+            self._drop(self._lanes.keys() - partitions)
             for partition in partitions:
-                self._lanes[partition] = _Lane(partition)
+                # Of a partition that we had before, kafka-python keeps its position and whether it is paused: what was
+                # waiting is not fetched again.
+                lane = self._lanes.setdefault(partition, _Lane(partition))
+                lane.ours = True
+                self._submit(lane)
         self._assigned.set()
 
     def partitions_revoked(self, partitions: set[TopicPartition]) -> None:
-        """The group takes these back; as with Knative nothing is committed now, so some may come again."""
+        """The group takes these back, perhaps to give them to us again; as with Knative nothing is committed now."""
         with self._lock:
-            for partition in partitions:
-                if lane := self._lanes.pop(partition, None):
-                    lane.waiting.clear()
+            for partition in partitions & self._lanes.keys():
+                self._lanes[partition].ours = False
+
+    def partitions_lost(self, partitions: set[TopicPartition]) -> None:
+        """The group has gone on without us: kafka-python forgets its positions, and so do we."""
+        with self._lock:
+            self._drop(partitions & self._lanes.keys())
+
+    def _drop(self, partitions: set[TopicPartition]) -> None:
+        """Forget these; what is not settled comes again, here or elsewhere. The lock is held."""
+        for partition in partitions:
+            lane = self._lanes.pop(partition)
+            lane.ours = False
+            lane.waiting.clear()
 
     # The workers' threads
 
@@ -451,3 +468,6 @@ class _Partitions(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._source.partitions_revoked(revoked)
+
+    def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        self._source.partitions_lost(lost)

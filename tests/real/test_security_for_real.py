@@ -1,0 +1,551 @@
+"""TLS, passwords, certificates and rights on Apache Kafka and MinIO themselves: what works, and what is said where not.
+
+Every password used here is looked for in what our programs log.
+"""
+
+from __future__ import annotations
+
+import gc
+import http.client
+import io
+import json
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from minio.commonconfig import ENABLED, Tags
+from minio.versioningconfig import VersioningConfig
+
+from e2e.sinks import Sink, always, wait_until
+from mnist_pipeline.errors import KafkaUnavailable, ObjectGone, StoreUnavailable
+from mnist_pipeline.kafka_publisher import KafkaPublisher
+from mnist_pipeline.local.processes import Sandbox
+from mnist_pipeline.local.servers import start_transformer
+from mnist_pipeline.minio_store import MinioObjectStore
+from mnist_pipeline.ports import Deadline, Message
+from mnist_pipeline.settings import Settings
+from real.certificates import Authority
+from servers.kafka import KafkaProgram, KafkaServer
+from servers.minio import MinioServer
+
+pytestmark = [
+    pytest.mark.real,
+    # kafka-python leaves the sockets of failed connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+TOPIC = "mnist-predictions"
+NOTIFICATIONS = "mnist"
+GROUP = "mnist-pipeline-source"
+MESSAGE = Message(key=b"k", value=b"{}")
+
+SCRAM_PASSWORD = f"scram-{secrets.token_hex(8)}"
+PLAIN_PASSWORD = f"plain-{secrets.token_hex(8)}"
+STORE_PASSWORD = f"store-{secrets.token_hex(8)}"
+WRONG_PASSWORD = f"wrong-{secrets.token_hex(8)}"
+PASSWORDS = (SCRAM_PASSWORD, PLAIN_PASSWORD, STORE_PASSWORD, WRONG_PASSWORD)
+NOBODY = "nobody-we-know"
+
+# What a message about Kafka may name.
+ADDRESS = {"KAFKA_BOOTSTRAP_SERVERS"}
+CREDENTIALS = {"KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"}
+OUR_CERTIFICATE = {"KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE"}
+PROTOCOL = {"KAFKA_SECURITY_PROTOCOL"}
+
+Environment = dict[str, str]
+Connect = Callable[..., MinioObjectStore]
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that everybody trusts."""
+    return Authority(tmp_path_factory.mktemp("certificates") / "ours")
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """One that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("certificates") / "foreign")
+
+
+@pytest.fixture(scope="module")
+def kafka(kafka_program: KafkaProgram, ours: Authority) -> Iterator[KafkaServer]:
+    """A broker with a listener for each way to be somebody, where only a few may do a little."""
+    login = "org.apache.kafka.common.security"
+    users = f'user_transformer="{PLAIN_PASSWORD}"'
+    properties = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(ours.server("kafka") / "all.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(ours.ca_file),
+        "listener.name.expired.ssl.keystore.type": "PEM",
+        "listener.name.expired.ssl.keystore.location": str(ours.server("expired", expired=True) / "all.pem"),
+        "listener.name.mutual.ssl.client.auth": "required",
+        # Its user is the certificate's common name, not all of its subject.
+        "listener.name.mutual.ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/",
+        "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.scram.scram-sha-512.sasl.jaas.config": f"{login}.scram.ScramLoginModule required;",
+        "listener.name.plain.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.plain.plain.sasl.jaas.config": f"{login}.plain.PlainLoginModule required {users};",
+    }
+    scram_users = [
+        option
+        for name in ("transformer", "stranger")
+        for option in ("--add-scram", f"SCRAM-SHA-512=[name={name},password={SCRAM_PASSWORD}]")
+    ]
+    listeners = {"SCRAM": "SASL_SSL", "PLAIN": "SASL_SSL", "MUTUAL": "SSL", "EXPIRED": "SSL"}
+    with (
+        Sandbox() as sandbox,
+        KafkaServer(
+            kafka_program, sandbox, listeners=listeners, properties=properties, format_options=scram_users
+        ) as server,
+    ):
+        for topic in (TOPIC, NOTIFICATIONS):
+            server.create_topic(topic)
+        rights = [
+            (ResourceType.TOPIC, TOPIC, ACLOperation.WRITE),
+            (ResourceType.TOPIC, NOTIFICATIONS, ACLOperation.READ),
+            (ResourceType.GROUP, GROUP, ACLOperation.READ),
+        ]
+        with server.admin() as admin:
+            admin.create_acls(
+                [
+                    ACL("User:transformer", "*", operation, ACLPermissionType.ALLOW, ResourcePattern(kind, name))
+                    for kind, name, operation in rights
+                ]
+            )
+        yield server
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def scram(kafka: KafkaServer, ours: Authority) -> Environment:
+    """What the user of the SCRAM listener sets."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.address("SCRAM"),
+        "KAFKA_TOPIC": TOPIC,
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+        "KAFKA_SASL_USERNAME": "transformer",
+        "KAFKA_SASL_PASSWORD": SCRAM_PASSWORD,
+        "KAFKA_SSL_CAFILE": str(ours.ca_file),
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(kafka: KafkaServer, scram: Environment) -> Environment:
+    """The same for the PLAIN listener."""
+    return {
+        **scram,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.address("PLAIN"),
+        "KAFKA_SASL_MECHANISM": "PLAIN",
+        "KAFKA_SASL_PASSWORD": PLAIN_PASSWORD,
+    }
+
+
+@pytest.fixture(scope="module")
+def mutual(kafka: KafkaServer, ours: Authority) -> Environment:
+    """The same for the listener that wants a certificate."""
+    certificate = ours.client("transformer")
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.address("MUTUAL"),
+        "KAFKA_TOPIC": TOPIC,
+        "KAFKA_SECURITY_PROTOCOL": "SSL",
+        "KAFKA_SSL_CAFILE": str(ours.ca_file),
+        "KAFKA_SSL_CERTFILE": str(certificate / "public.crt"),
+        "KAFKA_SSL_KEYFILE": str(certificate / "private.key"),
+    }
+
+
+@pytest.fixture(params=["scram", "plain", "mutual"])
+def secured(request: pytest.FixtureRequest) -> Environment:
+    """Each of the three in turn."""
+    environment: Environment = request.getfixturevalue(request.param)
+    return environment
+
+
+def publisher_of(environment: Mapping[str, str], *, timeout_seconds: float = 2.0) -> KafkaPublisher:
+    settings = Settings.from_environ(environment)
+    assert settings.kafka is not None
+    return KafkaPublisher(settings.kafka, timeout_seconds=timeout_seconds)
+
+
+def names_in(text: str, beginning: str) -> set[str]:
+    """The variables that a message names."""
+    return {word.strip(",;:.()") for word in text.split() if word.startswith(beginning)}
+
+
+def not_published(environment: Mapping[str, str], caplog: pytest.LogCaptureFixture) -> str:
+    """Publish and check in vain; return what both say."""
+    caplog.set_level("CRITICAL", logger="kafka")  # as `server.set_up_process` does
+    publisher = publisher_of(environment)
+    with pytest.raises(KafkaUnavailable) as published:
+        publisher.publish(MESSAGE, deadline=Deadline(20))
+    with pytest.raises(KafkaUnavailable) as checked:
+        publisher.check(deadline=Deadline(20))
+    publisher.close()
+    said = [str(published.value), str(checked.value)]
+    assert said[0].partition(": ")[2] == said[1].partition(": ")[2]
+    assert "\n" not in said[0]
+    no_password_in(f"{said}{caplog.text}")
+    return said[0]
+
+
+def no_password_in(text: str) -> None:
+    assert not [password for password in PASSWORDS if password in text]
+
+
+def test_results_are_published_and_notifications_delivered_over_each_secured_listener(
+    secured: Environment, kafka: KafkaServer
+) -> None:
+    publisher = publisher_of(secured, timeout_seconds=10)
+    publisher.check(deadline=Deadline(20))
+    publisher.publish(MESSAGE, deadline=Deadline(20))
+    publisher.close()
+    notifications = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC": NOTIFICATIONS}
+    notifier = publisher_of(notifications, timeout_seconds=10)
+    notifier.publish(Message(key=b"k", value=b'{"over": "tls"}'), deadline=Deadline(20))
+    notifier.close()
+
+    with Sandbox() as sandbox, Sink(always(200)) as sink:
+        options = ("--sink", sink.url, "--topic", NOTIFICATIONS, "--group", GROUP, "--initial-offset", "earliest")
+        source = sandbox.start("source", [sys.executable, "-m", "mnist_pipeline", "source", *options], env=secured)
+        wait_until(lambda: len(sink.received) > 0)
+        assert sink.received[-1].body == b'{"over": "tls"}'
+        sandbox.stop(source)
+        no_password_in(source.log.read_text())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ({"KAFKA_SASL_PASSWORD": WRONG_PASSWORD}, CREDENTIALS),
+        ({"KAFKA_SASL_USERNAME": NOBODY}, CREDENTIALS),
+    ],
+)
+@pytest.mark.parametrize("listener", ["scram", "plain"])
+def test_refused_credentials_are_told_by_their_two_variables(
+    listener: str,
+    wrong: Environment,
+    names: set[str],
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = not_published({**request.getfixturevalue(listener), **wrong}, caplog)
+    assert "refused the credentials" in said
+    assert names_in(said, "KAFKA_") == names
+
+
+def test_refused_credentials_are_told_where_the_broker_is_not_asked_for_its_version(
+    scram: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = not_published({**scram, "KAFKA_SASL_PASSWORD": WRONG_PASSWORD, "KAFKA_API_VERSION": "2.6"}, caplog)
+    assert names_in(said, "KAFKA_") == CREDENTIALS
+
+
+def test_a_mechanism_that_the_listener_does_not_take_is_told(
+    scram: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = not_published({**scram, "KAFKA_SASL_MECHANISM": "PLAIN"}, caplog)
+    assert names_in(said, "KAFKA_") == {"KAFKA_SASL_MECHANISM"} | PROTOCOL
+
+
+@pytest.mark.parametrize("listener", ["scram", "mutual"])
+def test_a_broker_of_a_foreign_authority_is_told_by_the_ca_file(
+    listener: str, foreign: Authority, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = request.getfixturevalue(listener)
+    said = not_published({**environment, "KAFKA_SSL_CAFILE": str(foreign.ca_file)}, caplog)
+    assert "not trusted (unable to get local issuer certificate)" in said
+    assert names_in(said, "KAFKA_") == {"KAFKA_SSL_CAFILE"}
+
+
+def test_an_expired_certificate_of_a_broker_is_told_as_such(
+    kafka: KafkaServer, mutual: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = not_published({**mutual, "KAFKA_BOOTSTRAP_SERVERS": kafka.address("EXPIRED")}, caplog)
+    assert "not trusted (certificate has expired)" in said
+    assert names_in(said, "KAFKA_") == {"KAFKA_SSL_CAFILE"}
+
+
+def test_a_certificate_for_another_host_is_told_by_the_address(
+    mutual: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = mutual["KAFKA_BOOTSTRAP_SERVERS"].partition(":")[2]
+    said = not_published({**mutual, "KAFKA_BOOTSTRAP_SERVERS": f"localhost:{port}"}, caplog)
+    assert "not valid for 'localhost'" in said
+    assert names_in(said, "KAFKA_") == ADDRESS
+
+
+def test_a_client_certificate_that_is_missing_or_of_a_foreign_authority_is_told_by_its_two_variables(
+    mutual: Environment, foreign: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    missing = {name: value for name, value in mutual.items() if name not in OUR_CERTIFICATE}
+    assert names_in(not_published(missing, caplog), "KAFKA_") == OUR_CERTIFICATE
+    alien = foreign.client("transformer")
+    files_of = {
+        "KAFKA_SSL_CERTFILE": str(alien / "public.crt"),
+        "KAFKA_SSL_KEYFILE": str(alien / "private.key"),
+    }
+    assert names_in(not_published({**mutual, **files_of}, caplog), "KAFKA_") == OUR_CERTIFICATE
+
+
+def test_a_listener_of_another_protocol_is_told_by_the_protocol(
+    kafka: KafkaServer, scram: Environment, mutual: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls_to_plaintext = {**mutual, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
+    said = not_published(tls_to_plaintext, caplog)
+    assert "speaks no TLS" in said
+    assert names_in(said, "KAFKA_") == PROTOCOL
+    sasl_to_plaintext = {
+        **scram,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "KAFKA_SSL_CAFILE": "",
+    }
+    assert names_in(not_published(sasl_to_plaintext, caplog), "KAFKA_") == PROTOCOL
+    plaintext_to_tls = {"KAFKA_BOOTSTRAP_SERVERS": kafka.address("EXPIRED")}
+    assert names_in(not_published(plaintext_to_tls, caplog), "KAFKA_") >= PROTOCOL
+    plaintext_to_sasl = {**mutual, "KAFKA_BOOTSTRAP_SERVERS": scram["KAFKA_BOOTSTRAP_SERVERS"]}
+    assert names_in(not_published(plaintext_to_sasl, caplog), "KAFKA_") >= PROTOCOL
+
+
+def test_a_topic_that_our_user_may_not_write_to_is_told_by_its_name(
+    scram: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL", logger="kafka")
+    publisher = publisher_of({**scram, "KAFKA_SASL_USERNAME": "stranger"})
+    with pytest.raises(KafkaUnavailable, match=f"'{TOPIC}': refused.*KAFKA_TOPIC.*our user") as caught:
+        publisher.publish(MESSAGE, deadline=Deadline(20))
+    publisher.close()
+    assert names_in(str(caught.value), "KAFKA_") == {"KAFKA_TOPIC"}
+
+
+class _AnyCertificate(MinioServer):
+    """A MinIO that counts as ready once it takes connections, because its certificate is trusted by nobody."""
+
+    def is_ready(self) -> bool:
+        host, _, port = self.endpoint.partition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture(scope="module")
+def minio(minio_program: Path, ours: Authority) -> Iterator[MinioServer]:
+    """MinIO over TLS with the site's buckets, and a user under the policy that the package has."""
+    policy = json.loads(files("mnist_pipeline.site").joinpath("minio-policy.json").read_text())
+    with (
+        Sandbox() as sandbox,
+        MinioServer(minio_program, sandbox, certificates=ours.server("minio"), ca_cert=ours.ca_file) as server,
+    ):
+        client = server.client()
+        for bucket in ("mnist", "mnist-rejected", "somebody-elses", *(f"digit-{digit}" for digit in range(10))):
+            client.make_bucket(bucket_name=bucket)
+        client.set_bucket_versioning(bucket_name="mnist", config=VersioningConfig(ENABLED))
+        server.add_user("transformer", STORE_PASSWORD, policy)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stored(minio: MinioServer, ours: Authority) -> Environment:
+    """What the user of that policy sets."""
+    return {
+        "MINIO_ENDPOINT": f"https://{minio.endpoint}",
+        "MINIO_ACCESS_KEY": "transformer",
+        "MINIO_SECRET_KEY": STORE_PASSWORD,
+        "MINIO_CA_CERT": str(ours.ca_file),
+    }
+
+
+@pytest.fixture
+def connect(stored: Environment) -> Iterator[Connect]:
+    """Makes stores from what that user sets and what is given, closed after the test."""
+    stores = []
+
+    def store_of(**changed: str) -> MinioObjectStore:
+        settings = Settings.from_environ({**stored, **changed})
+        assert settings.minio is not None
+        stores.append(MinioObjectStore(settings.minio, connections=2))
+        return stores[-1]
+
+    yield store_of
+    for store in stores:
+        store.close()
+
+
+def put(store: MinioObjectStore, bucket: str, key: str, data: bytes) -> bool:
+    options = {"trace-id": "4711"}
+    return store.put(bucket, key, data, content_type="image/png", metadata=options, tags=options, deadline=Deadline(20))
+
+
+def upload(minio: MinioServer, key: str, data: bytes) -> None:
+    """As a user does, with a tag."""
+    tags = Tags.new_object_tags()
+    tags["colour"] = "blue"
+    minio.client().put_object(
+        bucket_name="mnist",
+        object_name=key,
+        data=io.BytesIO(data),
+        length=len(data),
+        content_type="image/png",
+        tags=tags,
+    )
+
+
+def refused_by_store(store: MinioObjectStore, caplog: pytest.LogCaptureFixture) -> str:
+    with pytest.raises(StoreUnavailable) as caught:
+        store.check("mnist", deadline=Deadline(20))
+    said = str(caught.value)
+    assert "\n" not in said
+    no_password_in(f"{said}{caplog.text}")
+    return said
+
+
+def test_an_object_is_filed_over_tls_with_a_private_authority_and_the_rights_of_our_policy(
+    minio: MinioServer, connect: Connect
+) -> None:
+    store = connect()
+    store.check("mnist", deadline=Deadline(20))
+    upload(minio, "a folder/7.png", b"seven")
+    found = store.get("mnist", "a folder/7.png", None, limit=1000, deadline=Deadline(20))
+    assert (found.data, found.version.tags) == (b"seven", {"colour": "blue"})
+    exact = found.version.version_id
+    assert exact is not None
+    assert store.get("mnist", "a folder/7.png", exact, limit=1000, deadline=Deadline(20)).data == b"seven"
+
+    for bucket in (*(f"digit-{digit}" for digit in range(10)), "mnist-rejected"):
+        assert put(store, bucket, "a folder/7.png", b"seven")
+        # The comparison after a 412, when an event is delivered again.
+        assert not put(store, bucket, "a folder/7.png", b"seven")
+        there = store.get(bucket, "a folder/7.png", None, limit=1000, deadline=Deadline(20))
+        assert (there.data, there.version.metadata) == (b"seven", {"trace-id": "4711"})
+        assert there.version.tags == {"trace-id": "4711"}
+
+    assert store.delete(found.version, deadline=Deadline(20))
+    assert [*minio.client().list_objects(bucket_name="mnist", recursive=True, include_version=True)] == []
+
+
+def test_a_server_side_copy_and_a_late_event_work_under_our_policy(minio: MinioServer, connect: Connect) -> None:
+    store = connect()
+    upload(minio, "large.png", b"too large")
+    version = store.get("mnist", "large.png", None, limit=3, deadline=Deadline(20)).version
+    store.copy(version, "mnist-rejected", "large.png", metadata={"reason": "objecttoolarge"}, deadline=Deadline(20))
+    assert store.delete(version, deadline=Deadline(20))
+    assert store.get("mnist-rejected", "large.png", None, limit=100, deadline=Deadline(20)).data == b"too large"
+    for version_id in (None, version.version_id):
+        with pytest.raises(ObjectGone):
+            store.get("mnist", "large.png", version_id, limit=100, deadline=Deadline(20))
+
+
+def test_our_policy_gives_no_more_than_the_path_takes(minio: MinioServer, connect: Connect) -> None:
+    store = connect()
+    upload(minio, "stays.png", b"nine")
+    version = store.get("mnist", "stays.png", None, limit=100, deadline=Deadline(20)).version
+    put(store, "digit-9", "stays.png", b"nine")
+    filed = store.get("digit-9", "stays.png", None, limit=100, deadline=Deadline(20)).version
+    for denied in (
+        lambda: put(store, "mnist", "new.png", b"new"),
+        lambda: put(store, "somebody-elses", "new.png", b"new"),
+        lambda: put(store, "digit-10", "new.png", b"new"),
+        lambda: store.get("somebody-elses", "any.png", None, limit=100, deadline=Deadline(20)),
+        lambda: store.delete(replace(filed, version_id="null"), deadline=Deadline(20)),
+        lambda: store.check("digit-9", deadline=Deadline(20)),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"AccessDenied.*MINIO_ACCESS_KEY"):
+            denied()
+    assert store.delete(version, deadline=Deadline(20))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ({"MINIO_SECRET_KEY": WRONG_PASSWORD}, {"MINIO_SECRET_KEY"}),
+        ({"MINIO_ACCESS_KEY": NOBODY}, {"MINIO_ACCESS_KEY"}),
+        ({"MINIO_ENDPOINT": "https://localhost:{port}"}, {"MINIO_ENDPOINT"}),
+        ({"MINIO_ENDPOINT": "http://127.0.0.1:{port}"}, {"MINIO_ENDPOINT"}),
+    ],
+)
+def test_what_the_store_refuses_is_told_by_its_variables(
+    wrong: Environment,
+    names: set[str],
+    minio: MinioServer,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port = minio.endpoint.partition(":")[2]
+    changed = {name: value.format(port=port) for name, value in wrong.items()}
+    said = refused_by_store(connect(**changed), caplog)
+    assert names_in(said, "MINIO_") | names_in(said, "S3_") == names
+
+
+def test_a_store_of_a_foreign_authority_or_with_an_expired_certificate_is_told_by_the_ca_file(
+    minio_program: Path,
+    ours: Authority,
+    foreign: Authority,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for ca_file in (str(foreign.ca_file), ""):
+        said = refused_by_store(connect(MINIO_CA_CERT=ca_file), caplog)
+        assert "not trusted (unable to get local issuer certificate)" in said
+        assert names_in(said, "MINIO_") == {"MINIO_CA_CERT"}
+    certificates = ours.server("minio-expired", expired=True)
+    with Sandbox() as sandbox, _AnyCertificate(minio_program, sandbox, certificates=certificates) as server:
+        said = refused_by_store(connect(MINIO_ENDPOINT=f"https://{server.endpoint}"), caplog)
+        assert "not trusted (certificate has expired)" in said
+        assert names_in(said, "MINIO_") == {"MINIO_CA_CERT"}
+
+
+def test_a_store_that_speaks_no_tls_is_told_by_the_endpoint(
+    real_minio: MinioServer, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = refused_by_store(connect(MINIO_ENDPOINT=f"https://{real_minio.endpoint}"), caplog)
+    assert "speaks no TLS" in said
+    assert names_in(said, "MINIO_") | names_in(said, "S3_") == {"MINIO_ENDPOINT", "S3_USE_HTTPS"}
+
+
+def test_a_transformer_with_a_wrong_password_stays_up_unready_and_says_so_in_one_line(
+    scram: Environment, stored: Environment
+) -> None:
+    settings = {**stored, **scram, "KAFKA_SASL_PASSWORD": WRONG_PASSWORD}
+    with Sandbox() as sandbox:
+        transformer = start_transformer(sandbox, predictor_host="127.0.0.1:1", env=settings)
+        try:
+            wait_until(lambda: status(transformer.http_port, "/v2/health/live") == http.HTTPStatus.OK, seconds=60)
+            # Long enough for several checks of five seconds each.
+            give_up = time.monotonic() + 13
+            while time.monotonic() < give_up:
+                assert status(transformer.http_port, "/v1/models/mnist") == http.HTTPStatus.SERVICE_UNAVAILABLE
+                time.sleep(0.5)
+            assert transformer.child.running
+        finally:
+            transformer.close()
+        log = transformer.child.log.read_text()
+    (line,) = [line for line in log.splitlines() if "KAFKA" in line]
+    assert "not ready" in line
+    assert names_in(line, "KAFKA_") == CREDENTIALS
+    assert "Unable to bootstrap" not in log
+    no_password_in(log)
+
+
+def status(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
