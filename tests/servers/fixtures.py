@@ -78,7 +78,8 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return lines
 
 
-def _missing(name: str, reason: ToolMissing) -> NoReturn:
+def missing(name: str, reason: ToolMissing) -> NoReturn:
+    """Skip the test with that reason, or fail it where real servers are required."""
     text = f"{name} cannot be run here: {reason}"
     if os.environ.get("REQUIRE_REAL_SERVERS") == "1":
         pytest.fail(text, pytrace=False)
@@ -90,7 +91,7 @@ def kafka_program(pytestconfig: pytest.Config) -> KafkaProgram:
     """What a `KafkaServer` of one's own is made with."""
     program = pytestconfig.stash[_KAFKA]
     if isinstance(program, ToolMissing):
-        _missing("Apache Kafka", program)
+        missing("Apache Kafka", program)
     return program
 
 
@@ -99,7 +100,7 @@ def minio_program(pytestconfig: pytest.Config) -> Path:
     """What a `MinioServer` of one's own is made with."""
     program = pytestconfig.stash[_MINIO]
     if isinstance(program, ToolMissing):
-        _missing("MinIO", program)
+        missing("MinIO", program)
     return program
 
 

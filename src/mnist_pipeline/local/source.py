@@ -18,6 +18,7 @@ import logging
 import queue
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -44,6 +45,9 @@ _log = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 5.0  # as often as Knative's dispatcher
 _POLL_MS = 100
+# All that was fetched: kafka-python (3.0.12) does not come back to a batch of which it has given only the first records
+# when its partition was paused. A fetch is bounded by its bytes.
+_POLL_RECORDS = sys.maxsize
 _DEAD_LETTERS_KEPT = 1_000
 
 
@@ -261,7 +265,8 @@ class Source(Part):
             next_commit = time.monotonic() + _COMMIT_SECONDS
             while not self._closing.is_set():
                 try:
-                    for partition, batch in consumer.poll(timeout_ms=_POLL_MS).items():
+                    polled = consumer.poll(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+                    for partition, batch in polled.items():
                         self._accept(partition, [record_of(consumed) for consumed in batch])
                 except KafkaError:
                     _log.warning("polling topic %s failed; trying again", self.topic, exc_info=True)

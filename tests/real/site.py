@@ -1,0 +1,229 @@
+"""A site as users run it: Apache Kafka, MinIO with its own Kafka target, and our commands as programs of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
+
+from mnist_pipeline.local.processes import Child, Part, PartFailed, Sandbox
+from mnist_pipeline.local.records import Record, read_topic
+from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
+from servers.kafka import KafkaProgram, KafkaServer
+from servers.minio import MinioServer
+
+SOURCE_BUCKET = "mnist"
+DIGIT_BUCKETS = tuple(f"digit-{digit}" for digit in range(10))
+NOTIFICATIONS_TOPIC = "mnist"
+RESULTS_TOPIC = "mnist-predictions"
+PARTITIONS = 6
+
+_GROUP = "sources"
+_API_VERSION = (4, 0)
+_TARGET = "MINIO_NOTIFY_KAFKA_{}_PRIMARY"
+_DELIVERING = "delivering topic"
+_SETTINGS = MappingProxyType(
+    {
+        "REQUEST_TRACE_KEY": "test-trace-id",
+        "INFERENCE_SERVICE_NAME": "test-transformer",
+        "POD_NAMESPACE": "kserve-test",
+    }
+)
+
+
+class Site(Part):
+    """A broker, a store, a predictor and two transformers, set up by `mnist-pipeline setup`; sources come and go.
+
+    Its parts are its attributes: `sandbox`, `kafka`, `minio`, `predictor`, `transformers`.
+
+    Args:
+        kafka_program: what `servers.kafka.install()` returned.
+        minio_program: what `servers.minio.install()` returned.
+    """
+
+    sandbox: Sandbox
+    kafka: KafkaServer
+    minio: MinioServer
+    predictor: ModelServer
+    transformers: tuple[ModelServer, ModelServer]
+
+    def __init__(self, kafka_program: KafkaProgram, minio_program: Path) -> None:
+        self._programs = kafka_program, minio_program
+        self._exit = contextlib.ExitStack()
+        self._started_sources = 0
+
+    def wait_ready(self) -> None:
+        """Start all parts side by side, then set the site up.
+
+        Raises:
+            PartFailed: a part did not come up, or `mnist-pipeline setup` had something to complain of.
+        """
+        kafka_program, minio_program = self._programs
+        self.sandbox = self._exit.enter_context(Sandbox())
+        self.predictor = start_predictor(self.sandbox)
+        self._exit.callback(self.predictor.close)
+        self.kafka = KafkaServer(kafka_program, self.sandbox)
+        self._exit.callback(self.kafka.close)
+        self.minio = MinioServer(
+            minio_program,
+            self.sandbox,
+            env={
+                _TARGET.format("ENABLE"): "on",
+                _TARGET.format("BROKERS"): self.kafka.bootstrap_servers,
+                _TARGET.format("TOPIC"): NOTIFICATIONS_TOPIC,
+                _TARGET.format("QUEUE_DIR"): str(self.sandbox.directory / "minio-queue"),
+                "MINIO_PROMETHEUS_AUTH_TYPE": "public",
+            },
+        )
+        self._exit.callback(self.minio.close)
+        self.transformers = self.start_transformer("transformer-0"), self.start_transformer("transformer-1")
+        self.kafka.wait_ready()
+        self.minio.wait_ready()
+        self.setup("--partitions", str(PARTITIONS))
+        for server in (self.predictor, *self.transformers):
+            server.wait_ready()
+
+    def close(self) -> None:
+        """Stop everything and remove its data."""
+        self._exit.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings with which every one of our programs runs here."""
+        return {
+            "MINIO_ENDPOINT": self.minio.endpoint,
+            "MINIO_ACCESS_KEY": self.minio.access_key,
+            "MINIO_SECRET_KEY": self.minio.secret_key,
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "KAFKA_TOPIC": RESULTS_TOPIC,
+            **_SETTINGS,
+        }
+
+    def start_transformer(self, name: str, settings: Mapping[str, str] | None = None) -> ModelServer:
+        """Start a transformer with more `settings`; it ends with the site, if not before."""
+        server = start_transformer(
+            self.sandbox,
+            predictor_host=f"127.0.0.1:{self.predictor.http_port}",
+            env={**self.environment, **(settings or {})},
+            name=name,
+        )
+        self._exit.callback(server.close)
+        return server
+
+    def setup(self, *arguments: str) -> list[str]:
+        """Run `mnist-pipeline setup`; return the lines that it printed.
+
+        Raises:
+            PartFailed: its exit code is not 0.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_pipeline", "setup", "--topic", NOTIFICATIONS_TOPIC, *arguments],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        if done.returncode != 0:
+            raise PartFailed("setup", f"ended with code {done.returncode}", done.stdout + done.stderr)
+        return done.stdout.splitlines()
+
+    def start_source(self, transformer: ModelServer, *options: str) -> Child:
+        """Start a `mnist-pipeline source` in the one consumer group; it delivers after `wait_delivering`."""
+        self._started_sources += 1
+        command = ["source", "--sink", transformer.predict_url, "--topic", NOTIFICATIONS_TOPIC, "--group", _GROUP]
+        return self.sandbox.start(
+            f"source-{self._started_sources}",
+            [sys.executable, "-m", "mnist_pipeline", *command, "--initial-offset", "earliest", *options],
+            env=self.environment,
+        )
+
+    @staticmethod
+    def wait_delivering(source: Child) -> None:
+        """Wait until the source has its partitions."""
+        source.wait_ready(lambda: _DELIVERING in source.log.read_text(), timeout_seconds=60)
+
+    @staticmethod
+    def delivered(source: Child) -> int:
+        """How many records a source that has ended says that it delivered, and gave none up.
+
+        Raises:
+            PartFailed: it says something else.
+        """
+        counted = re.search(r"delivered (\d+), attempts that failed \d+, dead letters 0$", source.log_tail())
+        if counted is None:
+            raise source.failed("has given records up, or did not end by itself")
+        return int(counted[1])
+
+    @contextlib.contextmanager
+    def delivering(self, *options: str) -> Iterator[list[Child]]:
+        """Deliver by one source a transformer while the block lasts, which may replace them in the list.
+
+        Raises:
+            PartFailed: a source did not begin, did not end well on SIGTERM, or has given records up.
+        """
+        sources = [self.start_source(transformer, *options) for transformer in self.transformers]
+        try:
+            for source in sources:
+                self.wait_delivering(source)
+            yield sources
+        finally:
+            codes = [self.sandbox.stop(source, grace_seconds=60) for source in sources]
+        for source, code in zip(sources, codes, strict=True):
+            self.delivered(source)
+            if code != 0:
+                raise source.failed(f"ended with code {code}")
+
+    def wait_settled(self, *, seconds: float = 150) -> None:
+        """Wait until no version of anything is left in the source bucket and every notification is committed."""
+        wait_until(lambda: not self.versions(SOURCE_BUCKET), "versions are left in the source bucket", seconds=seconds)
+        wait_until(lambda: self._uncommitted() == 0, "notifications are not committed", seconds=seconds)
+
+    def versions(self, bucket: str, prefix: str = "") -> list[str]:
+        """The keys of all versions in the bucket, delete markers among them."""
+        listed = self.minio.client().list_objects(
+            bucket_name=bucket, prefix=prefix, recursive=True, include_version=True
+        )
+        return [str(one.object_name) for one in listed]
+
+    def etags(self, bucket: str, prefix: str) -> dict[str, str]:
+        """The ETag of every object in the bucket, by its key."""
+        listed = self.minio.client().list_objects(bucket_name=bucket, prefix=prefix, recursive=True)
+        return {str(one.object_name): str(one.etag) for one in listed}
+
+    def records(self, topic: str = RESULTS_TOPIC) -> list[Record]:
+        """All records of the topic so far."""
+        return read_topic(self.kafka.bootstrap_servers, topic, api_version=_API_VERSION)
+
+    def s3_requests(self) -> dict[str, int]:
+        """How many requests MinIO has answered so far, by the S3 operation's name in lower case."""
+        url = f"http://{self.minio.endpoint}/minio/metrics/v3/api/requests"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text = answer.read().decode()
+        counted = re.findall(r'^minio_api_requests_total\{[^}]*name="(\w+)"[^}]*\} (\d+)', text, re.MULTILINE)
+        return {name.lower(): int(number) for name, number in counted}
+
+    def _uncommitted(self) -> int:
+        partitions = [TopicPartition(NOTIFICATIONS_TOPIC, number) for number in range(PARTITIONS)]
+        with self.kafka.admin() as admin:
+            committed = admin.list_group_offsets({_GROUP: partitions})[_GROUP]
+            ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+        return sum(ends[one].offset - max(committed[one].offset, 0) for one in partitions)
+
+
+def wait_until(condition: Callable[[], bool], otherwise: str, *, seconds: float = 60) -> None:
+    """Wait until the condition holds; fail with what is so `otherwise`."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, otherwise
+        time.sleep(0.25)
