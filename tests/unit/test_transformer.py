@@ -61,6 +61,18 @@ class Served:
         version = self.store.upload("mnist", key, data)
         return minio_event("mnist", key, version_id=version.version_id)
 
+    def hold_at(self, method: str) -> tuple[threading.Event, threading.Event]:
+        """Hold the store's calls of this method: the first event says that one is held, the second lets it go."""
+        held, release = threading.Event(), threading.Event()
+
+        def hold(call: Call) -> None:
+            if call.method == method:
+                held.set()
+                assert release.wait(10)
+
+        self.store.on_call = hold
+        return held, release
+
     async def ask(self, payload: Any, headers: dict[str, str] | None = None) -> tuple[Any, dict[str, str]]:
         body = payload if isinstance(payload, bytes | InferRequest) else json.dumps(payload).encode()
         return await self.model(body, headers or {})
@@ -233,14 +245,7 @@ def test_two_hundred_events_at_once_do_not_see_each_other() -> None:
 def test_a_request_that_finds_no_slot_within_a_quarter_of_its_deadline_is_told_to_come_again() -> None:
     served = Served(max_in_flight=1, event_timeout_seconds=0.4)
     event = served.event("7.png", digit_png(7))
-    held, release = threading.Event(), threading.Event()
-
-    def hold(call: Call) -> None:
-        if call.method == "get":
-            held.set()
-            assert release.wait(10)
-
-    served.store.on_call = hold
+    held, release = served.hold_at("get")
 
     async def both() -> tuple[Any, float]:
         first = asyncio.create_task(served.ask(event))
@@ -401,14 +406,7 @@ def test_closing_closes_the_ports_and_the_next_request_works_again() -> None:
 def test_closing_waits_for_what_is_in_hand() -> None:
     served = Served()
     event = served.event("7.png", digit_png(7))
-    held, release = threading.Event(), threading.Event()
-
-    def hold(call: Call) -> None:
-        if call.method == "get":
-            held.set()
-            assert release.wait(10)
-
-    served.store.on_call = hold
+    held, release = served.hold_at("get")
 
     async def close_meanwhile() -> Any:
         request = asyncio.create_task(served.ask(event))
