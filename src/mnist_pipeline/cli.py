@@ -21,12 +21,14 @@ log = logging.getLogger(__name__)
 _USAGE = """usage: mnist-pipeline [serve] --model_name NAME --predictor_host HOST[:PORT] [KServe's flags]
        mnist-pipeline setup [--check] [--topic TOPIC] [--notification-arn ARN] ...
        mnist-pipeline source --sink URL [--topic TOPIC] [--unordered] ...
+       mnist-pipeline reconcile --predictor_host HOST[:PORT] [--older-than 5m] [--dry-run] [--rate N]
        mnist-pipeline demo [--count N] [--images DIR] [--keep]
 
-serve   the transformer, until SIGTERM (what is meant where no command is given)
-setup   makes buckets, topics and the notification of a site, or checks them
-source  delivers a topic's records over HTTP where there is no Knative
-demo    the whole path on this machine: uploads digits and shows where they go
+serve      the transformer, until SIGTERM (what is meant where no command is given)
+setup      makes buckets, topics and the notification of a site, or checks them
+source     delivers a topic's records over HTTP where there is no Knative
+reconcile  finds the objects whose notification was lost, and sends them down the same path
+demo       the whole path on this machine: uploads digits and shows where they go
 
 mnist-pipeline COMMAND --help tells more.
 """
@@ -34,6 +36,7 @@ mnist-pipeline COMMAND --help tells more.
 # Each has a function `main(argv) -> exit code`; imported only when it is wanted.
 _COMMANDS = {
     "demo": "mnist_pipeline.local.demo",
+    "reconcile": "mnist_pipeline.reconcile_command",
     "setup": "mnist_pipeline.site.setup",
     "source": "mnist_pipeline.local.source_command",
 }

@@ -178,6 +178,20 @@ def is_output(bucket: str, key: str, settings: Settings) -> bool:
     return any(bucket == filed and key.startswith(prefix) for filed, prefix in map(settings.destination_of, DIGITS))
 
 
+def check_source(bucket: str, key: str, settings: Settings) -> None:
+    """See that an object of this name may be touched.
+
+    Raises:
+        NotAllowed: its bucket is not one of `SOURCE_BUCKETS`, or it ends in none of `SOURCE_SUFFIXES`.
+        BadKey: no object can have this key.
+    """
+    if bucket not in settings.source_buckets:
+        raise NotAllowed(f"bucket {bucket!r} is not one of SOURCE_BUCKETS")
+    if not key.endswith(settings.source_suffixes):
+        raise NotAllowed(f"key {key!r} ends in none of SOURCE_SUFFIXES")
+    _check_key(key)
+
+
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         payload = orjson.loads(body)
@@ -279,14 +293,9 @@ def _created(record: Any, settings: Settings) -> Iterator[ObjectRef]:
         return
     # Ceph RGW writes keys as they are, MinIO and AWS query-escaped.
     key = raw_key if record.get("eventSource") == "ceph:s3" else _decoded(raw_key)
-    if is_output(bucket, key, settings):
-        return
-    if bucket not in settings.source_buckets:
-        raise NotAllowed(f"bucket {bucket!r} is not one of SOURCE_BUCKETS")
-    if not key.endswith(settings.source_suffixes):
-        raise NotAllowed(f"key {key!r} ends in none of SOURCE_SUFFIXES")
-    _check_key(key)
-    yield ObjectRef(bucket=bucket, key=key, version_id=str(version_id) if version_id else None)
+    if not is_output(bucket, key, settings):
+        check_source(bucket, key, settings)
+        yield ObjectRef(bucket=bucket, key=key, version_id=str(version_id) if version_id else None)
 
 
 def _decoded(key: str) -> str:

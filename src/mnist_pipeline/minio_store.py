@@ -23,17 +23,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import urllib3
 from minio import Minio
 from minio.error import MinioAdminException, MinioException, S3Error
 from minio.helpers import check_bucket_name, check_object_name
+from minio.time import from_http_header, from_iso8601utc
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 from urllib3.response import BaseHTTPResponse
 
 from mnist_pipeline.errors import BadKey, ObjectGone, ObjectTooLarge, PipelineError, StoreUnavailable
-from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ObjectVersion, StoredObject
+from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, ObjectVersion, StoredObject
 from mnist_pipeline.settings import Minio as MinioSettings
 
 log = logging.getLogger(__name__)
@@ -265,6 +267,27 @@ class MinioObjectStore:
                 if exc.code != "NoSuchBucket":
                     raise
 
+    def list_after(self, bucket: str, key: str, *, deadline: Deadline) -> list[ListedObject]:
+        """The next objects of a bucket after `key`, in the order of their names, at most a thousand; one round trip.
+
+        Only those that are current are listed. None: `key` was the last one.
+
+        Raises:
+            StoreUnavailable, DeadlineExceeded: as the methods of the port.
+        """
+        # Names may have characters that XML cannot carry.
+        query = {"list-type": "2", "prefix": "", "delimiter": "", "encoding-type": "url", "start-after": key}
+        with _translated("list", bucket, None, _NO_ANSWERS):
+            response = self._send("GET", bucket, None, _Patience(deadline=deadline), query=query)
+            now = from_http_header(response.headers.get("date", ""))
+            return [
+                ListedObject(
+                    key=urllib.parse.unquote_plus(found.findtext("{*}Key", "")),
+                    age_seconds=(now - _time(found.findtext("{*}LastModified", ""))).total_seconds(),
+                )
+                for found in ET.fromstring(response.data).iterfind("{*}Contents")  # noqa: S314 - as minio-py does
+            ]
+
     def close(self) -> None:
         """Close the idle connections; those in use close when their request ends. A later call opens new ones."""
         with self._lock:
@@ -411,6 +434,13 @@ def _version(bucket: str, key: str, headers: Mapping[str, str]) -> ObjectVersion
             if name.lower().startswith(_METADATA_PREFIX)
         },
     )
+
+
+def _time(text: str) -> datetime:
+    time = from_iso8601utc(text)
+    if time is None:
+        raise ValueError(text)
+    return time
 
 
 def _etag(headers: Mapping[str, str]) -> str:

@@ -58,6 +58,12 @@ Tensorizer = Callable[[bytes], Grey]
 RECORDS_AT_ONCE = 8
 """Records of one event that are in hand together, as long as their bytes are not more than one object may have."""
 
+FETCH_SHARE = 0.5
+"""What of an event's time its objects may take to be fetched and tensorized."""
+
+PREDICT_SHARE = 0.5
+"""What of the time that is then left the predictor may take; filing, publishing and releasing have the rest."""
+
 MAX_SEGMENT_BYTES = 255
 # What follows the last dot is a suffix only if it is as short as one.
 MAX_SUFFIX = 16
@@ -73,10 +79,14 @@ _decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one record: a word that is counted, and the error where it is not settled well."""
+    """What became of one record: a word that is counted, and the error where it is not settled well.
+
+    `stays`: the object is not settled and still in its source bucket. A rejected one has an error, but is settled.
+    """
 
     reason: str
     error: PipelineError | None = None
+    stays: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +170,7 @@ class Pipeline:
         outcomes: list[Outcome] = []
         limit = room = self.settings.max_object_bytes
         begun = 0
+        deadline = deadline.share(FETCH_SHARE)
         for ref in request.objects[:RECORDS_AT_ONCE]:
             try:
                 stored = self._store().get(ref.bucket, ref.key, ref.version_id, limit=room, deadline=deadline)
@@ -397,7 +408,7 @@ def _failed(what: ObjectRef | ObjectVersion, error: PipelineError) -> Outcome:
         ascii(what.key),
         error,
     )
-    return Outcome(reason=error.reason, error=error)
+    return Outcome(reason=error.reason, error=error, stays=True)
 
 
 def _names(key: str, data: bytes) -> Iterator[str]:

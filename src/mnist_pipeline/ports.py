@@ -36,6 +36,10 @@ class Deadline:
             raise DeadlineExceeded("the event's deadline has passed")
         return left
 
+    def share(self, part: float) -> Deadline:
+        """An earlier deadline, after `part` (0..1) of what is left, so that the steps that follow have the rest."""
+        return Deadline(part * (self._end - time.monotonic()))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectVersion:
@@ -62,6 +66,14 @@ class StoredObject:
 
     version: ObjectVersion
     data: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedObject:
+    """One object in a listing; its age is by the store's own clock."""
+
+    key: str
+    age_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

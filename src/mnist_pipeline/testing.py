@@ -11,6 +11,7 @@ Importing this module imports neither kserve nor minio nor kafka.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import math
@@ -20,7 +21,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from itertools import pairwise
 from typing import Any
 
@@ -29,9 +30,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_pipeline.errors import BadKey, MessageTooLarge, ObjectGone, StoreUnavailable
-from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, Message, ObjectVersion, StoredObject
+from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, Message, ObjectVersion, StoredObject
 
 _SEGMENT_BYTES = 255
+_KEYS_A_LISTING = 1000
 _EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -231,6 +233,25 @@ class MemoryStore:
         with self._lock:
             self._begin(Call(method="check", bucket=bucket), deadline)
             self._end("check")
+
+    def list_after(self, bucket: str, key: str, *, deadline: Deadline) -> list[ListedObject]:
+        """The next objects of the bucket after `key`, at most a thousand; their age is a second for each later
+        write.
+        """
+        with self._lock:
+            self._begin(Call(method="list_after", bucket=bucket, key=key), deadline)
+            self._keys(bucket)
+            now = _EPOCH + timedelta(seconds=self._writes)
+            # S3's order is that of the bytes, not of the characters.
+            later = sorted((one for one in self.keys(bucket) if one.encode() > key.encode()), key=str.encode)
+            self._end("list_after")
+            return [
+                ListedObject(key=one, age_seconds=(now - self._modified(bucket, one)).total_seconds())
+                for one in later[:_KEYS_A_LISTING]
+            ]
+
+    def _modified(self, bucket: str, key: str) -> datetime:
+        return parsedate_to_datetime(self.buckets[bucket][key][-1].version.last_modified)
 
     def close(self) -> None:
         """Note that it was called."""
@@ -466,6 +487,7 @@ def _drawn(strokes: Sequence[Sequence[_Point]], shift: _Point) -> NDArray[np.flo
     return np.clip(_PEN + 0.5 - distance * _SCALE, 0, 1)
 
 
+@functools.cache
 def _pixels(digit: int) -> NDArray[np.uint8]:
     strokes = _STROKES[digit]
     ink = _drawn(strokes, (8, 5))

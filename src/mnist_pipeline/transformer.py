@@ -32,7 +32,7 @@ from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, Ten
 from mnist_pipeline.events import Inline, Nothing, Notification, Request
 from mnist_pipeline.health import CHECK_SECONDS, Readiness
 from mnist_pipeline.middleware import original_headers
-from mnist_pipeline.pipeline import Batch, Outcome, Pipeline, verdict
+from mnist_pipeline.pipeline import PREDICT_SHARE, Batch, Outcome, Pipeline, verdict
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.predictor_client import PredictorClient
 from mnist_pipeline.predictors import Images, OpenInference, V1Format, format_named
@@ -106,8 +106,8 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         del response_headers
         if not len(payload):
             return []
-        client = self._here().predictor
-        return await client.digits(payload, headers or {}, timeout=_current.get().deadline.remaining())
+        deadline = _current.get().deadline.share(PREDICT_SHARE)
+        return await self._here().predictor.digits(payload, headers or {}, timeout=deadline.remaining())
 
     async def postprocess(
         self, result: list[int], headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None

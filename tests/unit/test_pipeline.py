@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import pickle
+import time
 from typing import Any
 
 import numpy as np
@@ -368,6 +369,17 @@ def test_a_passed_deadline_leaves_everything_as_it_is() -> None:
     (outcome,) = path.send(ref, seconds=-1)
     assert isinstance(outcome.error, DeadlineExceeded)
     assert path.store.keys("mnist") == ["x.png"]
+
+
+def test_a_slow_store_leaves_half_of_the_time_to_the_other_steps() -> None:
+    path = Path()
+    refs = [path.upload(f"{n}.png", digit_png(n)) for n in range(2)]
+    path.store.on_call = lambda call: time.sleep(0.3) if call.key == "0.png" and call.bucket == "mnist" else None
+    deadline = Deadline(0.5)
+    batch = path.pipeline.prepare(Notification(objects=tuple(refs)), deadline)
+    assert (len(batch.tensors), reasons(batch.outcomes)) == (1, ["deadline"])
+    path.store.on_call = None
+    assert reasons(path.pipeline.finish(batch, [0], deadline)) == ["deadline", "filed"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""`mnist-pipeline reconcile`: one run of the `Reconciler` on the store, Kafka and the predictor of the settings."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+
+from mnist_pipeline import predictor_flags
+from mnist_pipeline.cli import pipeline_of
+from mnist_pipeline.errors import PipelineError
+from mnist_pipeline.minio_store import MinioObjectStore
+from mnist_pipeline.predictors import Images, format_named
+from mnist_pipeline.reconcile import AT_ONCE, Listing, Predict, Reconciler, missed
+from mnist_pipeline.settings import Minio, Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_DESCRIPTION = """\
+Send the objects whose notification was lost down the transformer's path: whatever has been in a source bucket for
+longer than --older-than. It may run at any time, also beside live traffic and beside itself.
+
+The settings are those of the transformer, from the environment (README.md has the table).
+"""
+
+_EPILOG = """\
+Exit code 0: nothing that was missed is left; 1: something is, each with a line on stderr; 2: settings that cannot work.
+SIGTERM and Ctrl-C end it after the objects that are in hand.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reconcile once; exit code 0, 1 or 2."""
+    args = _parser().parse_args(argv)
+    try:
+        settings, minio = _settings(args)
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
+    # KafkaPublisher says the same in one line.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    with contextlib.closing(MinioObjectStore(minio, connections=1)) as listing:
+        try:
+            if args.dry_run:
+                return _dry_run(listing, settings, args)
+            return _run(listing, settings, args)
+        except PipelineError as exc:
+            print(f"the listing was cut short: {exc}", file=sys.stderr)
+            return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mnist-pipeline reconcile",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--older-than",
+        type=_duration,
+        default="5m",
+        metavar="TIME",
+        help="leave younger objects to their events: a number of s, m, h or d (default: %(default)s)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be sent")
+    parser.add_argument("--rate", type=_rate, metavar="N", help="at most N objects a second (default: no limit)")
+    predictor_flags.add_to(parser, why="where the predictor is")
+    return parser
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 2h or 1d")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 < rate < float("inf"):
+        raise ValueError
+    return rate
+
+
+def _settings(args: argparse.Namespace) -> tuple[Settings, Minio]:
+    problems = []
+    if not args.predictor_host and not args.dry_run:
+        problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
+    try:
+        settings = Settings.from_environ(
+            os.environ, model_name=args.model_name, predictor_protocol=args.predictor_protocol
+        )
+    except SettingsError as exc:
+        raise SettingsError([*problems, *exc.problems]) from exc
+    if settings.minio is None:
+        problems.append("MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: there is no store to list")
+    if settings.minio is None or problems:
+        raise SettingsError(problems)
+    return settings, settings.minio
+
+
+def _dry_run(listing: Listing, settings: Settings, args: argparse.Namespace) -> int:
+    number = 0
+    for ref in missed(listing, settings, older_than_seconds=args.older_than):
+        # Keys may have anything in them that a terminal obeys.
+        print(f"{ref.bucket}/{ascii(ref.key)[1:-1]}")
+        number += 1
+    print(f"{number:,} missed", file=sys.stderr)
+    return 1 if number else 0
+
+
+def _run(listing: Listing, settings: Settings, args: argparse.Namespace) -> int:
+    pipeline = pipeline_of(settings)
+    with contextlib.closing(pipeline), _predictor(settings, args) as predict:
+        reconciler = Reconciler(pipeline, predict, rate=args.rate)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: reconciler.stop())
+        reconciler.run(listing, older_than_seconds=args.older_than)
+    print(reconciler.summary())
+    if reconciler.gave_up:
+        print("gave up: nothing could be settled any more", file=sys.stderr)
+    return 1 if reconciler.left or reconciler.gave_up or reconciler.stopped else 0
+
+
+@contextlib.contextmanager
+def _predictor(settings: Settings, args: argparse.Namespace) -> Iterator[Predict]:
+    """The predictor's asynchronous client, on an event loop in a thread of its own, for calls from other threads."""
+    # Not before here: its imports take seconds.
+    from mnist_pipeline.predictor_client import PredictorClient
+
+    client = PredictorClient(
+        args.model_name, predictor_flags.config_of(args), format_named(settings.predictor_format), connections=AT_ONCE
+    )
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="predictor", daemon=True)
+    thread.start()
+
+    def predict(images: Images, seconds: float) -> list[int]:
+        return asyncio.run_coroutine_threadsafe(client.digits(images, {}, timeout=seconds), loop).result()
+
+    try:
+        yield predict
+    finally:
+        asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,215 @@
+"""reconcile.py: finding what was missed, and settling it, on the public fakes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from mnist_pipeline import Pipeline, Settings
+from mnist_pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable
+from mnist_pipeline.events import ObjectRef
+from mnist_pipeline.predictors import Images
+from mnist_pipeline.reconcile import AT_ONCE, GIVE_UP_AFTER, Reconciler, missed
+from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
+
+
+class Site:
+    """A pipeline on fakes, and a reconciler for it."""
+
+    def __init__(self, *, versioned: bool = True, rate: float | None = None, **settings: Any) -> None:
+        self.store = MemoryStore("mnist", versioned={"mnist"} if versioned else (), create_buckets=True)
+        self.publisher = MemoryPublisher()
+        self.predictor = StubPredictor()
+        self.settings = Settings(**settings)
+        self.reconciler = Reconciler(Pipeline(self.settings, self.store, self.publisher), self.predict, rate=rate)
+
+    def predict(self, images: Images, seconds: float) -> list[int]:
+        assert seconds > 0
+        return self.predictor(images)
+
+    def run(self, *, older_than_seconds: float = 0) -> dict[str, int]:
+        self.reconciler.run(self.store, older_than_seconds=older_than_seconds)
+        return dict(self.reconciler.outcomes)
+
+
+def keys_of(found: Any) -> list[str]:
+    return [ref.key for ref in found]
+
+
+def test_what_lies_in_a_source_bucket_is_filed_and_published_as_if_its_event_had_come() -> None:
+    site = Site()
+    for n in range(30):
+        site.store.upload("mnist", f"{n}.png", digit_png(n % 10))
+    assert site.run() == {"filed": 30}
+    assert site.store.keys("mnist") == []
+    for digit in range(10):
+        assert site.store.keys(f"digit-{digit}") == sorted(f"{n}.png" for n in range(30) if n % 10 == digit)
+    assert len(site.publisher.messages) == 30
+    assert site.reconciler.left == 0
+
+
+def test_only_what_an_event_could_name_and_what_is_old_enough_is_found() -> None:
+    store = MemoryStore("mnist", "other", create_buckets=True)
+    settings = Settings(destination="mnist/digits/{digit}")
+    names = ("a.png", "b.txt", "digits/7/c.png", "a\x07.png", "new.png")
+    for name in names:
+        store.upload("mnist", name, b"x")
+    store.upload("other", "z.png", b"x")
+    assert keys_of(missed(store, settings, older_than_seconds=2)) == ["a.png"]
+    assert keys_of(missed(store, settings, older_than_seconds=0)) == ["a.png", "new.png"]
+
+
+def test_every_source_bucket_is_listed_a_thousand_names_at_a_time() -> None:
+    store = MemoryStore("a-bucket", "b-bucket")
+    for n in range(2500):
+        store.upload("a-bucket", f"{n:04}é.png", b"")
+    store.upload("b-bucket", "x.png", b"")
+    found = list(missed(store, Settings(source_buckets=("a-bucket", "b-bucket")), older_than_seconds=0))
+    assert len(found) == len(set(found)) == 2501
+    assert found[-1] == ObjectRef(bucket="b-bucket", key="x.png")
+    assert len(store.calls) == 3 + 1 + 1 + 1
+
+
+def test_an_older_version_is_found_once_the_one_above_it_is_released() -> None:
+    site = Site()
+    for digit in (1, 2, 3):
+        site.store.upload("mnist", "x.png", digit_png(digit))
+    assert site.run() == {"filed": 3}
+    assert [site.store.keys(f"digit-{digit}") for digit in (1, 2, 3)] == [["x.png"]] * 3
+    assert site.store.keys("mnist") == []
+
+
+def test_what_can_never_be_classified_is_rejected_and_leaves_nothing_behind() -> None:
+    site = Site()
+    site.store.upload("mnist", "x.png", b"no image")
+    assert site.run() == {"badimage": 1}
+    assert site.store.keys("mnist-rejected") == ["x.png"]
+    assert (site.reconciler.left, site.store.keys("mnist")) == (0, [])
+
+
+def test_an_object_that_fails_is_left_for_the_next_run_and_not_tried_again_in_this_one() -> None:
+    site = Site()
+    for n in range(3):
+        site.store.upload("mnist", f"{n}.png", digit_png(n))
+    site.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    assert site.run() == {"filed": 2, "kafka": 1}
+    assert (site.reconciler.left, len(site.store.keys("mnist"))) == (1, 1)
+    again = Reconciler(Pipeline(site.settings, site.store, site.publisher), site.predict)
+    again.run(site.store, older_than_seconds=0)
+    assert (again.outcomes, again.left, site.store.keys("mnist")) == ({"filed": 1}, 0, [])
+    assert len({message.key for message in site.publisher.messages}) == 3
+
+
+def test_a_predictor_that_is_away_leaves_what_can_be_classified_and_not_the_rest() -> None:
+    site = Site()
+    site.store.upload("mnist", "1.png", digit_png(1))
+    site.store.upload("mnist", "2.png", b"no image")
+    site.predictor.failures = [PredictorUnavailable("away")]
+    assert site.run() == {"predictor": 1, "badimage": 1}
+    assert site.store.keys("mnist") == ["1.png"]
+
+
+def test_it_gives_up_once_nothing_can_be_settled_any_more() -> None:
+    site = Site()
+    for n in range(200):
+        site.store.upload("mnist", f"{n}.png", digit_png(1))
+    site.predictor.failures = [PredictorUnavailable("away") for _ in range(200)]
+    outcomes = site.run()
+    assert site.reconciler.gave_up
+    assert GIVE_UP_AFTER <= outcomes["predictor"] < GIVE_UP_AFTER + AT_ONCE
+    assert len(site.store.keys("mnist")) == 200
+
+
+def test_a_bug_for_one_object_does_not_keep_the_others_from_being_settled(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    for n in range(3):
+        site.store.upload("mnist", f"{n}.png", digit_png(n))
+    site.predictor.failures = [RuntimeError("a bug")]
+    assert site.run() == {"filed": 2, "error": 1}
+    assert (site.reconciler.left, "a bug" in caplog.text) == (1, True)
+
+
+def test_a_listing_that_is_cut_short_is_an_error_after_what_was_found_is_settled() -> None:
+    site = Site()
+    for n in range(1001):
+        site.store.upload("mnist", f"{n:04}.png", digit_png(1))
+
+    def cut(call: Call) -> None:
+        if call.method == "list_after" and call.key:
+            site.store.failures.before["list_after"] = [StoreUnavailable("away")]
+
+    site.store.on_call = cut
+    with pytest.raises(StoreUnavailable):
+        site.run()
+    assert site.store.keys("mnist") == ["1000.png"]
+
+
+def test_a_stop_finishes_what_is_in_hand_and_begins_nothing_else() -> None:
+    site = Site()
+    for n in range(100):
+        site.store.upload("mnist", f"{n}.png", digit_png(1))
+
+    def stop(call: Call) -> None:
+        if call.method == "delete":
+            site.reconciler.stop()
+
+    site.store.on_call = stop
+    settled = sum(site.run().values())
+    assert 0 < settled < 2 * AT_ONCE
+    assert len(site.store.keys("mnist")) == 100 - settled
+    assert len(site.publisher.messages) == settled
+
+
+def test_the_rate_is_kept() -> None:
+    site = Site(rate=50)
+    for n in range(11):
+        site.store.upload("mnist", f"{n}.png", digit_png(1))
+    started = time.monotonic()
+    site.run()
+    assert time.monotonic() - started >= 0.2
+
+
+def test_a_few_objects_are_in_hand_at_once_and_no_more() -> None:
+    site = Site()
+    for n in range(40):
+        site.store.upload("mnist", f"{n}.png", digit_png(1))
+    together, most, lock = 0, 0, threading.Lock()
+
+    def predict(images: Images, seconds: float) -> list[int]:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        time.sleep(0.02)
+        with lock:
+            together -= 1
+        return site.predict(images, seconds)
+
+    reconciler = Reconciler(Pipeline(site.settings, site.store, site.publisher), predict)
+    reconciler.run(site.store, older_than_seconds=0)
+    assert 1 < most <= AT_ONCE
+
+
+def test_a_live_event_for_the_same_object_at_the_same_time_does_no_harm() -> None:
+    site = Site()
+    for n in range(20):
+        site.store.upload("mnist", f"{n}.png", digit_png(n % 10))
+    other = Reconciler(Pipeline(site.settings, site.store, site.publisher), site.predict)
+    beside = threading.Thread(target=other.run, args=(site.store,), kwargs={"older_than_seconds": 0})
+    beside.start()
+    site.run()
+    beside.join()
+    assert site.store.keys("mnist") == []
+    assert sum(len(site.store.keys(f"digit-{digit}")) for digit in range(10)) == 20
+    assert len({message.key for message in site.publisher.messages}) == 20
+
+
+def test_the_summary_tells_what_became_of_how_many() -> None:
+    site = Site()
+    assert site.reconciler.summary() == "nothing was missed; 0 left in the source"
+    site.store.upload("mnist", "1.png", digit_png(1))
+    site.run()
+    assert site.reconciler.summary() == "1 filed; 0 left in the source"
