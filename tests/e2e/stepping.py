@@ -1,0 +1,87 @@
+"""A transformer that does something at one step of an event's path: `python -m e2e.stepping`, for the tests of crashes.
+
+`STEP` names the step: get, predict, put, copy, publish or delete. `THEN` says what happens when it is done for the
+first time: `kill` ends the process as the kernel would, `wait` takes two seconds more. A file `reached` in `STEP_DIR`
+tells the test that the step was reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from kserve.predictor_config import PredictorConfig
+
+from mnist_pipeline import KafkaPublisher, MinioObjectStore, MnistTransformer, Pipeline, serve
+from mnist_pipeline.ports import StoredObject
+from mnist_pipeline.predictors import Images
+
+WAIT_SECONDS = 2.0
+
+
+def done(step: str) -> None:
+    """Do what is wanted after this step."""
+    if step != os.environ["STEP"]:
+        return
+    Path(os.environ["STEP_DIR"], "reached").touch()
+    if os.environ["THEN"] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(WAIT_SECONDS)
+
+
+class SteppingStore(MinioObjectStore):
+    """The real store, watched."""
+
+    def get(self, *args: Any, **kwargs: Any) -> StoredObject:
+        stored = super().get(*args, **kwargs)
+        done("get")
+        return stored
+
+    def put(self, *args: Any, **kwargs: Any) -> bool:
+        created = super().put(*args, **kwargs)
+        done("put")
+        return created
+
+    def copy(self, *args: Any, **kwargs: Any) -> None:
+        super().copy(*args, **kwargs)
+        done("copy")
+
+    def delete(self, *args: Any, **kwargs: Any) -> bool:
+        released = super().delete(*args, **kwargs)
+        done("delete")
+        return released
+
+
+class SteppingPublisher(KafkaPublisher):
+    """The real publisher, watched."""
+
+    def publish(self, *args: Any, **kwargs: Any) -> None:
+        super().publish(*args, **kwargs)
+        done("publish")
+
+
+class SteppingTransformer(MnistTransformer):
+    """The transformer on both."""
+
+    def __init__(self, name: str, pipeline: Pipeline, predictor: PredictorConfig) -> None:
+        settings = pipeline.settings
+        assert settings.minio is not None
+        assert settings.kafka is not None
+        watched = Pipeline(settings, SteppingStore(settings.minio), SteppingPublisher(settings.kafka))
+        super().__init__(name, watched, predictor)
+
+    async def predict(
+        self, payload: Images, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> list[int]:
+        digits = await super().predict(payload, headers, response_headers)
+        # Not on the event loop, which has others to serve.
+        await asyncio.to_thread(done, "predict")
+        return digits
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve(transformer=SteppingTransformer))
