@@ -30,6 +30,8 @@ from mnist_pipeline.predictors import Images, InputSpec, OpenInference, Output, 
 _FORWARDED = ("x-request-id", "x-b3-traceid", "authorization", "traceparent", "tracestate")
 _BAD_TENSOR = (400, 422)
 _OK = 200
+# What a server answers that has no metadata, or no word for whether it is ready.
+_NO_SUCH_PATH = (404, 405, 501)
 _READY_SECONDS = 2.0
 
 
@@ -59,13 +61,11 @@ class PredictorClient:
         # What is not ASCII cannot be gRPC metadata, and is no trace.
         sent = {name: headers[name] for name in _FORWARDED if headers.get(name, "é").isascii()}
         try:
-            return await asyncio.wait_for(self._ask(tensors, sent), min(timeout, self._config.timeout))
+            return await asyncio.wait_for(self._ask_or_doubt(tensors, sent), min(timeout, self._config.timeout))
         except (asyncio.TimeoutError, TimeoutError) as exc:
             raise PredictorUnavailable("the predictor did not answer in time") from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise PredictorUnavailable(f"the predictor at {self._config.predictor_host} is away: {exc}") from exc
-        except grpc.aio.AioRpcError as exc:
-            raise _translated(exc) from exc
 
     async def ready(self) -> bool:
         """Whether the predictor says that its model is ready; asked at most every two seconds."""
@@ -77,12 +77,36 @@ class PredictorClient:
                 self._is_ready = False
         return self._is_ready
 
+    async def _ask_or_doubt(self, tensors: Images, headers: dict[str, str]) -> list[int]:
+        """Ask; and do not take a refusal at its word from a V2 predictor whose model is not ready.
+
+        MLServer refuses every tensor with 400, or INVALID_ARGUMENT, while it loads its model.
+        """
+        try:
+            return await self._ask(tensors, headers)
+        except TensorRefused as exc:
+            if self._config.protocol != "v1" and await self._is_not_ready():
+                raise PredictorUnavailable(f"its model is not ready: {exc}") from exc
+            raise
+
+    async def _is_not_ready(self) -> bool:
+        """Whether a V2 predictor says so; not where it has no way to tell."""
+        if self._config.protocol == "grpc-v2":
+            try:
+                return not await self._ask_ready()
+            except grpc.aio.AioRpcError as exc:
+                return exc.code() not in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
+        return await self._ready_status() not in (_OK, *_NO_SUCH_PATH)
+
     async def _ask_ready(self) -> bool:
         if self._config.protocol == "grpc-v2":
             return bool((await self._grpc().ModelReady(pb.ModelReadyRequest(name=self._model))).ready)
+        return await self._ready_status() == _OK
+
+    async def _ready_status(self) -> int:
         path = f"/v1/models/{self._model}" if self._config.protocol == "v1" else f"/v2/models/{self._model}/ready"
         async with self._rest().get(self._config.predictor_base_url + path, allow_redirects=False) as response:
-            return response.status == _OK
+            return response.status
 
     async def close(self) -> None:
         """Close the connections."""
@@ -132,8 +156,7 @@ class PredictorClient:
         url = f"{self._config.predictor_base_url}/v2/models/{self._model}"
         async with self._rest().get(url, allow_redirects=False) as response:
             answer = await response.read()
-        # 404, 405, 501: a server that has no metadata.
-        return _spec_of(answer) if response.status == _OK else _no_metadata(response.status in (404, 405, 501))
+        return _spec_of(answer) if response.status == _OK else _no_metadata(response.status in _NO_SUCH_PATH)
 
     def _rest(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -150,7 +173,10 @@ class PredictorClient:
         infer_input = InferInput(spec.name, list(tensor.shape), spec.datatype)
         infer_input.set_data_from_numpy(tensor, binary_data=True)
         request = InferRequest(self._model, [infer_input]).to_grpc()
-        reply = await self._grpc().ModelInfer(request, metadata=tuple(headers.items()))
+        try:
+            reply = await self._grpc().ModelInfer(request, metadata=tuple(headers.items()))
+        except grpc.aio.AioRpcError as exc:
+            raise _translated(exc) from exc
         try:
             outputs = InferResponse.from_grpc(reply).outputs
             return [
@@ -166,7 +192,7 @@ class PredictorClient:
         except grpc.aio.AioRpcError as exc:
             if exc.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):
                 return InputSpec()
-            raise
+            raise _translated(exc) from exc
         inputs = [{"name": one.name, "shape": list(one.shape), "datatype": one.datatype} for one in reply.inputs]
         return InputSpec.from_metadata({"inputs": inputs})
 

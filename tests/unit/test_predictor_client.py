@@ -113,6 +113,22 @@ def test_a_refused_tensor_is_told_apart(status: int) -> None:
         Predictor((status, b'{"error": "bad input"}')).ask()
 
 
+@pytest.mark.parametrize(
+    ("ready", "error"),
+    [(200, TensorRefused), (404, TensorRefused), (400, PredictorUnavailable), (503, PredictorUnavailable)],
+)
+def test_a_v2_predictor_s_refusal_counts_only_from_a_model_that_is_ready(ready: int, error: type[Exception]) -> None:
+    predictor = Predictor((404, b""), (400, b"no"), (ready, b""))
+    with pytest.raises(PredictorUnavailable, match="400") as raised:
+        predictor.ask("openinference", "v2")
+    assert type(raised.value) is error
+    assert [path for _, path, _, _ in predictor.asked] == [
+        "/v2/models/mnist",
+        "/v2/models/mnist/infer",
+        "/v2/models/mnist/ready",
+    ]
+
+
 @pytest.mark.parametrize("status", [301, 303, 401, 403, 404, 408, 413, 429, 500, 501, 502, 503, 504])
 def test_any_other_status_is_worth_a_retry(status: int) -> None:
     with pytest.raises(PredictorUnavailable, match=str(status)) as raised:
@@ -259,10 +275,17 @@ def test_a_model_for_one_image_at_a_time_gets_one_at_a_time() -> None:
 class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated code has no types
     """A gRPC predictor: answers with these digits, or with this status."""
 
-    def __init__(self, *digits: int, status: grpc.StatusCode | None = None, metadata: bool = True) -> None:
+    def __init__(
+        self,
+        *digits: int,
+        status: grpc.StatusCode | None = None,
+        metadata: bool = True,
+        ready: bool | grpc.StatusCode = grpc.StatusCode.UNIMPLEMENTED,
+    ) -> None:
         self.digits = digits
         self.status = status
         self.metadata = metadata
+        self.ready = ready
         self.asked: list[Any] = []
         self.sent: dict[str, str] = {}
 
@@ -272,6 +295,12 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated
         reply = pb.ModelMetadataResponse(name=request.name)
         reply.inputs.add(name="images", datatype="FP32", shape=[-1, 784])
         return reply
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        del request
+        if isinstance(self.ready, grpc.StatusCode):
+            await context.abort(self.ready, "does not tell")
+        return pb.ModelReadyResponse(ready=self.ready)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         self.asked.append(request)
@@ -324,6 +353,23 @@ def test_a_grpc_predictor_is_asked_in_its_shape_with_the_trace_s_headers(metadat
 def test_a_grpc_status_means_what_its_http_sibling_means(status: grpc.StatusCode, error: type[Exception]) -> None:
     with pytest.raises(error, match=status.name) as raised:
         ask_grpc(Servicer(status=status))
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize(
+    ("ready", "error"),
+    [
+        (True, TensorRefused),
+        (False, PredictorUnavailable),
+        (grpc.StatusCode.UNIMPLEMENTED, TensorRefused),
+        (grpc.StatusCode.UNAVAILABLE, PredictorUnavailable),
+    ],
+)
+def test_a_refusal_over_grpc_counts_only_from_a_model_that_is_ready(
+    ready: bool | grpc.StatusCode, error: type[Exception]
+) -> None:
+    with pytest.raises(PredictorUnavailable) as raised:
+        ask_grpc(Servicer(status=grpc.StatusCode.INVALID_ARGUMENT, ready=ready))
     assert type(raised.value) is error
 
 
