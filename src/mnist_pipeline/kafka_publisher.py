@@ -2,9 +2,6 @@
 
 kafka-python's producer waits in three places: in its constructor, which asks a broker for its version, in `send()`,
 which asks for the topic, and for the acknowledgement. Each of them is bounded here.
-
-Where it cannot connect it raises the same timeout for whatever reason, and tells that one to its log alone. `_Client`
-gets it from the connections themselves, so that a wrong password is told from a broker that is away.
 """
 
 from __future__ import annotations
@@ -12,39 +9,28 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from kafka import KafkaProducer
 from kafka.errors import (
     AuthorizationError,
-    IllegalSaslStateError,
     InvalidTopicError,
-    KafkaConfigurationError,
-    KafkaConnectionError,
     KafkaError,
-    KafkaProtocolError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     SaslAuthenticationFailedError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
-    UnsupportedSaslMechanismError,
 )
-from kafka.net.compat import KafkaNetClient
-from kafka.net.connection import KafkaConnection
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
 
 from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge, PipelineError
+from mnist_pipeline.kafka_connection import CREDENTIALS, Certainty, Connections
 from mnist_pipeline.ports import Deadline, Message
 from mnist_pipeline.settings import Kafka
 
@@ -54,11 +40,6 @@ _SLICE_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
 _CLOSE_SECONDS = 3.0
 
-_CREDENTIALS = (
-    "KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD, KAFKA_SSL_CAFILE, "
-    "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE"
-)
-
 # What kafka-python raises, and what it means; the last ones are for settings and files that it cannot use.
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[PipelineError], str], ...] = (
     ((MessageSizeTooLargeError, RecordListTooLargeError), MessageTooLarge, "the message is too large"),
@@ -67,59 +48,18 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[PipelineError], str], .
         KafkaUnavailable,
         "refused; check KAFKA_TOPIC and what our user may do",
     ),
-    ((AuthorizationError, SaslAuthenticationFailedError), KafkaUnavailable, f"refused; check {_CREDENTIALS}"),
+    ((AuthorizationError, SaslAuthenticationFailedError), KafkaUnavailable, f"refused; check {CREDENTIALS}"),
     ((KafkaTimeoutError,), KafkaUnavailable, "no answer in time; check KAFKA_TOPIC and KAFKA_BOOTSTRAP_SERVERS"),
     ((KafkaError,), KafkaUnavailable, "failed; check KAFKA_BOOTSTRAP_SERVERS"),
     (
         (ValueError, TypeError, AssertionError, OSError),
         KafkaUnavailable,
-        f"a setting cannot be used; check KAFKA_TOPIC, KAFKA_API_VERSION, {_CREDENTIALS}",
+        f"a setting cannot be used; check KAFKA_TOPIC, KAFKA_API_VERSION, {CREDENTIALS}",
     ),
 )
 _FOREIGN_ERRORS = tuple(kind for kinds, _, _ in _MEANINGS for kind in kinds)
 
-# Kafka's numbers for requests (https://kafka.apache.org/protocol#protocol_api_keys).
-_SASL_HANDSHAKE, _SASL_AUTHENTICATE = 17, 36
-# What OpenSSL calls the alerts by which a broker refuses a client's certificate, or the lack of one.
-_CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
-# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
-_OTHER_HOST = (62, 64)
-
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class _Trouble:
-    """Why a connection failed, in our words; `sure`: because a broker or a certificate said so."""
-
-    text: str
-    sure: bool = True
-
-
-_REFUSED = _Trouble("a broker refused the credentials; check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD")
-_MECHANISM = _Trouble("a broker does not take this mechanism; check KAFKA_SASL_MECHANISM, KAFKA_SECURITY_PROTOCOL")
-_NO_SASL = _Trouble("a broker takes no credentials there; check KAFKA_SECURITY_PROTOCOL")
-_OUR_CERTIFICATE = _Trouble(
-    "a broker does not accept our certificate, or misses one; check KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE"
-)
-_NO_TLS = _Trouble("a broker speaks no TLS there, or broke it off; check KAFKA_SECURITY_PROTOCOL")
-_NO_KAFKA = _Trouble(
-    "a broker speaks another protocol there, TLS for instance; check KAFKA_SECURITY_PROTOCOL, KAFKA_API_VERSION"
-)
-_UNUSABLE = _Trouble(f"a setting or its file cannot be used; check {_CREDENTIALS}")
-_HUNG_UP = _Trouble(
-    "a broker hung up without a word; check KAFKA_SECURITY_PROTOCOL, KAFKA_BOOTSTRAP_SERVERS", sure=False
-)
-_NO_CONNECTION = _Trouble("no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS", sure=False)
-
-# What kafka-python's errors say by themselves.
-_TROUBLES: tuple[tuple[tuple[type[Exception], ...], _Trouble | None], ...] = (
-    ((SaslAuthenticationFailedError,), _REFUSED),
-    ((UnsupportedSaslMechanismError,), _MECHANISM),
-    ((IllegalSaslStateError,), _NO_SASL),
-    ((KafkaProtocolError,), _NO_KAFKA),
-    ((KafkaConfigurationError, ValueError, TypeError, AssertionError, OSError), _UNUSABLE),
-)
 
 
 class _Attempt(Future[KafkaProducer]):
@@ -127,90 +67,7 @@ class _Attempt(Future[KafkaProducer]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.connections = _Connections()
-
-
-class _Connections:
-    """The last trouble of one producer's connections; kafka-python's thread writes it, ours read it.
-
-    It holds no exception: those would keep sockets, and can hold secrets.
-    """
-
-    def __init__(self) -> None:
-        self.trouble: _Trouble | None = None
-
-    def note(self, trouble: _Trouble | None) -> None:
-        """Remember the trouble; a guess does not replace what is sure."""
-        if trouble is not None and (trouble.sure or self.trouble is None or not self.trouble.sure):
-            self.trouble = trouble
-
-
-class _Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types
-    """kafka-python's client, whose connections leave their trouble with `connections`."""
-
-    def __init__(self, connections: _Connections, **configs: Any) -> None:
-        net = NetworkSelector(**configs)
-        super().__init__(net=net, manager=_Manager(connections, net, **configs))
-
-
-class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no types
-    def __init__(self, connections: _Connections, net: NetworkSelector, **configs: Any) -> None:
-        super().__init__(net, **configs)
-        self._connections = connections
-
-    def get_connection(self, *args: Any, **kwargs: Any) -> KafkaConnection:
-        connection = super().get_connection(*args, **kwargs)
-        # Asked for again meanwhile, it tells the same twice; afterwards there is nothing to add.
-        if connection.initializing:
-            connection.close_future.add_errback(
-                lambda error: self._connections.note(_trouble_of(error, _unanswered(connection)))
-            )
-        return connection
-
-
-def _unanswered(connection: KafkaConnection) -> tuple[int, ...] | None:
-    """The requests (their API keys) that a lost connection was waiting for; None where it was never made."""
-    if connection.parser is None:
-        return None
-    # The parser's own list: the connection has emptied its before it tells anybody. And it takes some looking: where a
-    # broker answers and hangs up at once, as after a wrong password, kafka-python drops the answer.
-    return tuple(header.request_api_key for header in connection.parser.in_flight_requests)
-
-
-def _trouble_of(error: Exception, unanswered: tuple[int, ...] | None) -> _Trouble | None:
-    """What the end of a connection means; None for one that is normal, or that only took too long."""
-    for kinds, trouble in _TROUBLES:
-        if isinstance(error, kinds):
-            return trouble
-    # Of our own close() it has no arguments.
-    if not isinstance(error, KafkaConnectionError) or not error.args:
-        return None
-    # The transport's own error: inside the one that was raised for it, or before it.
-    below = next((part for part in error.args if isinstance(part, Exception)), error.__context__)
-    if isinstance(below, ssl.SSLError) and (refusal := _refusal(below)):
-        return refusal
-    if unanswered is None:
-        return _NO_TLS if isinstance(below, OSError) else _NO_CONNECTION
-    return _hang_up(unanswered)
-
-
-def _hang_up(unanswered: tuple[int, ...]) -> _Trouble | None:
-    """What it means that a broker hung up, by what it had been asked."""
-    if _SASL_AUTHENTICATE in unanswered:
-        return _REFUSED
-    if _SASL_HANDSHAKE in unanswered:
-        return _MECHANISM
-    return _HUNG_UP if unanswered else None
-
-
-def _refusal(error: ssl.SSLError) -> _Trouble | None:
-    """Whose certificate was refused, and why; the texts shown are OpenSSL's own."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        where = "KAFKA_BOOTSTRAP_SERVERS" if error.verify_code in _OTHER_HOST else "KAFKA_SSL_CAFILE"
-        return _Trouble(f"a broker's certificate is not trusted ({error.verify_message}); check {where}")
-    # TLSV13_ALERT_CERTIFICATE_REQUIRED, SSLV3_ALERT_BAD_CERTIFICATE and so on.
-    alert = error.reason or ""
-    return _OUR_CERTIFICATE if "ALERT" in alert and any(name in alert for name in _CERTIFICATE_ALERTS) else None
+        self.connections = Connections()
 
 
 class KafkaPublisher:
@@ -223,7 +80,7 @@ class KafkaPublisher:
 
     Args:
         kafka: where the brokers are, who we are there, and the topic; secrets appear in no message.
-        timeout_seconds: how long a broker may take to answer.
+        timeout_seconds: how long a broker may take to answer; one that refuses us for good is not asked that long.
     """
 
     def __init__(self, kafka: Kafka, *, timeout_seconds: float = 10.0) -> None:
@@ -239,7 +96,6 @@ class KafkaPublisher:
             "enable_idempotence": False,
             "linger_ms": 0,
             "max_block_ms": int(_SLICE_SECONDS * 1000),
-            "bootstrap_timeout_ms": int(timeout_seconds * 1000),
             "request_timeout_ms": int(timeout_seconds * 1000),
             "delivery_timeout_ms": int(self._delivery_seconds * 1000),
             # kafka-python's 30 s would be added to every outage.
@@ -301,17 +157,17 @@ class KafkaPublisher:
                 attempt = self._attempt = _Attempt()
                 threading.Thread(target=self._construct, args=(attempt,), name="kafka-connect", daemon=True).start()
         concurrent.futures.wait([attempt], timeout=left)
-        failure = attempt.exception() if attempt.done() else KafkaTimeoutError("not connected before the deadline")
-        if isinstance(failure, KafkaTimeoutError):
-            trouble = attempt.connections.trouble
-            if trouble is not None:
-                raise KafkaUnavailable(f"not connected: {trouble.text}") from failure
-            raise KafkaUnavailable(f"no broker answered; check KAFKA_BOOTSTRAP_SERVERS, {_CREDENTIALS}") from failure
+        if not attempt.done():
+            raise KafkaUnavailable(attempt.connections.explain())
+        failure = attempt.exception()
+        if isinstance(failure, KafkaUnavailable):
+            # Each thread raises its own: a traceback grows wherever an error is raised.
+            raise KafkaUnavailable(str(failure)) from failure.__cause__
         return attempt, attempt.result()
 
     def _construct(self, attempt: _Attempt) -> None:
         try:
-            producer = KafkaProducer(kafka_client=partial(_Client, attempt.connections), **self._options)
+            producer = attempt.connections.open(KafkaProducer, timeout_seconds=self._timeout_seconds, **self._options)
         except Exception as exc:  # noqa: BLE001 - handed over to the threads that wait for it
             self._pause_until = time.monotonic() + _PAUSE_SECONDS
             attempt.set_exception(exc)
@@ -334,10 +190,10 @@ class KafkaPublisher:
                     if trouble is None:
                         raise
                     # One broker of several may be away, and something else the matter.
-                    guess = "" if trouble.sure else ", KAFKA_TOPIC"
+                    guess = ", KAFKA_TOPIC" if trouble.certainty is Certainty.GUESS else ""
                     raise KafkaUnavailable(f"not connected: {trouble.text}{guess}") from exc
             else:
-                attempt.connections.trouble = None
+                attempt.connections.forget()
                 return done
 
     def _replace(self, attempt: _Attempt) -> None:

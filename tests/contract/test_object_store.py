@@ -1,7 +1,8 @@
 """What every `ObjectStore` promises, checked over the one in memory, the embedded gateway and MinIO itself.
 
 Most of it holds for buckets with and without versions, and is checked over both. The gateway's backend says what it
-lacks; those promises are skipped there, with the reason.
+lacks; those promises are skipped there, with the reason. On MinIO the adapter is a user under the package's policy: it
+may not do in a source what it does in a destination, nor the other way round. The tests arrange and look as root.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from mnist_pipeline.testing import MemoryStore
 from servers.minio import MinioServer
 
 LIMIT = 1_000_000
+# Which buckets the policy means by which name.
+BUCKETS = {"mnist": "source-*", "digit-?": "destination-*"}
+NO_SOURCE, NO_DESTINATION = "source-none", "destination-none"
 
 
 class Backend(Protocol):
@@ -41,8 +45,12 @@ class Backend(Protocol):
         """The one under test."""
         ...
 
-    def make_bucket(self, *, versioned: bool | None = None) -> str:
-        """Make an empty bucket, with versions or without as the backend has them, and return its name."""
+    def make_source(self, *, versioned: bool | None = None) -> str:
+        """Make an empty bucket to fetch from, with versions or without as the backend has them; return its name."""
+        ...
+
+    def make_destination(self) -> str:
+        """Make an empty bucket to file into, with versions or without as the backend has them; return its name."""
         ...
 
     def switch_versions_on(self, bucket: str) -> None:
@@ -65,6 +73,10 @@ class Backend(Protocol):
         """Delete an object as a user does, naming no version."""
         ...
 
+    def destroy(self, version: ObjectVersion) -> None:
+        """Delete this version as a user does who names it."""
+        ...
+
 
 class MemoryBackend:
     """The public fake."""
@@ -74,9 +86,15 @@ class MemoryBackend:
         self.versioned = versioned
         self.lacks: Mapping[str, str] = {}
 
-    def make_bucket(self, *, versioned: bool | None = None) -> str:
-        """Make an empty bucket."""
-        name = f"bucket-{len(self.store.buckets)}"
+    def make_source(self, *, versioned: bool | None = None) -> str:
+        """Make an empty bucket to fetch from."""
+        return self._make(f"source-{len(self.store.buckets)}", versioned=versioned)
+
+    def make_destination(self) -> str:
+        """Make an empty bucket to file into."""
+        return self._make(f"destination-{len(self.store.buckets)}")
+
+    def _make(self, name: str, *, versioned: bool | None = None) -> str:
         self.store.buckets[name] = {}
         if self.versioned if versioned is None else versioned:
             self.switch_versions_on(name)
@@ -102,10 +120,14 @@ class MemoryBackend:
         """Delete an object."""
         self.store.remove(bucket, key)
 
+    def destroy(self, version: ObjectVersion) -> None:
+        """Delete a version."""
+        self.store.delete(version, deadline=soon())
+
 
 @dataclass
 class ServerBackend:
-    """An S3 server, reached by `MinioObjectStore`; uploads go through minio-py."""
+    """An S3 server, reached by `MinioObjectStore`; what users do goes through minio-py, as root."""
 
     store: MinioObjectStore
     client: Minio
@@ -113,9 +135,15 @@ class ServerBackend:
     versioned: bool = False
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def make_bucket(self, *, versioned: bool | None = None) -> str:
-        """Make an empty bucket."""
-        name = f"bucket-{next(self.numbers)}"
+    def make_source(self, *, versioned: bool | None = None) -> str:
+        """Make an empty bucket to fetch from."""
+        return self._make(f"source-{next(self.numbers)}", versioned=versioned)
+
+    def make_destination(self) -> str:
+        """Make an empty bucket to file into."""
+        return self._make(f"destination-{next(self.numbers)}")
+
+    def _make(self, name: str, *, versioned: bool | None = None) -> str:
         self.client.make_bucket(bucket_name=name)
         if self.versioned if versioned is None else versioned:
             self.switch_versions_on(name)
@@ -151,21 +179,24 @@ class ServerBackend:
         """Delete an object."""
         self.client.remove_object(bucket_name=bucket, object_name=key)
 
-
-def settings_of(server: Gateway | MinioServer) -> settings.Minio:
-    return settings.Minio(
-        endpoint=server.endpoint,
-        secure=False,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
-        region=REGION,
-    )
+    def destroy(self, version: ObjectVersion) -> None:
+        """Delete a version."""
+        self.client.remove_object(
+            bucket_name=version.bucket, object_name=version.key, version_id=version.version_id or "null"
+        )
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[ServerBackend]:
     with Sandbox() as sandbox, Gateway(sandbox) as server:
-        store = MinioObjectStore(settings_of(server), connections=16)
+        root = settings.Minio(
+            endpoint=server.endpoint,
+            secure=False,
+            access_key=server.access_key,
+            secret_key=server.secret_key,
+            region=REGION,
+        )
+        store = MinioObjectStore(root, connections=16)
         lacks = {
             "conditional PUT": "the embedded gateway ignores If-None-Match of a PUT and overwrites",
             "refused keys": "the embedded gateway stores keys that MinIO refuses",
@@ -178,7 +209,7 @@ def gateway() -> Iterator[ServerBackend]:
 
 @pytest.fixture(scope="module")
 def minio(real_minio: MinioServer) -> Iterator[ServerBackend]:
-    store = MinioObjectStore(settings_of(real_minio), connections=16)
+    store = MinioObjectStore(real_minio.add_transformer("contract", BUCKETS), connections=16)
     yield ServerBackend(store=store, client=real_minio.client())
     store.close()
 
@@ -235,11 +266,11 @@ def create(backend: Backend, bucket: str, key: str, data: bytes, metadata: Mappi
 
 
 def test_an_upload_is_fetched_with_all_that_describes_it(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"seven", metadata={"trace-id": "abc"}, tags={"shift": "night", "line": "a b"})
-    version, data = fetch(backend, bucket, "7.png")
+    source = backend.make_source()
+    backend.upload(source, "7.png", b"seven", metadata={"trace-id": "abc"}, tags={"shift": "night", "line": "a b"})
+    version, data = fetch(backend, source, "7.png")
     assert data == b"seven"
-    assert (version.bucket, version.key) == (bucket, "7.png")
+    assert (version.bucket, version.key) == (source, "7.png")
     assert (version.version_id is not None) == backend.versioned
     assert version.etag == "bb3aec0fdcdbc2974890f805c585d432"
     assert version.last_modified.endswith(" GMT")
@@ -249,30 +280,30 @@ def test_an_upload_is_fetched_with_all_that_describes_it(backend: Backend) -> No
 
 
 def test_an_empty_object_is_fetched_as_no_bytes(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "empty.png", b"")
-    assert fetch(backend, bucket, "empty.png")[1] == b""
+    source = backend.make_source()
+    backend.upload(source, "empty.png", b"")
+    assert fetch(backend, source, "empty.png")[1] == b""
 
 
 def test_what_does_not_exist_is_gone(backend: Backend) -> None:
-    bucket = backend.make_bucket()
+    source = backend.make_source()
     with pytest.raises(ObjectGone):
-        fetch(backend, bucket, "none.png")
+        fetch(backend, source, "none.png")
 
 
 def test_a_missing_bucket_is_named_and_worth_a_retry(backend: Backend) -> None:
-    with pytest.raises(StoreUnavailable, match="no-such-bucket"):
-        fetch(backend, "no-such-bucket", "7.png")
-    with pytest.raises(StoreUnavailable, match="no-such-bucket"):
-        create(backend, "no-such-bucket", "7.png", b"seven")
+    with pytest.raises(StoreUnavailable, match=NO_SOURCE):
+        fetch(backend, NO_SOURCE, "7.png")
+    with pytest.raises(StoreUnavailable, match=NO_DESTINATION):
+        create(backend, NO_DESTINATION, "7.png", b"seven")
 
 
 def test_an_object_up_to_the_limit_is_fetched_and_a_larger_one_only_described(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "large.png", b"x" * 200_000, metadata={"trace-id": "abc"}, tags={"a": "b"})
-    fits = backend.store.get(bucket, "large.png", None, limit=200_000, deadline=soon())
+    source = backend.make_source()
+    backend.upload(source, "large.png", b"x" * 200_000, metadata={"trace-id": "abc"}, tags={"a": "b"})
+    fits = backend.store.get(source, "large.png", None, limit=200_000, deadline=soon())
     assert fits.data == b"x" * 200_000
-    larger = backend.store.get(bucket, "large.png", None, limit=199_999, deadline=soon())
+    larger = backend.store.get(source, "large.png", None, limit=199_999, deadline=soon())
     assert larger.data is None
     assert larger.version == fits.version
 
@@ -281,28 +312,28 @@ def test_an_object_up_to_the_limit_is_fetched_and_a_larger_one_only_described(ba
 def test_the_latest_is_fetched_where_no_version_or_an_impossible_one_is_named(
     backend: Backend, version_id: str | None
 ) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"six")
-    backend.upload(bucket, "7.png", b"seven")
-    version, data = fetch(backend, bucket, "7.png", version_id)
+    source = backend.make_source()
+    backend.upload(source, "7.png", b"six")
+    backend.upload(source, "7.png", b"seven")
+    version, data = fetch(backend, source, "7.png", version_id)
     assert data == b"seven"
     assert (version.version_id is not None) == backend.versioned
 
 
 def test_null_is_the_version_of_an_object_that_has_no_version_id(plain: Backend) -> None:
-    bucket = plain.make_bucket()
-    plain.upload(bucket, "7.png", b"seven")
-    version, data = fetch(plain, bucket, "7.png", "null")
+    source = plain.make_source()
+    plain.upload(source, "7.png", b"seven")
+    version, data = fetch(plain, source, "7.png", "null")
     assert data == b"seven"
     assert version.version_id is None
 
 
 @pytest.mark.parametrize("version_id", ["null", "5b0e3d3c-7d0d-4c0a-9d62-0d2b0f6c1a11"])
 def test_a_version_that_an_object_does_not_have_is_gone(versioned: Backend, version_id: str) -> None:
-    bucket = versioned.make_bucket()
-    versioned.upload(bucket, "7.png", b"seven")
+    source = versioned.make_source()
+    versioned.upload(source, "7.png", b"seven")
     with pytest.raises(ObjectGone):
-        fetch(versioned, bucket, "7.png", version_id)
+        fetch(versioned, source, "7.png", version_id)
 
 
 @pytest.mark.parametrize(
@@ -321,80 +352,82 @@ def test_a_version_that_an_object_does_not_have_is_gone(versioned: Backend, vers
     ],
 )
 def test_a_key_is_what_it_is_through_put_get_copy_and_delete(backend: Backend, key: str) -> None:
-    bucket = backend.make_bucket()
-    assert create(backend, bucket, key, b"seven")
-    version, data = fetch(backend, bucket, key)
+    source, destination = backend.make_source(), backend.make_destination()
+    backend.upload(source, key, b"seven")
+    version, data = fetch(backend, source, key)
     assert data == b"seven"
-    backend.store.copy(version, bucket, "copy-of-" + key, metadata={}, deadline=soon())
-    assert fetch(backend, bucket, "copy-of-" + key)[1] == b"seven"
+    assert create(backend, destination, key, b"seven")
+    backend.store.copy(version, destination, "copy-of-" + key, metadata={}, deadline=soon())
     assert backend.store.delete(version, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(backend, bucket, key)
-    assert fetch(backend, bucket, "copy-of-" + key)[1] == b"seven"
+        fetch(backend, source, key)
+    assert fetch(backend, destination, key)[1] == b"seven"
+    assert fetch(backend, destination, "copy-of-" + key)[1] == b"seven"
 
 
 @pytest.mark.parametrize("key", ["a/../b.png", "./b.png", ".."])
 def test_a_key_that_would_be_resolved_on_the_way_is_bad(backend: Backend, key: str) -> None:
-    bucket = backend.make_bucket()
+    source, destination = backend.make_source(), backend.make_destination()
     with pytest.raises(BadKey):
-        fetch(backend, bucket, key)
+        fetch(backend, source, key)
     with pytest.raises(BadKey):
-        create(backend, bucket, key, b"seven")
+        create(backend, destination, key, b"seven")
 
 
 @pytest.mark.parametrize("key", ["d/" * 500 + "x" * 25, " "])
 def test_a_key_that_no_store_takes_is_bad(backend: Backend, key: str) -> None:
-    bucket = backend.make_bucket()
+    source, destination = backend.make_source(), backend.make_destination()
     with pytest.raises(BadKey):
-        fetch(backend, bucket, key)
+        fetch(backend, source, key)
     with pytest.raises(BadKey):
-        create(backend, bucket, key, b"seven")
+        create(backend, destination, key, b"seven")
 
 
 def test_a_key_of_1024_bytes_is_taken(backend: Backend) -> None:
-    bucket, key = backend.make_bucket(), "d/" * 500 + "x" * 24
-    assert create(backend, bucket, key, b"seven")
-    assert fetch(backend, bucket, key)[1] == b"seven"
+    destination, key = backend.make_destination(), "d/" * 500 + "x" * 24
+    assert create(backend, destination, key, b"seven")
+    assert fetch(backend, destination, key)[1] == b"seven"
 
 
 def test_slashes_in_front_of_a_key_count_for_nothing(backend: Backend) -> None:
     need(backend, "refused keys")
-    bucket = backend.make_bucket()
-    assert create(backend, bucket, "/lead.png", b"seven")
-    assert not create(backend, bucket, "lead.png", b"other")
-    version, data = fetch(backend, bucket, "//lead.png")
+    source, destination = backend.make_source(), backend.make_destination()
+    assert create(backend, destination, "/lead.png", b"seven")
+    assert not create(backend, destination, "lead.png", b"other")
+    backend.upload(source, "lead.png", b"seven")
+    version, data = fetch(backend, source, "//lead.png")
     assert data == b"seven"
     assert version.key == "//lead.png"
     assert backend.store.delete(version, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(backend, bucket, "lead.png")
+        fetch(backend, source, "lead.png")
 
 
 @pytest.mark.parametrize("key", ["a//b.png", "tail//", "x" * 256, "é" * 128])
 def test_nothing_is_copied_to_a_key_that_the_store_refuses(backend: Backend, key: str) -> None:
     need(backend, "refused keys")
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"seven")
-    version, _ = fetch(backend, bucket, "7.png")
+    source, destination = backend.make_source(), backend.make_destination()
+    backend.upload(source, "7.png", b"seven")
+    version, _ = fetch(backend, source, "7.png")
     with pytest.raises(Permanent):
-        backend.store.copy(version, bucket, key, metadata={}, deadline=soon())
+        backend.store.copy(version, destination, key, metadata={}, deadline=soon())
 
 
 @pytest.mark.parametrize("key", ["a//b.png", "tail//", "x" * 256, "é" * 128])
 def test_a_key_that_the_store_refuses_is_bad(backend: Backend, key: str) -> None:
     need(backend, "refused keys")
-    bucket = backend.make_bucket()
+    source, destination = backend.make_source(), backend.make_destination()
     with pytest.raises(BadKey):
-        fetch(backend, bucket, key)
+        fetch(backend, source, key)
     with pytest.raises(BadKey):
-        create(backend, bucket, key, b"seven")
+        create(backend, destination, key, b"seven")
 
 
 def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) -> None:
-    bucket = backend.make_bucket()
+    destination = backend.make_destination()
     metadata = {"trace-id": "abc", "spaced": "a  b", "empty": ""}
     assert backend.store.put(
-        bucket,
+        destination,
         "7.png",
         b"seven",
         content_type="image/jpeg",
@@ -402,7 +435,7 @@ def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) 
         tags={"a b": "c/d=e", "f": ""},
         deadline=soon(),
     )
-    version, data = fetch(backend, bucket, "7.png")
+    version, data = fetch(backend, destination, "7.png")
     assert data == b"seven"
     assert version.content_type == "image/jpeg"
     assert version.metadata == metadata
@@ -411,47 +444,47 @@ def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) 
 
 @pytest.mark.parametrize("value", ["grün 日本 🙂", "line\r\nx-injected: 1", "=?UTF-8?B?eA==?=", "tab\there", "\x00"])
 def test_metadata_that_no_header_can_hold_survives(backend: Backend, value: str) -> None:
-    bucket = backend.make_bucket()
-    assert create(backend, bucket, "7.png", b"seven", {"note": value})
-    assert fetch(backend, bucket, "7.png")[0].metadata == {"note": value}
+    destination = backend.make_destination()
+    assert create(backend, destination, "7.png", b"seven", {"note": value})
+    assert fetch(backend, destination, "7.png")[0].metadata == {"note": value}
 
 
 def test_nothing_is_overwritten(backend: Backend) -> None:
     need(backend, "conditional PUT")
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"first")
-    assert not create(backend, bucket, "7.png", b"second")
-    assert fetch(backend, bucket, "7.png")[1] == b"first"
+    destination = backend.make_destination()
+    backend.upload(destination, "7.png", b"first")
+    assert not create(backend, destination, "7.png", b"second")
+    assert fetch(backend, destination, "7.png")[1] == b"first"
 
 
 def test_of_racing_creators_one_wins(backend: Backend) -> None:
     need(backend, "conditional PUT")
-    bucket = backend.make_bucket()
+    destination = backend.make_destination()
     with ThreadPoolExecutor(16) as threads:
-        won = list(threads.map(lambda number: create(backend, bucket, "7.png", b"%d" % number), range(16)))
+        won = list(threads.map(lambda number: create(backend, destination, "7.png", b"%d" % number), range(16)))
     assert won.count(True) == 1
-    assert fetch(backend, bucket, "7.png")[1] == b"%d" % won.index(True)
+    assert fetch(backend, destination, "7.png")[1] == b"%d" % won.index(True)
 
 
-def test_a_name_is_free_again_after_its_object_was_deleted(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    assert create(backend, bucket, "7.png", b"first")
-    assert backend.store.delete(fetch(backend, bucket, "7.png")[0], deadline=soon())
-    assert create(backend, bucket, "7.png", b"second")
+def test_a_name_is_free_again_after_a_user_deleted_its_version(backend: Backend) -> None:
+    destination = backend.make_destination()
+    assert create(backend, destination, "7.png", b"first")
+    backend.destroy(fetch(backend, destination, "7.png")[0])
+    assert create(backend, destination, "7.png", b"second")
 
 
 def test_a_name_is_free_again_after_a_user_deleted_its_object(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"first")
-    backend.remove(bucket, "7.png")
+    destination = backend.make_destination()
+    backend.upload(destination, "7.png", b"first")
+    backend.remove(destination, "7.png")
     with pytest.raises(ObjectGone):
-        fetch(backend, bucket, "7.png")
-    assert create(backend, bucket, "7.png", b"second")
-    assert fetch(backend, bucket, "7.png")[1] == b"second"
+        fetch(backend, destination, "7.png")
+    assert create(backend, destination, "7.png", b"second")
+    assert fetch(backend, destination, "7.png")[1] == b"second"
 
 
 def test_a_copy_has_the_bytes_and_the_new_metadata(backend: Backend) -> None:
-    source, rejected = backend.make_bucket(), backend.make_bucket()
+    source, rejected = backend.make_source(), backend.make_destination()
     backend.upload(source, "big 7.png", b"seven", metadata={"old": "1"}, tags={"shift": "night"})
     version, _ = fetch(backend, source, "big 7.png")
     backend.store.copy(version, rejected, "big 7-ab.png", metadata={"reason": "grün"}, deadline=soon())
@@ -463,7 +496,7 @@ def test_a_copy_has_the_bytes_and_the_new_metadata(backend: Backend) -> None:
 
 
 def test_an_object_that_changed_before_its_copy_is_gone_and_not_copied(plain: Backend) -> None:
-    source, rejected = plain.make_bucket(), plain.make_bucket()
+    source, rejected = plain.make_source(), plain.make_destination()
     plain.upload(source, "7.png", b"first")
     version, _ = fetch(plain, source, "7.png")
     plain.upload(source, "7.png", b"second")
@@ -474,7 +507,7 @@ def test_an_object_that_changed_before_its_copy_is_gone_and_not_copied(plain: Ba
 
 
 def test_an_object_that_vanished_before_its_copy_is_gone(backend: Backend) -> None:
-    source, rejected = backend.make_bucket(), backend.make_bucket()
+    source, rejected = backend.make_source(), backend.make_destination()
     backend.upload(source, "7.png", b"first")
     version, _ = fetch(backend, source, "7.png")
     backend.store.delete(version, deadline=soon())
@@ -483,132 +516,134 @@ def test_an_object_that_vanished_before_its_copy_is_gone(backend: Backend) -> No
 
 
 def test_a_copy_to_a_missing_bucket_is_worth_a_retry(backend: Backend) -> None:
-    source = backend.make_bucket()
+    source = backend.make_source()
     backend.upload(source, "7.png", b"first")
     version, _ = fetch(backend, source, "7.png")
-    with pytest.raises(StoreUnavailable, match="no-such-bucket"):
-        backend.store.copy(version, "no-such-bucket", "7.png", metadata={}, deadline=soon())
+    with pytest.raises(StoreUnavailable, match=NO_DESTINATION):
+        backend.store.copy(version, NO_DESTINATION, "7.png", metadata={}, deadline=soon())
 
 
 def test_deleting_what_is_gone_already_counts_as_done(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"seven")
-    version, _ = fetch(backend, bucket, "7.png")
+    source = backend.make_source()
+    backend.upload(source, "7.png", b"seven")
+    version, _ = fetch(backend, source, "7.png")
     assert backend.store.delete(version, deadline=soon())
     assert backend.store.delete(version, deadline=soon())
 
 
 def test_an_upload_that_replaced_the_object_is_not_deleted(plain: Backend) -> None:
-    bucket = plain.make_bucket()
-    plain.upload(bucket, "7.png", b"first")
-    version, _ = fetch(plain, bucket, "7.png")
-    plain.upload(bucket, "7.png", b"second")
+    source = plain.make_source()
+    plain.upload(source, "7.png", b"first")
+    version, _ = fetch(plain, source, "7.png")
+    plain.upload(source, "7.png", b"second")
     assert not plain.store.delete(version, deadline=soon())
-    assert fetch(plain, bucket, "7.png")[1] == b"second"
+    assert fetch(plain, source, "7.png")[1] == b"second"
 
 
 def test_each_version_is_fetched_copied_and_deleted_by_its_id(versioned: Backend) -> None:
-    bucket, rejected = versioned.make_bucket(), versioned.make_bucket()
-    versioned.upload(bucket, "7.png", b"first")
-    first, _ = fetch(versioned, bucket, "7.png")
-    versioned.upload(bucket, "7.png", b"second")
-    second, _ = fetch(versioned, bucket, "7.png")
+    source, rejected = versioned.make_source(), versioned.make_destination()
+    versioned.upload(source, "7.png", b"first")
+    first, _ = fetch(versioned, source, "7.png")
+    versioned.upload(source, "7.png", b"second")
+    second, _ = fetch(versioned, source, "7.png")
     assert first.version_id not in (None, second.version_id)
-    assert fetch(versioned, bucket, "7.png", first.version_id) == (first, b"first")
+    assert fetch(versioned, source, "7.png", first.version_id) == (first, b"first")
     versioned.store.copy(first, rejected, "7.png", metadata={}, deadline=soon())
     assert fetch(versioned, rejected, "7.png")[1] == b"first"
     assert versioned.store.delete(second, deadline=soon())
-    assert fetch(versioned, bucket, "7.png") == (first, b"first")
+    assert fetch(versioned, source, "7.png") == (first, b"first")
     with pytest.raises(ObjectGone):
-        fetch(versioned, bucket, "7.png", second.version_id)
+        fetch(versioned, source, "7.png", second.version_id)
     assert versioned.store.delete(second, deadline=soon())
     assert versioned.store.delete(first, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(versioned, bucket, "7.png")
+        fetch(versioned, source, "7.png")
 
 
 def test_an_older_version_is_deleted_and_the_newer_one_stays(versioned: Backend) -> None:
-    bucket = versioned.make_bucket()
-    versioned.upload(bucket, "7.png", b"first")
-    first, _ = fetch(versioned, bucket, "7.png")
-    versioned.upload(bucket, "7.png", b"second")
+    source = versioned.make_source()
+    versioned.upload(source, "7.png", b"first")
+    first, _ = fetch(versioned, source, "7.png")
+    versioned.upload(source, "7.png", b"second")
     assert versioned.store.delete(first, deadline=soon())
-    assert fetch(versioned, bucket, "7.png")[1] == b"second"
+    assert fetch(versioned, source, "7.png")[1] == b"second"
     with pytest.raises(ObjectGone):
-        fetch(versioned, bucket, "7.png", first.version_id)
+        fetch(versioned, source, "7.png", first.version_id)
 
 
 def test_an_object_that_a_user_deleted_is_still_fetched_copied_and_deleted_by_its_version(versioned: Backend) -> None:
-    bucket, rejected = versioned.make_bucket(), versioned.make_bucket()
-    versioned.upload(bucket, "7.png", b"seven")
-    version, _ = fetch(versioned, bucket, "7.png")
-    versioned.remove(bucket, "7.png")
+    source, rejected = versioned.make_source(), versioned.make_destination()
+    versioned.upload(source, "7.png", b"seven")
+    version, _ = fetch(versioned, source, "7.png")
+    versioned.remove(source, "7.png")
     with pytest.raises(ObjectGone):
-        fetch(versioned, bucket, "7.png")
-    assert fetch(versioned, bucket, "7.png", version.version_id) == (version, b"seven")
+        fetch(versioned, source, "7.png")
+    assert fetch(versioned, source, "7.png", version.version_id) == (version, b"seven")
     versioned.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
     assert fetch(versioned, rejected, "7.png")[1] == b"seven"
     assert versioned.store.delete(version, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(versioned, bucket, "7.png", version.version_id)
+        fetch(versioned, source, "7.png", version.version_id)
 
 
 def test_an_object_from_before_versions_is_released_without_touching_the_newer_one(versioned: Backend) -> None:
-    bucket = versioned.make_bucket(versioned=False)
-    versioned.upload(bucket, "7.png", b"old")
-    old, _ = fetch(versioned, bucket, "7.png")
-    versioned.switch_versions_on(bucket)
-    versioned.upload(bucket, "7.png", b"new")
-    new, _ = fetch(versioned, bucket, "7.png")
-    assert fetch(versioned, bucket, "7.png", "null") == (old, b"old")
+    source = versioned.make_source(versioned=False)
+    versioned.upload(source, "7.png", b"old")
+    old, _ = fetch(versioned, source, "7.png")
+    versioned.switch_versions_on(source)
+    versioned.upload(source, "7.png", b"new")
+    new, _ = fetch(versioned, source, "7.png")
+    assert fetch(versioned, source, "7.png", "null") == (old, b"old")
     assert versioned.store.delete(old, deadline=soon())
-    assert fetch(versioned, bucket, "7.png") == (new, b"new")
+    assert fetch(versioned, source, "7.png") == (new, b"new")
     with pytest.raises(ObjectGone):
-        fetch(versioned, bucket, "7.png", "null")
+        fetch(versioned, source, "7.png", "null")
 
 
 def test_an_object_from_before_versions_is_copied_exactly_even_when_a_newer_one_is_there(versioned: Backend) -> None:
-    bucket, rejected = versioned.make_bucket(versioned=False), versioned.make_bucket()
-    versioned.upload(bucket, "7.png", b"old")
-    old, _ = fetch(versioned, bucket, "7.png")
-    versioned.switch_versions_on(bucket)
-    versioned.upload(bucket, "7.png", b"new")
+    source, rejected = versioned.make_source(versioned=False), versioned.make_destination()
+    versioned.upload(source, "7.png", b"old")
+    old, _ = fetch(versioned, source, "7.png")
+    versioned.switch_versions_on(source)
+    versioned.upload(source, "7.png", b"new")
     versioned.store.copy(old, rejected, "7.png", metadata={}, deadline=soon())
     assert fetch(versioned, rejected, "7.png")[1] == b"old"
 
 
 def test_a_check_is_answered_for_an_empty_a_full_and_a_missing_bucket(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.store.check(bucket, deadline=soon())
-    backend.upload(bucket, "7.png", b"seven")
-    backend.store.check(bucket, deadline=soon())
-    backend.store.check("no-such-bucket", deadline=soon())
+    source = backend.make_source()
+    backend.store.check(source, deadline=soon())
+    backend.upload(source, "7.png", b"seven")
+    backend.store.check(source, deadline=soon())
+    backend.store.check(NO_SOURCE, deadline=soon())
 
 
 def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"seven")
-    version, _ = fetch(backend, bucket, "7.png")
+    source, destination = backend.make_source(), backend.make_destination()
+    backend.upload(source, "7.png", b"seven")
+    version, _ = fetch(backend, source, "7.png")
     with pytest.raises(DeadlineExceeded):
-        backend.store.get(bucket, "7.png", None, limit=LIMIT, deadline=Deadline(0))
+        backend.store.get(source, "7.png", None, limit=LIMIT, deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):
-        backend.store.put(bucket, "8.png", b"8", content_type="image/png", metadata={}, tags={}, deadline=Deadline(0))
+        backend.store.put(
+            destination, "8.png", b"8", content_type="image/png", metadata={}, tags={}, deadline=Deadline(0)
+        )
     with pytest.raises(DeadlineExceeded):
-        backend.store.copy(version, bucket, "9.png", metadata={}, deadline=Deadline(0))
+        backend.store.copy(version, destination, "9.png", metadata={}, deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):
         backend.store.delete(version, deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):
-        backend.store.check(bucket, deadline=Deadline(0))
-    assert fetch(backend, bucket, "7.png")[1] == b"seven"
+        backend.store.check(source, deadline=Deadline(0))
+    assert fetch(backend, source, "7.png")[1] == b"seven"
     for absent in ("8.png", "9.png"):
         with pytest.raises(ObjectGone):
-            fetch(backend, bucket, absent)
+            fetch(backend, destination, absent)
 
 
 def test_a_closed_store_can_be_used_again(backend: Backend) -> None:
-    bucket = backend.make_bucket()
-    backend.upload(bucket, "7.png", b"seven")
+    source = backend.make_source()
+    backend.upload(source, "7.png", b"seven")
     backend.store.close()
-    assert fetch(backend, bucket, "7.png")[1] == b"seven"
+    assert fetch(backend, source, "7.png")[1] == b"seven"
     backend.store.close()
     backend.store.close()

@@ -1,4 +1,8 @@
-"""A site as users run it: Apache Kafka, MinIO with its own Kafka target, and our commands as programs of their own."""
+"""A site as users run it: Apache Kafka, MinIO with its own Kafka target, and our commands as programs of their own.
+
+The transformers are a MinIO user under the package's policy; `mnist-pipeline setup` and whoever uploads or looks are
+its root user.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,13 @@ from kafka.admin import OffsetSpec
 from mnist_pipeline.local.processes import Child, Part, PartFailed, Sandbox
 from mnist_pipeline.local.records import Record, read_topic
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
+from mnist_pipeline.settings import Minio
 from servers.kafka import KafkaProgram, KafkaServer
-from servers.minio import MinioServer
+from servers.minio import MinioServer, variables_of
 
 SOURCE_BUCKET = "mnist"
 DIGIT_BUCKETS = tuple(f"digit-{digit}" for digit in range(10))
+REJECTED_BUCKET = "mnist-rejected"
 NOTIFICATIONS_TOPIC = "mnist"
 RESULTS_TOPIC = "mnist-predictions"
 PARTITIONS = 6
@@ -44,7 +50,8 @@ _SETTINGS = MappingProxyType(
 class Site(Part):
     """A broker, a store, a predictor and two transformers, set up by `mnist-pipeline setup`; sources come and go.
 
-    Its parts are its attributes: `sandbox`, `kafka`, `minio`, `predictor`, `transformers`.
+    Its parts are its attributes: `sandbox`, `kafka`, `minio`, `predictor`, `transformers`; `user` is who those are in
+    MinIO.
 
     Args:
         kafka_program: what `servers.kafka.install()` returned.
@@ -54,6 +61,7 @@ class Site(Part):
     sandbox: Sandbox
     kafka: KafkaServer
     minio: MinioServer
+    user: Minio
     predictor: ModelServer
     transformers: tuple[ModelServer, ModelServer]
 
@@ -63,7 +71,7 @@ class Site(Part):
         self._started_sources = 0
 
     def wait_ready(self) -> None:
-        """Start all parts side by side, then set the site up.
+        """Start the parts side by side, then set the site up.
 
         Raises:
             PartFailed: a part did not come up, or `mnist-pipeline setup` had something to complain of.
@@ -86,9 +94,10 @@ class Site(Part):
             },
         )
         self._exit.callback(self.minio.close)
+        self.minio.wait_ready()
+        self.user = self.minio.add_transformer("transformer")
         self.transformers = self.start_transformer("transformer-0"), self.start_transformer("transformer-1")
         self.kafka.wait_ready()
-        self.minio.wait_ready()
         self.setup("--partitions", str(PARTITIONS))
         for server in (self.predictor, *self.transformers):
             server.wait_ready()
@@ -99,11 +108,9 @@ class Site(Part):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings with which every one of our programs runs here."""
+        """The settings with which our programs run here, all but `setup` as `user`."""
         return {
-            "MINIO_ENDPOINT": self.minio.endpoint,
-            "MINIO_ACCESS_KEY": self.minio.access_key,
-            "MINIO_SECRET_KEY": self.minio.secret_key,
+            **variables_of(self.user),
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "KAFKA_TOPIC": RESULTS_TOPIC,
             **_SETTINGS,
@@ -121,14 +128,14 @@ class Site(Part):
         return server
 
     def setup(self, *arguments: str) -> list[str]:
-        """Run `mnist-pipeline setup`; return the lines that it printed.
+        """Run `mnist-pipeline setup` as MinIO's root user; return the lines that it printed.
 
         Raises:
             PartFailed: its exit code is not 0.
         """
         done = subprocess.run(
             [sys.executable, "-m", "mnist_pipeline", "setup", "--topic", NOTIFICATIONS_TOPIC, *arguments],
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, **variables_of(self.minio.root)},
             capture_output=True,
             text=True,
             check=False,
@@ -184,9 +191,13 @@ class Site(Part):
             if code != 0:
                 raise source.failed(f"ended with code {code}")
 
-    def wait_settled(self, *, seconds: float = 150) -> None:
-        """Wait until no version of anything is left in the source bucket and every notification is committed."""
+    def wait_released(self, *, seconds: float = 150) -> None:
+        """Wait until no version of anything is left in the source bucket."""
         wait_until(lambda: not self.versions(SOURCE_BUCKET), "versions are left in the source bucket", seconds=seconds)
+
+    def wait_settled(self, *, seconds: float = 150) -> None:
+        """Wait until that, and until every notification is committed, which a source does every five seconds."""
+        self.wait_released(seconds=seconds)
         wait_until(lambda: self._uncommitted() == 0, "notifications are not committed", seconds=seconds)
 
     def versions(self, bucket: str, prefix: str = "") -> list[str]:

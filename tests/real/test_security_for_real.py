@@ -8,14 +8,15 @@ from __future__ import annotations
 import gc
 import http.client
 import io
-import json
+import os
 import secrets
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,15 @@ from minio.versioningconfig import VersioningConfig
 from e2e.sinks import Sink, always, wait_until
 from mnist_pipeline.errors import KafkaUnavailable, ObjectGone, StoreUnavailable
 from mnist_pipeline.kafka_publisher import KafkaPublisher
-from mnist_pipeline.local.processes import Sandbox
+from mnist_pipeline.local.processes import Child, Sandbox, free_port
 from mnist_pipeline.local.servers import start_transformer
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline, Message
 from mnist_pipeline.settings import Settings
+from mnist_pipeline.site import setup
 from real.certificates import Authority
 from servers.kafka import KafkaProgram, KafkaServer
-from servers.minio import MinioServer
+from servers.minio import MinioServer, transformer_policy
 
 pytestmark = [
     pytest.mark.real,
@@ -184,9 +186,16 @@ def names_in(text: str, beginning: str) -> set[str]:
     return {word.strip(",;:.()") for word in text.split() if word.startswith(beginning)}
 
 
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Log as `server.set_up_process` lets a transformer log: nothing of kafka-python's, all of ours."""
+    caplog.set_level("CRITICAL", logger="kafka")
+    # Last, because it also decides what is captured.
+    caplog.set_level("DEBUG", logger="mnist_pipeline")
+
+
 def not_published(environment: Mapping[str, str], caplog: pytest.LogCaptureFixture) -> str:
     """Publish and check in vain; return what both say."""
-    caplog.set_level("CRITICAL", logger="kafka")  # as `server.set_up_process` does
+    quiet(caplog)
     publisher = publisher_of(environment)
     with pytest.raises(KafkaUnavailable) as published:
         publisher.publish(MESSAGE, deadline=Deadline(20))
@@ -319,10 +328,109 @@ def test_a_listener_of_another_protocol_is_told_by_the_protocol(
     assert names_in(not_published(plaintext_to_sasl, caplog), "KAFKA_") >= PROTOCOL
 
 
+@pytest.fixture
+def wrong(request: pytest.FixtureRequest, scram: Environment, mutual: Environment, foreign: Authority) -> Environment:
+    """A setting that cannot be right, by its name."""
+    environments: dict[str, Environment] = {
+        "password": {**scram, "KAFKA_SASL_PASSWORD": WRONG_PASSWORD},
+        "authority": {**scram, "KAFKA_SSL_CAFILE": str(foreign.ca_file)},
+        "no certificate": {name: value for name, value in mutual.items() if name not in OUR_CERTIFICATE},
+        "address": {**scram, "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"},
+    }
+    return environments[request.param]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [("password", CREDENTIALS), ("authority", {"KAFKA_SSL_CAFILE"}), ("no certificate", OUR_CERTIFICATE)],
+    indirect=["wrong"],
+)
+def test_what_waiting_cannot_mend_is_told_long_before_the_timeout(
+    wrong: Environment, names: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    quiet(caplog)
+    publisher = publisher_of(wrong, timeout_seconds=20)
+    started = time.monotonic()
+    with pytest.raises(KafkaUnavailable) as caught:
+        publisher.check(deadline=Deadline(20))
+    assert time.monotonic() - started < 5
+    publisher.close()
+    assert names_in(str(caught.value), "KAFKA_") == names
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ("password", CREDENTIALS),
+        ("authority", {"KAFKA_SSL_CAFILE"}),
+        ("no certificate", OUR_CERTIFICATE),
+        ("address", ADDRESS),
+    ],
+    indirect=["wrong"],
+)
+def test_a_check_of_the_site_has_one_line_for_a_kafka_that_it_cannot_reach(
+    wrong: Environment, names: set[str], stored: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_pipeline.site.topics._SECONDS", 3.0)
+    out = io.StringIO()
+    assert setup.main(["--check"], {**stored, **wrong}, out) == 1
+    (line,) = [line for line in out.getvalue().splitlines() if "KAFKA_" in line]
+    assert line.startswith("problem: Kafka: not connected: ")
+    assert names_in(line, "KAFKA_") == names
+    no_password_in(out.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [("password", CREDENTIALS), ("authority", {"KAFKA_SSL_CAFILE"}), ("address", ADDRESS)],
+    indirect=["wrong"],
+)
+def test_a_source_that_cannot_reach_kafka_says_why_in_one_line_goes_on_trying_and_ends_at_once(
+    wrong: Environment, names: set[str]
+) -> None:
+    with Sandbox() as sandbox:
+        source = start_source(sandbox, wrong)
+        source.wait_ready(partial(names_a_variable, source.log), timeout_seconds=30)
+        # Long enough for another attempt, where the first one was short.
+        time.sleep(4)
+        assert source.running
+        started = time.monotonic()
+        os.kill(source.pid, signal.SIGTERM)
+        wait_until(lambda: not source.running)
+        assert time.monotonic() - started < 5
+        log = source.log.read_text()
+    (line,) = [line for line in log.splitlines() if "KAFKA_" in line]
+    assert line.endswith("trying again")
+    assert names_in(line, "KAFKA_") == names
+    assert not [other for other in log.splitlines() if " kafka." in other or "Traceback" in other]
+    no_password_in(log)
+
+
+def test_a_source_whose_group_or_topic_is_not_ours_says_so_in_one_line(scram: Environment) -> None:
+    with Sandbox() as sandbox:
+        strangers = start_source(sandbox, {**scram, "KAFKA_SASL_USERNAME": "stranger"}, name="stranger")
+        other_group = start_source(sandbox, scram, "--group", "somebody-elses", name="group")
+        for source, what in ((strangers, "not there, or our user may not see it"), (other_group, "not allowed")):
+            source.wait_ready(partial(names_a_variable, source.log), timeout_seconds=30)
+            time.sleep(1.5)
+            (line,) = source.log.read_text().splitlines()
+            assert what in line
+            assert names_in(line, "KAFKA_") == {"KAFKA_SASL_USERNAME", "KAFKA_SSL_CERTFILE"}
+
+
+def names_a_variable(log: Path) -> bool:
+    return "KAFKA_" in log.read_text()
+
+
+def start_source(sandbox: Sandbox, environment: Environment, *arguments: str, name: str = "source") -> Child:
+    options = ("--sink", "http://127.0.0.1:1/", "--topic", NOTIFICATIONS, "--group", GROUP, *arguments)
+    return sandbox.start(name, [sys.executable, "-m", "mnist_pipeline", "source", *options], env=environment)
+
+
 def test_a_topic_that_our_user_may_not_write_to_is_told_by_its_name(
     scram: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("CRITICAL", logger="kafka")
+    quiet(caplog)
     publisher = publisher_of({**scram, "KAFKA_SASL_USERNAME": "stranger"})
     with pytest.raises(KafkaUnavailable, match=f"'{TOPIC}': refused.*KAFKA_TOPIC.*our user") as caught:
         publisher.publish(MESSAGE, deadline=Deadline(20))
@@ -345,7 +453,6 @@ class _AnyCertificate(MinioServer):
 @pytest.fixture(scope="module")
 def minio(minio_program: Path, ours: Authority) -> Iterator[MinioServer]:
     """MinIO over TLS with the site's buckets, and a user under the policy that the package has."""
-    policy = json.loads(files("mnist_pipeline.site").joinpath("minio-policy.json").read_text())
     with (
         Sandbox() as sandbox,
         MinioServer(minio_program, sandbox, certificates=ours.server("minio"), ca_cert=ours.ca_file) as server,
@@ -354,7 +461,7 @@ def minio(minio_program: Path, ours: Authority) -> Iterator[MinioServer]:
         for bucket in ("mnist", "mnist-rejected", "somebody-elses", *(f"digit-{digit}" for digit in range(10))):
             client.make_bucket(bucket_name=bucket)
         client.set_bucket_versioning(bucket_name="mnist", config=VersioningConfig(ENABLED))
-        server.add_user("transformer", STORE_PASSWORD, policy)
+        server.add_user("transformer", STORE_PASSWORD, transformer_policy())
         yield server
 
 

@@ -1,4 +1,4 @@
-"""`mnist-pipeline setup` on MinIO and Apache Kafka themselves, as their root user and as one of few rights."""
+"""`mnist-pipeline setup` on MinIO and Apache Kafka themselves, as their root user and as the transformer's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kafka import KafkaConsumer
@@ -16,36 +15,15 @@ from minio.versioningconfig import SUSPENDED, VersioningConfig
 
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.site import setup
+from real.site import DIGIT_BUCKETS, REJECTED_BUCKET
 from servers.kafka import KafkaServer
-from servers.minio import REGION, MinioServer
+from servers.minio import REGION, MinioServer, variables_of
 
 pytestmark = pytest.mark.real
 
-DIGITS = tuple(f"digit-{digit}" for digit in range(10))
 SOURCE = ("bucket mnist", "versioning of bucket mnist", "lifecycle of bucket mnist", "notification of bucket mnist")
-BUCKETS = (*SOURCE, *(f"bucket {name}" for name in (*DIGITS, "mnist-rejected")))
+BUCKETS = (*SOURCE, *(f"bucket {name}" for name in (*DIGIT_BUCKETS, REJECTED_BUCKET)))
 OTHER_ARN = f"arn:minio:sqs:{REGION}:OTHER:kafka"
-
-# What the path needs, and nothing else: it can read no configuration, and remove nothing from the rejected bucket.
-LEAST: Mapping[str, Any] = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Action": [
-                *("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging"),
-                *("s3:DeleteObject", "s3:DeleteObjectVersion"),
-            ],
-            "Resource": ["arn:aws:s3:::mnist/*"],
-        },
-        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::mnist"]},
-        {
-            "Effect": "Allow",
-            "Action": ["s3:PutObject", "s3:PutObjectTagging", "s3:GetObject"],
-            "Resource": ["arn:aws:s3:::digit-*/*", "arn:aws:s3:::mnist-rejected/*"],
-        },
-    ],
-}
 
 
 @pytest.fixture
@@ -70,9 +48,7 @@ def minio(minio_program: Path, real_kafka: KafkaServer, topics: tuple[str, str])
 @pytest.fixture
 def environ(minio: MinioServer, real_kafka: KafkaServer, topics: tuple[str, str]) -> dict[str, str]:
     return {
-        "MINIO_ENDPOINT": minio.endpoint,
-        "MINIO_ACCESS_KEY": minio.access_key,
-        "MINIO_SECRET_KEY": minio.secret_key,
+        **variables_of(minio.root),
         "KAFKA_BOOTSTRAP_SERVERS": real_kafka.bootstrap_servers,
         "KAFKA_TOPIC": topics[1],
     }
@@ -186,12 +162,11 @@ def test_what_was_set_up_by_hand_is_put_right_and_what_others_set_up_stays(
     assert run(environ, topics[0], "--check")[0] == 0
 
 
-def test_a_user_with_the_least_privileges_passes_the_check_and_writes_nothing_that_it_could_not_remove(
+def test_the_transformer_s_user_passes_the_check_and_writes_nothing_that_it_could_not_remove(
     environ: dict[str, str], topics: tuple[str, str], minio: MinioServer
 ) -> None:
     run(environ, topics[0])
-    minio.add_user("least", "least-secret", LEAST)
-    least = {**environ, "MINIO_ACCESS_KEY": "least", "MINIO_SECRET_KEY": "least-secret"}
+    least = {**environ, **variables_of(minio.add_transformer("transformer"))}
 
     code, lines = run(least, topics[0], "--check")
 

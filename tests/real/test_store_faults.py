@@ -1,10 +1,14 @@
-"""`MinioObjectStore` on MinIO itself while that fails: frozen, killed, restarted; and for a user who may do little."""
+"""`MinioObjectStore` on MinIO itself while that fails: frozen, killed, restarted; and for a user who may do little.
+
+It is one throughout: a user under the package's policy, who files into a destination and may not write to the source.
+"""
 
 from __future__ import annotations
 
 import io
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,25 +18,32 @@ from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.settings import Minio
-from servers.minio import REGION, MinioServer
+from servers.minio import MinioServer
 
 pytestmark = pytest.mark.real
 
-BUCKET = "mnist"
+BUCKET = "digit-7"
+SOURCE_BUCKET = "mnist"
 
 
 @pytest.fixture(scope="module")
 def fragile(minio_program: Path) -> Iterator[MinioServer]:
     """A MinIO of these tests' own, to be broken."""
     with Sandbox() as sandbox, MinioServer(minio_program, sandbox) as server:
-        server.client().make_bucket(bucket_name=BUCKET)
+        for bucket in (BUCKET, SOURCE_BUCKET):
+            server.client().make_bucket(bucket_name=bucket)
         yield server
 
 
+@pytest.fixture(scope="module")
+def user(fragile: MinioServer) -> Minio:
+    return fragile.add_transformer("transformer")
+
+
 @pytest.fixture
-def store(fragile: MinioServer) -> Iterator[MinioObjectStore]:
+def store(fragile: MinioServer, user: Minio) -> Iterator[MinioObjectStore]:
     """One that is connected; its MinIO is whole again after the test, and empty."""
-    store = store_of(fragile, fragile.access_key, fragile.secret_key)
+    store = MinioObjectStore(user, connections=4)
     create(store)
     yield store
     if fragile.running:
@@ -46,13 +57,8 @@ def store(fragile: MinioServer) -> Iterator[MinioObjectStore]:
     store.close()
 
 
-def store_of(server: MinioServer, access_key: str, secret_key: str) -> MinioObjectStore:
-    minio = Minio(endpoint=server.endpoint, secure=False, access_key=access_key, secret_key=secret_key, region=REGION)
-    return MinioObjectStore(minio, connections=4)
-
-
-def create(store: MinioObjectStore, key: str = "7.png", *, within: float = 20) -> bool:
-    return store.put(BUCKET, key, b"seven", content_type="image/png", metadata={}, tags={}, deadline=Deadline(within))
+def create(store: MinioObjectStore, key: str = "7.png", *, bucket: str = BUCKET, within: float = 20) -> bool:
+    return store.put(bucket, key, b"seven", content_type="image/png", metadata={}, tags={}, deadline=Deadline(within))
 
 
 def fetch(store: MinioObjectStore, *, within: float = 20) -> bytes | None:
@@ -103,20 +109,15 @@ def test_a_killed_store_is_used_again_when_it_is_back_on_its_port_with_what_it_h
     assert not create(store)
 
 
-@pytest.mark.usefixtures("store")
 def test_a_user_without_the_right_is_told_so_and_one_with_a_wrong_password_by_the_variables_names(
-    fragile: MinioServer,
+    user: Minio, store: MinioObjectStore
 ) -> None:
-    reading = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{BUCKET}/*"]}
-    fragile.add_user("reader", "a-secret-of-the-reader", {"Version": "2012-10-17", "Statement": [reading]})
-    reader = store_of(fragile, "reader", "a-secret-of-the-reader")
-    assert fetch(reader) == b"seven"
     with pytest.raises(StoreUnavailable, match=r"AccessDenied.*MINIO_ACCESS_KEY"):
-        create(reader, "8.png")
-    stranger = store_of(fragile, "reader", "a-wrong-secret")
+        create(store, bucket=SOURCE_BUCKET)
+    assert fetch(store) == b"seven"
+    stranger = MinioObjectStore(replace(user, secret_key="a-wrong-secret"), connections=4)
     with pytest.raises(StoreUnavailable, match=r"SignatureDoesNotMatch.*MINIO_SECRET_KEY"):
         fetch(stranger)
-    reader.close()
     stranger.close()
 
 

@@ -32,11 +32,17 @@ from mnist_pipeline.local.records import Record
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.local.source import Source
 from mnist_pipeline.testing import minio_event
-from real.site import DIGIT_BUCKETS, NOTIFICATIONS_TOPIC, PARTITIONS, SOURCE_BUCKET, Site, wait_until
-from servers.cache import ToolMissing, cached, run, tool
-from servers.fixtures import missing
+from real.site import (
+    DIGIT_BUCKETS,
+    NOTIFICATIONS_TOPIC,
+    PARTITIONS,
+    REJECTED_BUCKET,
+    SOURCE_BUCKET,
+    Site,
+    wait_until,
+)
 from servers.kafka import KafkaProgram
-from servers.minio import REGION
+from servers.minio import REGION, variables_of
 
 pytestmark = pytest.mark.real
 
@@ -51,7 +57,6 @@ CURL = {
     "Content-Type": "application/json",
 }
 HOST = "test-transformer-transformer.kserve-test.svc.cluster.local"
-MC_VERSION = "v0.0.0-20250313080218-cf909e1063a9"
 # What notifications escape, or must not lose: MinIO writes a key there as a query's value.
 FOLDERS = ("", "with space/", "1+1=2/", "100%25 sure & more/", "été/", "日本/", "a/b/c/", "~(it's),;:@$!*/")
 
@@ -118,7 +123,7 @@ def assert_each_is_filed_once(site: Site, prefix: str, objects: Mapping[str, byt
     etags = {key: hashlib.md5(data, usedforsecurity=False).hexdigest() for key, data in objects.items()}
     for digit, bucket in enumerate(DIGIT_BUCKETS):
         assert site.etags(bucket, prefix) == {key: etag for key, etag in etags.items() if digit_of(key) == digit}
-    assert site.etags("mnist-rejected", prefix) == {}
+    assert site.etags(REJECTED_BUCKET, prefix) == {}
     of_keys = results(site, prefix)
     assert of_keys.keys() == objects.keys()
     ids = set()
@@ -216,29 +221,42 @@ def test_what_is_uploaded_while_kafka_is_away_is_filed_once_it_is_back(site: Sit
         site.kafka.start()
         site.kafka.wait_ready()
     with site.delivering():
-        site.wait_settled()
+        site.wait_released()
     assert_each_is_filed_once(site, prefix, objects)
 
 
-def test_an_event_costs_three_requests_to_a_store_with_versions(site: Site) -> None:
+def assert_an_event_costs(requests: Mapping[str, int], site: Site, transformer: ModelServer, bucket: str) -> None:
+    """The transformer makes just these S3 requests, by their operations' names, for an object of the bucket."""
     key = fresh("counted") + "7 é.png"
     client = site.minio.client()
     data = IMAGES["7-0000.png"]
-    put = client.put_object(bucket_name=SOURCE_BUCKET, object_name=key, data=io.BytesIO(data), length=len(data))
+    put = client.put_object(bucket_name=bucket, object_name=key, data=io.BytesIO(data), length=len(data))
     before = site.s3_requests()
-    answer = post(site.transformers[0].predict_url, minio_event(SOURCE_BUCKET, key, version_id=put.version_id), CURL)
+    answer = post(transformer.predict_url, minio_event(bucket, key, version_id=put.version_id), CURL)
     assert answer.status == 200
     # MinIO counts a request a moment after it has answered it.
     wait_until(
         lambda: site.s3_requests().get("deleteobject", 0) > before.get("deleteobject", 0), "no DELETE", seconds=5
     )
     after = site.s3_requests()
-    assert {name: number - before.get(name, 0) for name, number in after.items() if number != before.get(name)} == {
-        "getobject": 1,
-        "putobject": 1,
-        "deleteobject": 1,
-    }
-    assert list(results(site, key)) == [key]
+    assert {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name)} == requests
+    assert site.etags("digit-7", key).keys() == {key}
+
+
+def test_an_event_costs_three_requests_to_a_bucket_with_versions(site: Site) -> None:
+    requests = {"getobject": 1, "putobject": 1, "deleteobject": 1}
+    assert_an_event_costs(requests, site, site.transformers[0], SOURCE_BUCKET)
+
+
+def test_an_event_costs_four_requests_to_a_bucket_without_versions(site: Site) -> None:
+    bucket = "unversioned"
+    site.minio.client().make_bucket(bucket_name=bucket)
+    user = site.minio.add_transformer(f"transformer-of-{bucket}", {SOURCE_BUCKET: bucket})
+    transformer = site.start_transformer(bucket, {"SOURCE_BUCKETS": bucket, **variables_of(user)})
+    transformer.wait_ready()
+    requests = {"getobject": 1, "putobject": 1, "headobject": 1, "deleteobject": 1}
+    assert_an_event_costs(requests, site, transformer, bucket)
+    transformer.close()
 
 
 # --- uploads by others' clients ---
@@ -273,7 +291,7 @@ def test_what_boto3_uploads_whole_or_in_parts_is_filed(site: Site) -> None:
     finally:
         client.close()
     with site.delivering():
-        site.wait_settled()
+        site.wait_released()
     assert event_names(site, prefix) == {whole: "Put", in_parts: "CompleteMultipartUpload"}
     for key, data in objects.items():
         copied = site.minio.client().get_object(bucket_name=f"digit-{digit_of(key)}", object_name=key)
@@ -283,21 +301,6 @@ def test_what_boto3_uploads_whole_or_in_parts_is_filed(site: Site) -> None:
     assert_each_is_filed_once(site, prefix, objects)
 
 
-@pytest.fixture(scope="module")
-def mc() -> Path:
-    """MinIO's client, built by Go once on a machine; see `servers.minio`."""
-
-    def build(directory: Path) -> None:
-        options = ("-ldflags", "-s -w", f"github.com/minio/mc@{MC_VERSION}")
-        run([tool("go"), "install", *options], env={"CGO_ENABLED": "0", "GOBIN": str(directory)})
-
-    try:
-        return cached(f"mc-{MC_VERSION}", build) / "mc"
-    except ToolMissing as exc:
-        missing("mc", exc)
-
-
-@pytest.mark.timeout(900)  # the build
 def test_what_mc_copies_or_pipes_is_filed(site: Site, mc: Path, tmp_path: Path) -> None:
     prefix = fresh("mc")
     objects = {f"{prefix}5 copied é+%.png": IMAGES["5-0008.png"], f"{prefix}6 piped 日本.png": IMAGES["6-0011.png"]}
@@ -313,7 +316,7 @@ def test_what_mc_copies_or_pipes_is_filed(site: Site, mc: Path, tmp_path: Path) 
     ours("cp", image, f"site/{SOURCE_BUCKET}/{copied}")
     ours("pipe", f"site/{SOURCE_BUCKET}/{piped}", stdin=objects[piped])
     with site.delivering():
-        site.wait_settled()
+        site.wait_released()
     assert event_names(site, prefix) == {copied: "Put", piped: "CompleteMultipartUpload"}
     assert_each_is_filed_once(site, prefix, objects)
 

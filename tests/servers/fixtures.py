@@ -1,8 +1,8 @@
 """`real_kafka` and `real_minio`, for tests that are marked `real`; a pytest plugin, loaded by tests/conftest.py.
 
-`pytest --real` runs such tests; otherwise they are left out, and a line says so. Where Java, Maven or Go is missing
-they are skipped with that reason, and fail instead where `REQUIRE_REAL_SERVERS=1`. The programs are built before the
-first test, so that no test's time limit has to cover it.
+`pytest --real` runs such tests; otherwise they are left out, and a line says so. Where Java, Maven or Go is missing,
+or a virtual environment cannot be made, they are skipped with that reason, and fail instead where
+`REQUIRE_REAL_SERVERS=1`. The programs are built before the first test, so that no test's time limit has to cover it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NoReturn, TypeVar
 import pytest
 
 from mnist_pipeline.local.processes import Sandbox
-from servers import kafka, minio
+from servers import cloudevents, kafka, minio, mlserver
 from servers.cache import BuildFailed, ToolMissing
 from servers.kafka import KafkaProgram, KafkaServer
 from servers.minio import MinioServer
@@ -25,6 +25,9 @@ _Program = TypeVar("_Program")
 _LEFT_OUT = pytest.StashKey[int]()
 _KAFKA = pytest.StashKey["KafkaProgram | ToolMissing"]()
 _MINIO = pytest.StashKey["Path | ToolMissing"]()
+_MC = pytest.StashKey["Path | ToolMissing"]()
+_MLSERVER = pytest.StashKey["Path | ToolMissing"]()
+_CLOUDEVENTS = pytest.StashKey["Path | ToolMissing"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +57,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         config.stash[_KAFKA] = _or_missing(kafka.install)
         config.stash[_MINIO] = _or_missing(minio.install)
+        asked_for = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+        if "mc" in asked_for:
+            config.stash[_MC] = _or_missing(minio.install_mc)
+        if "mlserver_python" in asked_for:
+            config.stash[_MLSERVER] = _or_missing(mlserver.install)
+        if "cloudevents_python" in asked_for:
+            config.stash[_CLOUDEVENTS] = _or_missing(cloudevents.install)
     except BuildFailed as exc:
         pytest.exit(str(exc), returncode=pytest.ExitCode.TESTS_FAILED)
 
@@ -68,6 +78,8 @@ def _or_missing(install: Callable[[], _Program]) -> _Program | ToolMissing:
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     kafka_program = config.stash.get(_KAFKA, None)
     minio_program = config.stash.get(_MINIO, None)
+    mlserver_python = config.stash.get(_MLSERVER, None)
+    cloudevents_python = config.stash.get(_CLOUDEVENTS, None)
     lines = []
     if left_out := config.stash.get(_LEFT_OUT, 0):
         lines.append(f"{left_out} tests on Apache Kafka and MinIO themselves are left out; make test-real runs them")
@@ -75,6 +87,10 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
         lines.append(f"real server: {kafka_program.version}")
     if isinstance(minio_program, Path):
         lines.append(f"real server: {minio.version(minio_program)}")
+    if isinstance(mlserver_python, Path):
+        lines.append(f"real server: {mlserver.version(mlserver_python)}")
+    if isinstance(cloudevents_python, Path):
+        lines.append(f"real reader: {cloudevents.version(cloudevents_python)}")
     return lines
 
 
@@ -102,6 +118,33 @@ def minio_program(pytestconfig: pytest.Config) -> Path:
     if isinstance(program, ToolMissing):
         missing("MinIO", program)
     return program
+
+
+@pytest.fixture(scope="session")
+def mc(pytestconfig: pytest.Config) -> Path:
+    """MinIO's client, a program; it is built only where a test asks for this."""
+    program = pytestconfig.stash[_MC]
+    if isinstance(program, ToolMissing):
+        missing("mc", program)
+    return program
+
+
+@pytest.fixture(scope="session")
+def mlserver_python(pytestconfig: pytest.Config) -> Path:
+    """What an `MlserverServer` is made with; its environment is made only where a test asks for this."""
+    python = pytestconfig.stash[_MLSERVER]
+    if isinstance(python, ToolMissing):
+        missing("MLServer", python)
+    return python
+
+
+@pytest.fixture(scope="session")
+def cloudevents_python(pytestconfig: pytest.Config) -> Path:
+    """What `servers.cloudevents.read` runs; its environment is made only where a test asks for this."""
+    python = pytestconfig.stash[_CLOUDEVENTS]
+    if isinstance(python, ToolMissing):
+        missing("the strict CloudEvents SDK", python)
+    return python
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,8 @@ class KafkaServer(Server):
         formatted = subprocess.run(
             [
                 *program.command("kafka.tools.StorageTool"),
-                *("format", "--cluster-id", cluster, "--config", str(settings)),
+                # One that begins with a hyphen would be taken for an option.
+                *("format", f"--cluster-id={cluster}", "--config", str(settings)),
                 *options,
             ],
             capture_output=True,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
+import logging
+import socket
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.knative import (
     Answer,
     Request,
@@ -18,8 +24,9 @@ from mnist_pipeline.local.knative import (
     verdict,
     wait_seconds,
 )
+from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.records import Record
-from mnist_pipeline.local.source import Offsets
+from mnist_pipeline.local.source import Offsets, Source
 
 RECORD = Record(
     topic="mnist",
@@ -217,3 +224,67 @@ def test_offsets_are_committed_up_to_the_first_that_is_not_settled() -> None:
         offsets.settle(offset)
         positions.append(offsets.position)
     assert positions == [None, None, 7, 11]
+
+
+NOBODY = "127.0.0.1:1"
+
+
+def said_by(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("mnist_pipeline")]
+
+
+def until(true: Callable[[], object]) -> None:
+    give_up = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # kafka-python never closes a socket that was refused
+def test_a_source_goes_on_trying_where_kafka_is_away_and_says_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="kafka")
+    caplog.set_level(logging.INFO, logger="mnist_pipeline")
+    monkeypatch.setattr("mnist_pipeline.local.source._CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("mnist_pipeline.local.source._RECONNECT_SECONDS", 0.05)
+    source = Source(NOBODY, "mnist", "http://127.0.0.1:1/", group="test")
+    source.begin()
+    until(lambda: said_by(caplog))
+    time.sleep(0.5)
+    source.close()
+    (line,) = said_by(caplog)
+    assert line == (
+        "topic mnist: not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS; trying again"
+    )
+    gc.collect()  # those sockets now, not in the middle of another test
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the same
+def test_a_source_says_once_that_its_broker_went_away(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="kafka")
+    caplog.set_level(logging.INFO, logger="mnist_pipeline")
+    with Broker({"mnist": 1}) as broker:
+        source = Source(broker.bootstrap_servers, "mnist", "http://127.0.0.1:1/", group="test", api_version=API_VERSION)
+        source.start()
+    until(lambda: len(said_by(caplog)) > 1)
+    time.sleep(1)
+    source.close()
+    assert said_by(caplog) == [
+        "delivering topic mnist to http://127.0.0.1:1/",
+        "topic mnist: not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS; trying again",
+    ]
+    gc.collect()  # the same
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the same
+def test_a_source_that_has_to_be_ready_says_why_it_is_not_and_closes_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="kafka")
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        for servers, why in ((NOBODY, "no connection to a broker"), (f"127.0.0.1:{silent.getsockname()[1]}", "KAFKA_")):
+            source = Source(servers, "mnist", "http://127.0.0.1:1/", group="test")
+            started = time.monotonic()
+            with pytest.raises(PartFailed, match=rf"source found no Kafka in 0\.3 s: .*{why}"):
+                source.start(timeout_seconds=0.3)
+            assert time.monotonic() - started < 3
+    gc.collect()  # the same

@@ -611,9 +611,12 @@ def test_brokers_that_are_away_are_one_line_that_names_the_variables(
     store: MemoryS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mnist_pipeline.site.topics._SECONDS", 0.3)
-    code, lines = run(store, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
-    assert code == 1
-    assert lines[-1].startswith("not done: Kafka: no broker answered; check KAFKA_BOOTSTRAP_SERVERS")
+    for arguments, outcome in (([], "not done"), (["--check"], "problem")):
+        code, lines = run(store, *arguments, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+        assert code == 1
+        assert [line for line in lines if "Kafka" in line] == [
+            f"{outcome}: Kafka: not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS"
+        ]
 
 
 def test_a_predictor_that_is_away_is_a_problem(store: MemoryS3) -> None:

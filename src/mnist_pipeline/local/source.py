@@ -26,8 +26,10 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import AuthorizationError, KafkaError
 
+from mnist_pipeline.errors import KafkaUnavailable
+from mnist_pipeline.kafka_connection import Connections
 from mnist_pipeline.local.knative import (
     Answer,
     Backoff,
@@ -43,12 +45,17 @@ from mnist_pipeline.local.records import Record, record_of
 
 _log = logging.getLogger(__name__)
 
+_CONNECT_SECONDS = 10.0
+_RECONNECT_SECONDS = 3.0
+# A broker that ends breaks its connections off first, and only then takes no more of them; another may take over.
+_TROUBLE_SECONDS = 1.0
 _COMMIT_SECONDS = 5.0  # as often as Knative's dispatcher
 _POLL_MS = 100
 # All that was fetched: kafka-python (3.0.12) does not come back to a batch of which it has given only the first records
 # when its partition was paused. A fetch is bounded by its bytes.
 _POLL_RECORDS = sys.maxsize
 _DEAD_LETTERS_KEPT = 1_000
+_RIGHTS_HINT = "check --topic, --group and what the user of KAFKA_SASL_USERNAME or KAFKA_SSL_CERTFILE may do"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +225,10 @@ class Source(Part):
         self._workers: list[threading.Thread] = []
         self._assigned = threading.Event()
         self._looked_for = "Kafka"
+        self._said = ""
+        self._well_at = time.monotonic()
         self._closing = threading.Event()
+        self._connections = Connections()
         self._thread: threading.Thread | None = None
         self._consumer: KafkaConsumer | None = None
 
@@ -226,23 +236,26 @@ class Source(Part):
         """Start, which a `with` block does."""
         self.start()
 
+    def begin(self) -> None:
+        """Deliver from now on, and return at once.
+
+        Where Kafka is away or refuses us, it is logged in one line that names the variables, and tried again until
+        `close()`.
+        """
+        self._thread = threading.Thread(target=self._run, name="source", daemon=True)
+        self._thread.start()
+
     def start(self, *, timeout_seconds: float = 30.0) -> None:
         """Join the group and begin to deliver; return once partitions are assigned.
 
         Raises:
             PartFailed: Kafka is not there, or the group did not let us in in time.
         """
-        options = {"bootstrap_timeout_ms": int(timeout_seconds * 1000), **self._consumer_options}
-        try:
-            self._consumer = KafkaConsumer(**options)
-        except KafkaError as exc:
-            raise PartFailed("source", f"found no Kafka: {exc}") from exc
-        self._consumer.subscribe([self.topic], listener=_Partitions(self))
-        self._thread = threading.Thread(target=self._consume, args=(self._consumer,), name="source", daemon=True)
-        self._thread.start()
+        self.begin()
         if not self._assigned.wait(timeout_seconds):
+            trouble = self._said or self._connections.explain()
             self.close()
-            raise PartFailed("source", f"found no {self._looked_for} in {timeout_seconds:g} s")
+            raise PartFailed("source", f"found no {self._looked_for} in {timeout_seconds:g} s: {trouble}")
 
     def close(self) -> None:
         """Begin nothing more, let what is in flight finish, commit, leave the group; safe to call twice.
@@ -251,16 +264,38 @@ class Source(Part):
         """
         self._closing.set()
         if self._thread is not None:
-            if self._consumer is not None and not self._assigned.is_set():
-                # The thread may be in a call that has no timeout, asking for the topic; this ends it.
+            # The thread may be connecting, or in a call that has no timeout, asking for the topic; this ends it.
+            if self._consumer is None:
+                self._connections.give_up()
+            elif not self._assigned.is_set():
                 self._consumer.close(autocommit=False, timeout_ms=1_000)
             self._thread.join()
             self._thread = None
 
     # The consumer's thread
 
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                consumer = self._connections.open(
+                    KafkaConsumer, timeout_seconds=_CONNECT_SECONDS, **self._consumer_options
+                )
+            except KafkaUnavailable as exc:
+                self._warn(str(exc))
+                self._closing.wait(_RECONNECT_SECONDS)
+            else:
+                self._consumer = consumer
+                self._consume(consumer)
+
+    def _warn(self, text: str) -> None:
+        """Log what is the matter, once for as long as it stays the same, and not where we brought it about."""
+        if text != self._said and not self._closing.is_set():
+            _log.warning("topic %s: %s; trying again", self.topic, text)
+            self._said = text
+
     def _consume(self, consumer: KafkaConsumer) -> None:
         try:
+            consumer.subscribe([self.topic], listener=_Partitions(self))
             self._await_topic(consumer)
             next_commit = time.monotonic() + _COMMIT_SECONDS
             while not self._closing.is_set():
@@ -268,9 +303,14 @@ class Source(Part):
                     polled = consumer.poll(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
                     for partition, batch in polled.items():
                         self._accept(partition, [record_of(consumed) for consumed in batch])
-                except KafkaError:
-                    _log.warning("polling topic %s failed; trying again", self.topic, exc_info=True)
+                except AuthorizationError as exc:
+                    self._warn(f"not allowed to read it; {_RIGHTS_HINT} ({type(exc).__name__})")
                     self._closing.wait(1.0)
+                except KafkaError as exc:
+                    self._warn(f"not read: {self._connections.explain()} ({type(exc).__name__})")
+                    self._closing.wait(1.0)
+                else:
+                    self._tell_connection()
                 self._pause_and_resume(consumer)
                 if time.monotonic() >= next_commit:
                     self._commit(consumer)
@@ -294,12 +334,25 @@ class Source(Part):
                 topics = consumer.topics()
             except KafkaError:
                 topics = None
+                self._warn(self._connections.explain())
             if topics is not None:
                 self._looked_for = f"topic {self.topic!r}"
             if topics and self.topic in topics:
                 self._looked_for = f"partition of topic {self.topic!r}"
                 return
+            if topics is not None:
+                self._warn(f"it is not there, or our user may not see it; {_RIGHTS_HINT}")
             self._closing.wait(0.1)
+
+    def _tell_connection(self) -> None:
+        """A poll without records does not tell whether a broker is there; its connections do."""
+        if self._connections.trouble is None:
+            self._well_at = time.monotonic()
+            if self._said:
+                _log.info("topic %s: is read again", self.topic)
+                self._said = ""
+        elif time.monotonic() - self._well_at >= _TROUBLE_SECONDS:
+            self._warn(self._connections.explain())
 
     def _accept(self, partition: TopicPartition, records: list[Record]) -> None:
         with self._lock:
@@ -371,7 +424,9 @@ class Source(Part):
                 lane = self._lanes.setdefault(partition, _Lane(partition))
                 lane.ours = True
                 self._submit(lane)
-        self._assigned.set()
+        if not self._assigned.is_set():
+            _log.info("delivering topic %s to %s", self.topic, self.sink_url)
+            self._assigned.set()
 
     def partitions_revoked(self, partitions: set[TopicPartition]) -> None:
         """The group takes these back, perhaps to give them to us again; as with Knative nothing is committed now."""

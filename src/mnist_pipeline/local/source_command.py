@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
+from kafka.util import ensure_valid_topic_name
 
+from mnist_pipeline.kafka_connection import Connections
 from mnist_pipeline.local.knative import Backoff, Request
-from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.source import DeadLetter, SinkConnection, Source
 from mnist_pipeline.settings import Kafka, Settings, SettingsError
 
@@ -36,7 +37,8 @@ Knative does this, with several dispatchers, scaling, tracing and metrics that t
 def main(argv: Sequence[str]) -> int:
     """Deliver until SIGTERM or SIGINT, then finish what is in flight.
 
-    Exit code 2: wrong settings; 1: Kafka or the topic is not there.
+    Where Kafka or the topic is not there, or not for us, a line in the log says why, and it is tried again and again.
+    Exit code 2: wrong settings.
     """
     options = _parser().parse_args(argv)
     try:
@@ -49,16 +51,13 @@ def main(argv: Sequence[str]) -> int:
         return 2
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
+    # Of a failed connection kafka-python logs much; the source says it in one line.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     source = _source(kafka, options)
-    try:
-        source.start()
-    except PartFailed as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    log.info("delivering topic %s to %s", options.topic, options.sink)
+    source.begin()
     ended.wait()
     log.info("finishing what is in flight")
     source.close()
@@ -74,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mnist-pipeline source", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sink", required=True, type=_url, metavar="URL", help="…/v1/models/<model>:predict")
-    parser.add_argument("--topic", default="mnist", help="the notifications' topic (default: mnist)")
+    parser.add_argument("--topic", default="mnist", type=_topic, help="the notifications' topic (default: mnist)")
     parser.add_argument("--group", default="mnist-pipeline-source", help="the consumer group that keeps the offsets")
     parser.add_argument("--name", default="mnist", help="of the KafkaSource, in ce-source")
     parser.add_argument("--namespace", default="default", help="of the KafkaSource, in ce-source and Kn-Namespace")
@@ -87,8 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--initial-offset", choices=("latest", "earliest"), default="latest")
     dead = parser.add_mutually_exclusive_group()
     dead.add_argument("--dead-letter-url", type=_url, metavar="URL", help="gets what was given up, with knativeerror*")
-    dead.add_argument("--dead-letter-topic", metavar="TOPIC", help="the same, as records with ce_ headers")
+    dead.add_argument("--dead-letter-topic", type=_topic, metavar="TOPIC", help="the same, as records with ce_ headers")
     return parser
+
+
+def _topic(text: str) -> str:
+    try:
+        ensure_valid_topic_name(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return text
 
 
 def _url(text: str) -> str:
@@ -145,7 +152,16 @@ def _to_topic(topic: str, client_options: dict[str, Any]) -> Callable[[DeadLette
     def produce(letter: DeadLetter) -> None:
         with lock:
             if not producer:
-                producer.append(KafkaProducer(**client_options, enable_idempotence=False, acks="all"))
+                connections = Connections()
+                producer.append(
+                    connections.open(
+                        KafkaProducer,
+                        timeout_seconds=_DEAD_LETTER_SECONDS,
+                        enable_idempotence=False,
+                        acks="all",
+                        **client_options,
+                    )
+                )
         future = producer[0].send(
             topic, key=letter.record.key, value=letter.request.body, headers=list(_record_headers(letter.request))
         )

@@ -32,6 +32,7 @@ from typing import TextIO
 import numpy as np
 from minio.error import S3Error
 
+from mnist_pipeline import predictor_flags
 from mnist_pipeline.errors import PipelineError, PredictorUnavailable
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline
@@ -127,11 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         help="change nothing, but look whether all of it is so, and whether the credentials, the predictor and the "
         "store's If-None-Match work; writes one probe object into the rejected bucket, and removes it",
     )
-    parser.add_argument("--model_name", default="mnist", help="of the predictor (default: %(default)s)")
-    parser.add_argument(
-        "--predictor_host", metavar="HOST[:PORT]", help="the predictor that --check asks (default: asks none)"
-    )
-    parser.add_argument("--predictor_protocol", default="v1", choices=("v1", "v2", "grpc-v2"), help="(default: v1)")
+    predictor_flags.add_to(parser, why="the predictor that --check asks (default: asks none)")
     return parser
 
 
@@ -311,12 +308,11 @@ def _check_predictor(settings: Settings, args: argparse.Namespace, report: Repor
 
 async def _ask_predictor(settings: Settings, args: argparse.Namespace) -> int:
     # Not before here: KServe takes seconds to import, and only this needs it.
-    from kserve.predictor_config import PredictorConfig  # noqa: PLC0415 - see above
+    from mnist_pipeline.predictor_client import PredictorClient  # noqa: PLC0415 - see above
 
-    from mnist_pipeline.predictor_client import PredictorClient  # noqa: PLC0415 - the same
-
-    config = PredictorConfig(predictor_host=args.predictor_host, predictor_protocol=args.predictor_protocol)
-    client = PredictorClient(args.model_name, config, format_named(settings.predictor_format), connections=1)
+    client = PredictorClient(
+        args.model_name, predictor_flags.config_of(args), format_named(settings.predictor_format), connections=1
+    )
     try:
         blank = np.zeros((1, 28, 28), np.float32)
         return (await client.digits(blank, {}, timeout=_PREDICTOR_SECONDS))[0]

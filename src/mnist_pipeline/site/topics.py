@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import IncompatibleBrokerVersion, KafkaError, KafkaTimeoutError, for_code
 
+from mnist_pipeline.errors import KafkaUnavailable
+from mnist_pipeline.kafka_connection import Connections
 from mnist_pipeline.settings import Kafka
 from mnist_pipeline.site.parts import Away, Refused, State
 
@@ -22,10 +24,6 @@ _SECONDS = 10.0
 # As a replication factor (KIP-464, Kafka 2.4).
 _BROKERS_DEFAULT = -1
 _MESSAGE_LENGTH = 200
-_CONNECTION_HINT = (
-    "check KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, "
-    "KAFKA_SASL_PASSWORD, KAFKA_SSL_CAFILE, KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_API_VERSION"
-)
 
 _HINTS = {
     "InvalidTopicError": "; check --topic and KAFKA_TOPIC",
@@ -41,25 +39,29 @@ class Topics:
     """
 
     def __init__(self, kafka: Kafka) -> None:
-        with _translated(Away(f"no broker answered; {_CONNECTION_HINT}")):
-            self._admin = KafkaAdminClient(
+        self._connections = Connections()
+        try:
+            self._admin = self._connections.open(
+                KafkaAdminClient,
+                timeout_seconds=_SECONDS,
                 **kafka.client_options(),
                 client_id="mnist-pipeline-setup",
-                bootstrap_timeout_ms=int(_SECONDS * 1000),
                 request_timeout_ms=int(_SECONDS * 1000),
                 reconnect_backoff_max_ms=1000,
             )
+        except KafkaUnavailable as exc:
+            raise Away(str(exc)) from exc
 
     def describe(self, topic: str) -> Mapping[str, Any]:
         """What the brokers tell of the topic (Kafka: Metadata); it does not come into being by being asked for."""
-        with _translated(Away(f"no answer about topic {topic}; {_CONNECTION_HINT}")):
+        with _translated(lambda: Away(f"no answer about topic {topic}: {self._connections.explain()}")):
             described: Mapping[str, Any] = self._admin.describe_topics([topic])[0]
             return described
 
     def create(self, topic: str, *, partitions: int, replication: int) -> None:
         """Make the topic (Kafka: CreateTopics), and wait a few seconds for it; one that is there already will do."""
         options = {"num_partitions": partitions, "replication_factor": replication}
-        with _translated(Refused("the controller did not do it; look at the brokers")):
+        with _translated(lambda: Refused("the controller did not do it; look at the brokers")):
             answer = self._admin.create_topics({topic: options}, raise_errors=False)["topics"][0]
             _raise_for(answer["error_code"], answer.get("error_message"), ("NoError", "TopicAlreadyExistsError"))
             with contextlib.suppress(KafkaTimeoutError):
@@ -119,8 +121,8 @@ def _raise_for(code: int, message: str | None, fine: Sequence[str], *, needed: b
 
 
 @contextmanager
-def _translated(meaning: Refused | Away) -> Iterator[None]:
-    """Let only our own errors out, `meaning` where we know no better.
+def _translated(meaning: Callable[[], Refused | Away]) -> Iterator[None]:
+    """Let only our own errors out, `meaning()` where we know no better.
 
     Foreign texts are left out, they can hold settings and so a password.
     """
@@ -131,4 +133,5 @@ def _translated(meaning: Refused | Away) -> Iterator[None]:
             "these brokers do not take this request; before Kafka 2.4 give --replication, else check KAFKA_API_VERSION"
         ) from exc
     except (KafkaError, ValueError, TypeError, AssertionError, OSError, RuntimeError, LookupError) as exc:
-        raise type(meaning)(f"{meaning} ({type(exc).__name__})") from exc
+        meant = meaning()
+        raise type(meant)(f"{meant} ({type(exc).__name__})") from exc

@@ -1,0 +1,189 @@
+"""`Connections`: what the end of a connection means, and when there is no use in another; real brokers: tests/real."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+
+import kafka.errors
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+
+from mnist_pipeline.errors import KafkaUnavailable
+from mnist_pipeline.kafka_connection import Certainty, Connections, Trouble, trouble_of
+
+# kafka-python leaves the sockets of failed connections to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning")
+
+SECRET = "a-password-that-nobody-may-see"
+NOBODY = "127.0.0.1:1"
+REFUSAL = Trouble("refused; check A")
+HICCUP = Trouble("broken off; check B", Certainty.SURE)
+AWAY = Trouble("away; check C", Certainty.GUESS)
+API_VERSIONS, SASL_HANDSHAKE, SASL_AUTHENTICATE = 18, 17, 36
+
+
+@pytest.fixture(autouse=True)
+def _collect_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Have them collected here, and not in the middle of another test: captured records would keep them."""
+    caplog.set_level(logging.CRITICAL, logger="kafka")
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def lost(below: Exception | None = None) -> kafka.errors.KafkaConnectionError:
+    """As kafka-python reports a connection that broke."""
+    return kafka.errors.KafkaConnectionError("socket disconnected" if below is None else below)
+
+
+def alert(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, SECRET)
+    error.reason = reason
+    return error
+
+
+def untrusted(code: int) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, SECRET)
+    error.verify_code, error.verify_message = code, "why not"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "unanswered", "variables", "certainty"),
+    [
+        (kafka.errors.SaslAuthenticationFailedError(SECRET), (), "KAFKA_SASL_PASSWORD", Certainty.LASTING),
+        (lost(), (SASL_AUTHENTICATE,), "KAFKA_SASL_PASSWORD", Certainty.LASTING),
+        (lost(), (SASL_HANDSHAKE,), "KAFKA_SASL_MECHANISM", Certainty.LASTING),
+        (kafka.errors.UnsupportedSaslMechanismError(SECRET), (), "KAFKA_SASL_MECHANISM", Certainty.LASTING),
+        (kafka.errors.IllegalSaslStateError(SECRET), (), "KAFKA_SECURITY_PROTOCOL", Certainty.LASTING),
+        (lost(untrusted(20)), None, "KAFKA_SSL_CAFILE", Certainty.LASTING),
+        (lost(untrusted(62)), None, "KAFKA_BOOTSTRAP_SERVERS", Certainty.LASTING),
+        (lost(alert("TLSV13_ALERT_CERTIFICATE_REQUIRED")), (API_VERSIONS,), "KAFKA_SSL_CERTFILE", Certainty.LASTING),
+        (FileNotFoundError(SECRET), None, "KAFKA_SSL_CAFILE", Certainty.LASTING),
+        (kafka.errors.KafkaProtocolError(SECRET), (API_VERSIONS,), "KAFKA_SECURITY_PROTOCOL", Certainty.LASTING),
+        (lost(ConnectionResetError(SECRET)), None, "KAFKA_SECURITY_PROTOCOL", Certainty.SURE),
+        (lost(alert("UNEXPECTED_EOF_WHILE_READING")), None, "KAFKA_SECURITY_PROTOCOL", Certainty.SURE),
+        (lost(), (API_VERSIONS,), "KAFKA_SECURITY_PROTOCOL", Certainty.GUESS),
+        (lost(), None, "KAFKA_BOOTSTRAP_SERVERS", Certainty.GUESS),
+    ],
+)
+def test_the_end_of_a_connection_names_what_to_check_and_no_secret(
+    error: Exception, unanswered: tuple[int, ...] | None, variables: str, certainty: Certainty
+) -> None:
+    trouble = trouble_of(error, unanswered)
+    assert trouble is not None
+    assert variables in trouble.text
+    assert trouble.certainty is certainty
+    assert SECRET not in trouble.text
+
+
+@pytest.mark.parametrize("error", [kafka.errors.KafkaConnectionError(), kafka.errors.RequestTimedOutError(SECRET)])
+def test_a_connection_that_we_closed_or_that_was_slow_is_no_trouble(error: Exception) -> None:
+    assert trouble_of(error, (API_VERSIONS,)) is None
+
+
+def test_an_idle_connection_that_a_broker_closes_is_no_trouble() -> None:
+    assert trouble_of(lost(), ()) is None
+
+
+def hung_up() -> Trouble:
+    trouble = trouble_of(lost(), (API_VERSIONS,))
+    assert trouble is not None
+    return trouble
+
+
+def test_it_is_hopeless_once_every_bootstrap_server_has_refused_us_and_not_for_one_refusal() -> None:
+    connections = Connections()
+    connections.note(0, REFUSAL)
+    assert not connections.are_hopeless([0])
+    connections.note(0, REFUSAL)
+    assert connections.are_hopeless([0])
+    assert not connections.are_hopeless([0, 1])
+    connections.note(1, REFUSAL)
+    assert connections.are_hopeless([0, 1])
+
+
+@pytest.mark.parametrize("other", [HICCUP, AWAY])
+def test_there_is_hope_where_a_broker_may_come_back(other: Trouble) -> None:
+    connections = Connections()
+    for trouble in (REFUSAL, REFUSAL, other):
+        connections.note(0, trouble)
+    assert not connections.are_hopeless([0])
+    # Its next refusal may be the last word of a broker that is ending.
+    connections.note(0, REFUSAL)
+    assert not connections.are_hopeless([0])
+
+
+def test_a_hang_up_without_a_word_does_not_outweigh_a_refusal_but_a_broker_that_went_away_does() -> None:
+    connections = Connections()
+    for trouble in (REFUSAL, hung_up(), REFUSAL, hung_up()):
+        connections.note(0, trouble)
+    assert connections.are_hopeless([0])
+    assert connections.trouble == REFUSAL
+    connections.note(0, AWAY)
+    assert connections.trouble == AWAY
+    connections.note(0, hung_up())
+    assert connections.trouble == hung_up()
+
+
+def test_the_surest_trouble_of_several_brokers_is_told_until_that_one_is_well() -> None:
+    connections = Connections()
+    connections.note(0, AWAY)
+    connections.note(1, REFUSAL)
+    assert connections.explain() == "not connected: refused; check A"
+    connections.note_connected(1)
+    assert connections.explain() == "not connected: away; check C"
+    connections.forget()
+    assert connections.trouble is None
+    assert "KAFKA_BOOTSTRAP_SERVERS" in connections.explain()
+    assert "KAFKA_SASL_PASSWORD" in connections.explain()
+
+
+def test_of_two_guesses_the_newer_is_told() -> None:
+    connections = Connections()
+    connections.note(0, AWAY)
+    connections.note(1, hung_up())
+    assert connections.trouble == hung_up()
+    connections.note(0, AWAY)
+    assert connections.trouble == AWAY
+
+
+@pytest.mark.parametrize("api_version", [None, (2, 3)])
+@pytest.mark.parametrize("make", [KafkaProducer, KafkaConsumer, KafkaAdminClient])
+def test_each_kind_of_client_says_why_it_is_not_connected_and_leaves_no_thread_behind(
+    make: type[KafkaProducer | KafkaConsumer | KafkaAdminClient], api_version: tuple[int, int] | None
+) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(KafkaUnavailable) as caught:
+        Connections().open(make, timeout_seconds=0.3, bootstrap_servers=NOBODY, api_version=api_version)
+    assert str(caught.value) == "not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS"
+    assert set(threading.enumerate()) <= before
+
+
+def test_options_that_a_client_does_not_take_are_told_without_what_they_say() -> None:
+    with pytest.raises(KafkaUnavailable, match="KAFKA_SECURITY_PROTOCOL") as caught:
+        Connections().open(KafkaConsumer, timeout_seconds=1, bootstrap_servers=NOBODY, no_such_option=SECRET)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("servers", [NOBODY, None])
+def test_opening_is_given_up_from_another_thread_at_once(servers: str | None, silent: str) -> None:
+    connections = Connections()
+    threading.Timer(0.3, connections.give_up).start()
+    started = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(KafkaUnavailable):
+            connections.open(KafkaConsumer, timeout_seconds=30, bootstrap_servers=servers or silent)
+    assert time.monotonic() - started < 5
