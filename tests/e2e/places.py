@@ -113,10 +113,20 @@ class Place:
                 response.release_conn()
         return found
 
+    def all_results(self) -> list[dict[str, Any]]:
+        """The published events, oldest first."""
+        return [json.loads(record.value or b"{}") for record in self.read_results()]
+
+    def ids_by_subject(self) -> dict[str, set[str]]:
+        """The different ids of the published events, by the object that they are about."""
+        ids: dict[str, set[str]] = {}
+        for event in self.all_results():
+            ids.setdefault(event.get("subject", ""), set()).add(event["id"])
+        return ids
+
     def results(self, upload: Upload) -> list[dict[str, Any]]:
-        """The published events about the upload's key, oldest first."""
-        events = [json.loads(record.value or b"{}") for record in self.read_results()]
-        return [event for event in events if event.get("subject") == f"{upload.bucket}/{upload.key}"]
+        """Those about the upload's key."""
+        return [event for event in self.all_results() if event.get("subject") == f"{upload.bucket}/{upload.key}"]
 
     def _versions(self, bucket: str, prefix: str) -> list[str]:
         listed = self.client().list_objects(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import json
 import os
 import signal
 import threading
@@ -137,8 +136,7 @@ def test_row_22_an_inline_request_whose_answer_is_lost_gets_the_same_id_again(re
     request = {"instances": [{"data": base64.b64encode(digit_png(2)).decode()}], "test-trace-id": trace_id}
     killed_by(replicas.stepping("publish", "kill"), request)
     assert deliver(replicas.whole, request) == 200
-    events = [json.loads(record.value or b"{}") for record in replicas.place.read_results()]
-    ids = [event["id"] for event in events if event.get("test-trace-id") == trace_id]
+    ids = [event["id"] for event in replicas.place.all_results() if event.get("test-trace-id") == trace_id]
     assert len(ids) == 2
     assert len(set(ids)) == 1
 

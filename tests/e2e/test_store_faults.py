@@ -1,0 +1,344 @@
+"""Rows 17 to 23 and 28: a transformer whose store loses objects, fails, or changes them under its hands."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import time
+import urllib.request
+import uuid
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from minio.commonconfig import ENABLED
+from minio.versioningconfig import VersioningConfig
+from PIL import Image
+
+from e2e.following import post
+from e2e.places import Place, Upload
+from e2e.sinks import wait_until
+from mnist_pipeline.local.processes import answers_ok
+from mnist_pipeline.local.servers import ModelServer
+from mnist_pipeline.testing import digit_png, minio_event
+from servers.proxy import Proxy
+
+DEADLINE_SECONDS = 4
+LARGE_PIXELS = 4_000
+# What decoding 16 million pixels may take for a moment, in bytes.
+PIXELS_IN_HAND = 300 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def replicas(place: Place) -> Iterator[tuple[ModelServer, ModelServer]]:
+    """Two transformers of one place."""
+    both = place.start(), place.start()
+    for one in both:
+        one.wait_ready()
+    yield both
+    for one in both:
+        one.close()
+
+
+def deliver(server: ModelServer, upload: Upload) -> int:
+    return post(server.predict_url, upload.event, {"ce-id": "1"}).status
+
+
+def deliver_until_done(server: ModelServer, upload: Upload) -> int:
+    """As Knative does; the embedded store answers 500 now and then where two requests meet at one object."""
+    for _ in range(10):
+        status = deliver(server, upload)
+        if status < 500:
+            break
+    return status
+
+
+def new_key() -> str:
+    return f"{uuid.uuid4()}.png"
+
+
+def large_png(digit: int, *, side: int, size: int = 0) -> bytes:
+    """A drawing of so many pixels a side, made `size` bytes long by a chunk that decoders skip (PNG, section 4.7)."""
+    with Image.open(io.BytesIO(digit_png(digit))) as small, io.BytesIO() as file:
+        small.resize((side, side)).save(file, format="PNG", compress_level=1)
+        png = file.getvalue()
+    padding = max(size - len(png) - 12, 0)
+    chunk = b"prVt" + b"\0" * padding
+    # Before IEND, the last 12 bytes.
+    return png[:-12] + struct.pack(">I", padding) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[-12:]
+
+
+def counted(server: ModelServer, outcome: str) -> float:
+    """The counter of this outcome in the server's metrics."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:  # noqa: S310 - our own server
+        lines = answer.read().decode().splitlines()
+    name = f'mnist_pipeline_outcomes_total{{model_name="mnist",outcome="{outcome}"}}'
+    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
+
+
+# --- what is there ---
+
+
+def test_row_17_an_object_that_is_gone_is_acknowledged_and_counted(
+    place: Place, replicas: tuple[ModelServer, ModelServer]
+) -> None:
+    before = counted(replicas[0], "gone")
+    never = Upload(bucket=place.bucket, key="never.png", data=b"", event=minio_event(place.bucket, "never.png"))
+    upload = place.upload(new_key(), digit_png(1))
+    assert [deliver(replicas[0], one) for one in (never, upload, upload)] == [200, 200, 200]
+    assert counted(replicas[0], "gone") == before + 2
+    assert len(place.results(upload)) == 1
+
+
+def test_row_18_64_images_of_10_mib_and_16_million_pixels_at_once_take_bounded_memory(embedded_place: Place) -> None:
+    place = embedded_place
+    server = place.start(settings={"EVENT_TIMEOUT_SECONDS": "120"})
+    server.wait_ready()
+    uploads = [place.upload(new_key(), digit_png(3))]
+    assert deliver(server, uploads[0]) == 200
+    before = peak_memory(server)
+    large = large_png(3, side=LARGE_PIXELS, size=10 * 1024 * 1024)
+    assert len(large) == 10 * 1024 * 1024
+    uploads = [place.upload(new_key(), large) for _ in range(64)]
+    with ThreadPoolExecutor(64) as threads:
+        assert list(threads.map(lambda upload: deliver(server, upload), uploads)) == [200] * 64
+    assert not any(place.is_left(upload) for upload in uploads)
+    grown = peak_memory(server) - before
+    server.close()
+    # The bytes in hand, and the pixels of as many images as there are processors.
+    bound = 64 * len(large) + (os.cpu_count() or 1) * PIXELS_IN_HAND
+    assert grown < 1.1 * bound, f"{grown:,} bytes"
+
+
+def peak_memory(server: ModelServer) -> int:
+    """The most bytes that were resident so far."""
+    status = Path(f"/proc/{server.child.pid}/status")
+    if not status.exists():
+        pytest.skip("this system has no /proc, which tells a process's memory")
+    (kilobytes,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(kilobytes) * 1024
+
+
+# --- overwritten ---
+
+
+@pytest.mark.real
+def test_row_19_of_300_objects_that_are_overwritten_in_flight_every_version_is_filed_on_two_replicas(
+    real_place: Place,
+) -> None:
+    place = real_place
+    one, other = place.start(), place.start()
+    one.wait_ready()
+    other.wait_ready()
+    races = range(300)
+
+    def race(number: int) -> tuple[Upload, Upload]:
+        key, digit = new_key(), number % 10
+        first = place.upload(key, digit_png(digit))
+        with ThreadPoolExecutor(3) as threads:
+            answers = [threads.submit(deliver, server, first) for server in (one, other)]
+            time.sleep(number % 20 / 1000)
+            second = place.upload(key, digit_png((digit + 1) % 10))
+            answers += [threads.submit(deliver, server, second) for server in (other, one)]
+            assert {answer.result() for answer in answers} == {200}
+        return first, second
+
+    with ThreadPoolExecutor(4) as threads:
+        pairs = list(threads.map(race, races))
+    for number, (first, second) in zip(races, pairs, strict=True):
+        names = {f"digit-{(number + later) % 10}/{first.key}" for later in (0, 1)}
+        copies = place.copies(first)
+        assert copies.keys() == names
+        assert set(copies.values()) == {first.data, second.data}
+        assert not place.is_left(first)
+    ids = place.ids_by_subject()
+    assert {len(ids[f"{place.bucket}/{first.key}"]) for first, _ in pairs} == {2}
+    for server in (one, other):
+        server.close()
+
+
+@pytest.mark.real
+def test_row_19_an_object_from_before_versions_that_is_overwritten_after_loses_nothing(real_place: Place) -> None:
+    place = replace(real_place, bucket=f"source-{uuid.uuid4()}", versioned=False)
+    place.make_buckets()
+    first = place.upload(new_key(), digit_png(1))
+    place.client().set_bucket_versioning(bucket_name=place.bucket, config=VersioningConfig(ENABLED))
+    place = replace(place, versioned=True)
+    second = place.upload(first.key, digit_png(2))
+    server = place.start()
+    server.wait_ready()
+    # The first event names no version, so it may find the second object; what lies under that stays for a redelivery.
+    assert [deliver(server, one) for one in (first, second, first)] == [200, 200, 200]
+    assert place.copies(first) == {f"digit-1/{first.key}": first.data, f"digit-2/{first.key}": second.data}
+    assert not place.is_left(first)
+    server.close()
+
+
+@pytest.mark.real
+def test_row_19_the_event_of_an_older_version_that_comes_twice_touches_no_newer_one(
+    real_place: Place,
+) -> None:
+    place = real_place
+    server = place.start()
+    server.wait_ready()
+    older = place.upload(new_key(), digit_png(4))
+    newer = place.upload(older.key, digit_png(5))
+    assert [deliver(server, older) for _ in range(2)] == [200, 200]
+    assert place.copies(older) == {f"digit-4/{older.key}": older.data}
+    assert place.is_left(newer)
+    assert deliver(server, newer) == 200
+    assert not place.is_left(newer)
+    server.close()
+
+
+# --- missing and forbidden ---
+
+
+def test_row_20_a_missing_bucket_is_retried_and_named_and_converges_once_it_is_made(embedded_place: Place) -> None:
+    place = embedded_place
+    late = f"late-{uuid.uuid4()}"
+    server = place.start(settings={"DESTINATION": late + "/{digit}"})
+    server.wait_ready()
+    upload = place.upload(new_key(), digit_png(6))
+    assert deliver(server, upload) == 503
+    assert f"there is no bucket '{late}'" in server.child.log.read_text()
+    assert place.is_left(upload)
+    place.client().make_bucket(bucket_name=late)
+    assert deliver(server, upload) == 200
+    found = place.client().stat_object(bucket_name=late, object_name=f"6/{upload.key}")
+    assert found.etag == hashlib.md5(upload.data, usedforsecurity=False).hexdigest()
+    assert not place.is_left(upload)
+    assert len({event["id"] for event in place.results(upload)}) == 1
+    server.close()
+
+
+def test_row_20_a_missing_source_bucket_is_retried_and_named(embedded_place: Place) -> None:
+    place = replace(embedded_place, bucket=f"source-{uuid.uuid4()}")
+    server = place.start()
+    server.wait_ready()
+    upload = Upload(bucket=place.bucket, key="7.png", data=digit_png(7), event=minio_event(place.bucket, "7.png"))
+    assert deliver(server, upload) == 503
+    assert f"there is no bucket '{place.bucket}'" in server.child.log.read_text()
+    place.make_buckets()
+    key = new_key()
+    assert deliver(server, place.upload(key, digit_png(7))) == 200
+    server.close()
+
+
+@pytest.mark.real
+def test_row_20_what_the_store_forbids_is_retried_and_named(real_place: Place) -> None:
+    place = real_place
+    forbidden = f"forbidden-{uuid.uuid4()}"
+    place.client().make_bucket(bucket_name=forbidden)
+    server = place.start(settings={"DESTINATION": forbidden + "/{digit}"})
+    server.wait_ready()
+    upload = place.upload(new_key(), digit_png(6))
+    assert deliver(server, upload) == 503
+    said = server.child.log.read_text()
+    assert f"'{forbidden}'" in said
+    assert "AccessDenied" in said
+    server.close()
+    whole = place.start()
+    whole.wait_ready()
+    assert deliver(whole, upload) == 200
+    assert place.copies(upload) == {f"digit-6/{upload.key}": upload.data}
+    whole.close()
+
+
+# --- failing ---
+
+
+@pytest.fixture(scope="module")
+def proxied(place: Place) -> Iterator[tuple[ModelServer, Proxy]]:
+    """A transformer with a short deadline, and a proxy between it and the store."""
+    endpoint = place.settings["MINIO_ENDPOINT"]
+    with Proxy(int(endpoint.rpartition(":")[2])) as proxy:
+        server = place.start(
+            settings={
+                "MINIO_ENDPOINT": f"http://127.0.0.1:{proxy.port}",
+                "EVENT_TIMEOUT_SECONDS": str(DEADLINE_SECONDS),
+            }
+        )
+        server.wait_ready()
+        yield server, proxy
+        server.close()
+
+
+@pytest.mark.parametrize("fault", ["cut", "freeze", "reset in mid-body"])
+def test_row_21_a_store_that_fails_is_retried_within_the_deadline_and_its_connections_are_released(
+    place: Place, proxied: tuple[ModelServer, Proxy], fault: str
+) -> None:
+    server, proxy = proxied
+    uploads = [place.upload(new_key(), large_png(digit, side=280, size=200_000)) for digit in range(8)]
+    if fault == "cut":
+        proxy.cut()
+    elif fault == "freeze":
+        proxy.freeze()
+    else:
+        proxy.reset_after(100_000)
+    started = time.monotonic()
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda upload: deliver(server, upload), uploads))
+    assert time.monotonic() - started < DEADLINE_SECONDS + 1
+    failed = {200, 503} if fault == "reset in mid-body" else {503, 504}
+    assert set(answers) <= failed
+    assert len(set(answers) - {200}) > 0
+    assert answers_ok(server.http_port, "/v2/health/live")
+    proxy.heal()
+    left = [upload for upload, answer in zip(uploads, answers, strict=True) if answer != 200]
+    assert all(place.is_left(upload) for upload in left)
+    assert [deliver(server, upload) for upload in left] == [200] * len(left)
+    assert [list(place.copies(upload)) for upload in uploads] == [
+        [f"digit-{digit}/{upload.key}"] for digit, upload in enumerate(uploads)
+    ]
+    wait_until(lambda: proxy.open_connections <= 8)
+
+
+def test_row_21_a_slow_store_is_waited_for(place: Place, proxied: tuple[ModelServer, Proxy]) -> None:
+    server, proxy = proxied
+    upload = place.upload(new_key(), digit_png(9))
+    proxy.delay(0.3)
+    started = time.monotonic()
+    assert deliver(server, upload) == 200
+    assert 0.9 < time.monotonic() - started < DEADLINE_SECONDS
+    proxy.heal()
+
+
+# --- filed before, and delivered again ---
+
+
+@pytest.mark.real
+def test_row_23_what_lies_in_the_destination_is_never_overwritten(real_place: Place) -> None:
+    place = real_place
+    server = place.start()
+    server.wait_ready()
+    key, digest = new_key(), hashlib.sha256(digit_png(2)).hexdigest()[:12]
+    place.client().put_object(bucket_name="digit-2", object_name=key, data=io.BytesIO(b"other"), length=5)
+    assert deliver(server, place.upload(key, digit_png(2))) == 200
+    beside = key.replace(".png", f"-{digest}.png")
+    upload = place.upload(key, digit_png(2))
+    assert deliver(server, upload) == 200
+    assert place.copies(upload) == {f"digit-2/{key}": b"other", f"digit-2/{beside}": digit_png(2)}
+    assert not place.is_left(upload)
+    assert {event["data"]["destination"] for event in place.results(upload)} == {f"digit-2/{beside}"}
+    server.close()
+
+
+def test_row_28_events_that_come_four_times_in_turn_and_at_once_on_two_replicas_converge(
+    place: Place, replicas: tuple[ModelServer, ModelServer]
+) -> None:
+    uploads = [place.upload(new_key(), digit_png(number % 10)) for number in range(40)]
+    with ThreadPoolExecutor(16) as threads:
+        servers = (*replicas, *replicas)
+        answers = [threads.submit(deliver_until_done, server, upload) for upload in uploads for server in servers]
+        assert {answer.result() for answer in answers} == {200}
+    for number, upload in enumerate(uploads):
+        assert place.copies(upload) == {f"digit-{number % 10}/{upload.key}": upload.data}
+        assert not place.is_left(upload)
+    ids = place.ids_by_subject()
+    assert {len(ids[f"{place.bucket}/{upload.key}"]) for upload in uploads} == {1}
