@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real lint accuracy lock wheel clean
+.PHONY: help demo test test-real fuzz soak lint accuracy image test-image lock wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ test: .venv/.dev ## unit, contract and end-to-end tests on local servers
 test-real: .venv/.dev ## tests on Apache Kafka and MinIO themselves; builds them once (Java 17, Maven, Go)
 	@$(BIN)/python -m pytest --real -m real $(ARGS)
 
+fuzz: .venv/.dev ## try the properties of tests/fuzz on thousands of new inputs each (ten minutes)
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 3600 tests/fuzz $(ARGS)
+
+soak: .venv/.dev ## send 50,000 events through a local stack and watch the transformer's memory (twenty minutes)
+	@$(BIN)/python tests/soak.py $(ARGS)
+
 lint: .venv/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -33,6 +39,12 @@ lint: .venv/.dev ## ruff, mypy --strict, import-linter
 
 accuracy: .venv/.dev ## measure the local predictor and the images' preparation on MNIST's test images
 	@$(BIN)/python tests/accuracy.py $(ARGS)
+
+image: .venv/bin/python ## build the images with Docker, or with buildah and podman, and weigh them
+	@$(BIN)/python docker/images.py $(ARGS)
+
+test-image: image .venv/.dev ## run the images: read-only, as uid 1000, without capabilities
+	@$(BIN)/python -m pytest -m image tests/image $(ARGS)
 
 wheel: .venv/.dev ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel
@@ -43,7 +55,7 @@ lock: .venv/.dev ## resolve requirements.lock anew, for every Python from 3.10 t
 		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 clean: ## remove what the other commands made
-	@rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python from 3.10 to 3.13 was found (KServe takes no other). Install one, or say make PYTHON=..."; exit 1; }

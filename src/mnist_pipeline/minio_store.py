@@ -476,9 +476,11 @@ def _decoded(value: str) -> str:
     if "=?" not in value:
         return value
     try:
-        return str(email.header.make_header(email.header.decode_header(value)))
-    except (email.errors.HeaderParseError, LookupError, ValueError):
+        text = str(email.header.make_header(email.header.decode_header(value)))
+        text.encode()  # UTF-7, for one, can say a lone surrogate, which could not be sent again
+    except (email.errors.MessageError, LookupError, ValueError):
         return value
+    return text
 
 
 def _place(bucket: str, key: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,11 +135,11 @@ class Settings:
             source_suffixes=read.parsed("SOURCE_SUFFIXES", _names, cls.source_suffixes),
             destination=read.parsed("DESTINATION", _destination, cls.destination),
             rejected_bucket=read.parsed("REJECTED_BUCKET", _bucket, cls.rejected_bucket),
-            inference_service_name=read.text("INFERENCE_SERVICE_NAME"),
-            pod_namespace=read.text("POD_NAMESPACE"),
+            inference_service_name=read.parsed("INFERENCE_SERVICE_NAME", _attribute, None),
+            pod_namespace=read.parsed("POD_NAMESPACE", _attribute, None),
             trace_key=read.parsed("REQUEST_TRACE_KEY", _trace_key, cls.trace_key),
-            event_type=read.text("EVENT_TYPE") or cls.event_type,
-            event_source=read.text("EVENT_SOURCE") or f"mnist-pipeline/{model_name}",
+            event_type=read.parsed("EVENT_TYPE", _attribute, cls.event_type),
+            event_source=read.parsed("EVENT_SOURCE", _attribute, f"mnist-pipeline/{model_name}"),
             event_mode=read.parsed("EVENT_MODE", _event_mode, cls.event_mode),
             predictor_format=_predictor_format(read, predictor_protocol),
             max_body_bytes=read.parsed("MAX_BODY_BYTES", _positive, cls.max_body_bytes),
@@ -325,6 +326,13 @@ def _destination(text: str) -> str:
     return text
 
 
+def _attribute(text: str) -> str:
+    """A CloudEvent's attribute: no control characters (CloudEvents 1.0, section 3.1), nor what cannot be encoded."""
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ValueError(f"is {text!a}, which has control characters or is not UTF-8")
+    return text
+
+
 def _trace_key(text: str) -> str:
     if not _TRACE_KEY.fullmatch(text):
         raise ValueError(f"is {text!r}: letters, digits, hyphens and underscores only, at most 64")
@@ -372,7 +380,11 @@ def _seconds(text: str) -> float:
 
 
 def _endpoint(text: str, *, https: bool) -> tuple[str, bool]:
-    url = urlsplit(text if "://" in text else ("https://" if https else "http://") + text)
+    try:
+        url = urlsplit(text if "://" in text else ("https://" if https else "http://") + text)
+    except ValueError:
+        # Its own message quotes what may hold a secret.
+        raise ValueError("is neither host:port nor an http or https URL") from None
     try:
         port = url.port
     except ValueError:
@@ -389,7 +401,8 @@ def _bootstrap_servers(text: str) -> str:
     for server in _names(text):
         _endpoint(server, https=False)
         if "://" in server or "/" in server:
-            raise ValueError(f"is {text!r}: host:port, comma separated, without a scheme")
+            # Not the whole text: what has not been looked at yet may hold a secret.
+            raise ValueError(f"has {server!r}: host:port, comma separated, without a scheme")
     return text
 
 

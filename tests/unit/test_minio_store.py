@@ -637,6 +637,8 @@ def test_a_busy_store_that_names_a_time_to_wait_is_not_waited_for_and_its_code_i
         ("=?no-such-charset?B?eA==?=", "=?no-such-charset?B?eA==?="),
         ("=?UTF-8?B?/w==?=", "=?UTF-8?B?/w==?="),
         ("=?UTF-8?B?x?=", "=?UTF-8?B?x?="),
+        ("=?gr\u00fcn?B?eA==?=", "=?gr\u00fcn?B?eA==?="),
+        ("=?utf-7?Q?+2AA-?=", "=?utf-7?Q?+2AA-?="),  # a lone surrogate, which could not be sent again
     ],
 )
 def test_metadata_is_read_as_raw_utf_8_and_as_encoded_words(

@@ -183,6 +183,13 @@ def test_the_event_source_names_the_model_unless_it_is_set() -> None:
     assert Settings.from_environ({"EVENT_SOURCE": "mine"}, model_name="m").event_source == "mine"
 
 
+@pytest.mark.parametrize("name", ["EVENT_TYPE", "EVENT_SOURCE", "INFERENCE_SERVICE_NAME", "POD_NAMESPACE"])
+@pytest.mark.parametrize("value", ["a\nb", "a\x7f", "\udcff"])
+def test_what_becomes_an_attribute_of_every_result_can_be_one(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} "):
+        Settings.from_environ({name: value})
+
+
 def test_a_destination_is_a_bucket_or_a_bucket_and_a_prefix() -> None:
     assert Settings().destination_of(7) == ("digit-7", "")
     assert Settings(destination="digits/digit-{digit}").destination_of(7) == ("digits", "digit-7/")
@@ -191,3 +198,20 @@ def test_a_destination_is_a_bucket_or_a_bucket_and_a_prefix() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().trace_key = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("endpoint", ["https://user:hidden@h\u2100st:9000", "https://user:hidden@[", "http://[hidden"])
+def test_an_endpoint_that_is_no_url_at_all_is_not_repeated(endpoint: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environ({"MINIO_ENDPOINT": endpoint})
+    (problem,) = raised.value.problems
+    assert problem.startswith("MINIO_ENDPOINT ")
+    assert "hidden" not in problem
+
+
+def test_a_password_behind_a_bad_bootstrap_server_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": "https://kafka:9092,user:hidden@other:9092"})
+    (problem,) = raised.value.problems
+    assert problem.startswith("KAFKA_BOOTSTRAP_SERVERS has 'https://kafka:9092'")
+    assert "hidden" not in problem

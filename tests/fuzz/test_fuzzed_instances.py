@@ -1,0 +1,46 @@
+"""pipeline.py: whatever stands in an inline request's instances is a tensor, or refused."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzz.inputs import assert_refusal_can_be_shown, json_values
+from mnist_pipeline.errors import Permanent
+from mnist_pipeline.events import Inline
+from mnist_pipeline.pipeline import Pipeline
+from mnist_pipeline.ports import Deadline
+from mnist_pipeline.settings import Settings
+from mnist_pipeline.testing import digit_png
+
+numbers = st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | st.floats(0, 1)
+tensors = st.builds(
+    lambda few, shape: np.resize(np.array(few, object), shape).tolist(),
+    st.lists(numbers | json_values, min_size=1, max_size=4),
+    st.sampled_from([(784,), (28, 28), (1, 28, 28), (28, 28, 1), (27, 28), (0,)]),
+)
+instances = (
+    json_values
+    | tensors
+    | st.builds(lambda data: {"data": data}, json_values | tensors | st.text(max_size=40))
+    | st.binary(max_size=60).map(lambda data: {"data": base64.b64encode(data).decode()})
+    | st.integers(0, 9).map(lambda digit: base64.b64encode(digit_png(digit)).decode())
+)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+@given(st.lists(instances, min_size=1, max_size=3))
+def test_any_instances_are_tensors_or_refused(given_instances: list[object]) -> None:
+    request = Inline(instances=tuple(given_instances))
+    try:
+        batch = Pipeline(Settings(), None, None).prepare(request, Deadline(60))
+    except Permanent as refusal:
+        assert_refusal_can_be_shown(refusal)
+        return
+    assert batch.tensors.shape == (len(given_instances), 28, 28)
+    assert batch.tensors.dtype == np.float32
+    assert np.isfinite(batch.tensors).all()

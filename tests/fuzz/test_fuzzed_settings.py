@@ -1,0 +1,74 @@
+"""settings.py: any environment is a Settings or a SettingsError, and no secret is told."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_pipeline.settings import Settings, SettingsError
+
+SECRET = "s3cr3t-of-the-tests"
+_SECRETS = ("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "KAFKA_SASL_PASSWORD")
+_OTHERS = (
+    *("MINIO_ENDPOINT", "S3_ENDPOINT", "AWS_ENDPOINT_URL", "S3_USE_HTTPS", "MINIO_REGION", "MINIO_CA_CERT"),
+    *("MINIO_ACCESS_KEY", "MINIO_ACCESS_KEY_FILE", "MINIO_SECRET_KEY_FILE", "AWS_ACCESS_KEY_ID"),
+    *("SOURCE_BUCKETS", "SOURCE_SUFFIXES", "DESTINATION", "REJECTED_BUCKET", "REQUEST_TRACE_KEY"),
+    *("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM"),
+    *("KAFKA_SASL_USERNAME", "KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE", "KAFKA_API_VERSION"),
+    *("EVENT_TYPE", "EVENT_SOURCE", "EVENT_MODE", "PREDICTOR_FORMAT", "INFERENCE_SERVICE_NAME", "POD_NAMESPACE"),
+    *("MAX_BODY_BYTES", "MAX_OBJECT_BYTES", "MAX_IMAGE_PIXELS", "EVENT_TIMEOUT_SECONDS", "MAX_IN_FLIGHT"),
+)
+# What an environment can hold: anything but a zero byte.
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+values = texts | st.sampled_from(
+    [
+        *("", " ", "0", "1", "-1", "9" * 5_000, "1e309", "nan", "inf", "0.5", "\u0663", "2.3", "2.3.4.5"),
+        *("minio:9000", "https://minio", "http://[", "http://[::1]:9000", "http://h:99999", "h:9000,i", ",", "//h/p?q"),
+        *("SASL_SSL", "SSL", "PLAIN", "SCRAM-SHA-512", "binary", "structured", "tensorflow", "openinference"),
+        *("mnist", "mnist,others", "digit-{digit}", "mnist/{digit}", "mnist/../{digit}", "{digit}", "{", "a" * 64),
+        *("/nowhere/file", "/", ".", "\u2100", "h\u2100st:9"),
+    ]
+)
+with_the_secret = st.sampled_from(
+    [
+        *("https://user:%s@minio:9000", "user:%s@minio", "http://user:%s@[", "http://user:%s@h\u2100st"),
+        *("kafka:9092,user:%s@other:9092", "https://kafka:9092,user:%s@other", "http://minio/?%s", "http://minio#%s"),
+        *("user:%s@h:port", "ftp://user:%s@h", "//user:%s@h", "http://user\\:%s@h"),
+    ]
+).map(lambda url: url % SECRET)
+
+environments = st.builds(
+    lambda others, secrets, urls: {**others, **secrets, **urls},
+    st.dictionaries(st.sampled_from(_OTHERS), values, max_size=8),
+    st.dictionaries(st.sampled_from(_SECRETS), st.just(SECRET), max_size=2),
+    st.dictionaries(
+        st.sampled_from(["MINIO_ENDPOINT", "AWS_ENDPOINT_URL", "KAFKA_BOOTSTRAP_SERVERS"]), with_the_secret, max_size=1
+    ),
+)
+
+
+def assert_problems_can_be_shown(problems: tuple[str, ...]) -> None:
+    assert problems
+    known = {*_OTHERS, *_SECRETS, *(name + "_FILE" for name in _SECRETS)}
+    for problem in problems:
+        assert SECRET not in problem
+        assert problem.split(" ", 1)[0] in known
+        assert problem.isprintable(), problem
+
+
+@given(environments, st.sampled_from(["v1", "v2", "grpc-v2"]))
+def test_any_environment_is_settings_or_an_error_that_names_the_variables_and_no_secret(
+    environ: dict[str, str], protocol: str
+) -> None:
+    try:
+        settings = Settings.from_environ(environ, predictor_protocol=protocol)
+    except SettingsError as exc:
+        assert_problems_can_be_shown(exc.problems)
+        return
+    assert SECRET not in repr(settings)
+    assert settings.max_in_flight > 0
+    assert 0 < settings.event_timeout_seconds < float("inf")
+    for digit in range(10):
+        bucket, prefix = settings.destination_of(digit)
+        assert bucket
+        assert not prefix or prefix.endswith("/")
