@@ -88,7 +88,7 @@ class Inline:
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
-    """A request with nothing to do: an empty body, a test event, our own reply come back. `reason` is one word."""
+    """A request with nothing to do: no body, no records, a test event, our own reply. `reason` is one word."""
 
     reason: str
 
@@ -186,9 +186,9 @@ def check_source(bucket: str, key: str, settings: Settings) -> None:
         BadKey: no object can have this key.
     """
     if bucket not in settings.source_buckets:
-        raise NotAllowed(f"bucket {bucket!r} is not one of SOURCE_BUCKETS")
+        raise NotAllowed(f"bucket {bucket!r:.80} is not one of SOURCE_BUCKETS")
     if not key.endswith(settings.source_suffixes):
-        raise NotAllowed(f"key {key!r} ends in none of SOURCE_SUFFIXES")
+        raise NotAllowed(f"key {key!r:.200} ends in none of SOURCE_SUFFIXES")
     _check_key(key)
 
 
@@ -263,9 +263,11 @@ def _checked(value: object, where: str) -> str:
     return value
 
 
-def _notification(records: object, trace_id: str | None, caller: Caller, settings: Settings) -> Notification:
+def _notification(records: object, trace_id: str | None, caller: Caller, settings: Settings) -> Notification | Nothing:
     if not isinstance(records, list):
         raise BadEvent(f"Records is a JSON {_json_type(records)}, not a list")
+    if not records:
+        return Nothing(reason="empty")
     objects: list[ObjectRef] = []
     refused: list[Permanent] = []
     for record in records:
@@ -302,16 +304,16 @@ def _decoded(key: str) -> str:
     try:
         return unquote_plus(key, errors="strict")
     except UnicodeDecodeError as exc:
-        raise BadKey(f"key {key!r} is not UTF-8 once decoded") from exc
+        raise BadKey(f"key {key!r:.200} is not UTF-8 once decoded") from exc
 
 
 def _check_key(key: str) -> None:
     if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
         raise BadKey(f"the key is longer than {MAX_KEY_BYTES} bytes")
     if _has_control_characters(key):
-        raise BadKey(f"key {key!r} has control characters")
+        raise BadKey(f"key {key!r:.200} has control characters")
     if any(segment in (".", "..") for segment in key.split("/")):
-        raise BadKey(f"key {key!r} has a segment of dots")
+        raise BadKey(f"key {key!r:.200} has a segment of dots")
 
 
 def _inline(

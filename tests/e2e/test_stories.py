@@ -68,6 +68,14 @@ def test_an_uploaded_digit_moves_into_its_bucket_and_is_published_with_its_trace
     assert event["kserve-isvc-name"] == "test-transformer"
 
 
+def test_row_06_objects_are_filed_under_their_keys_as_the_store_itself_escapes_them(stack: Stack) -> None:
+    prefix = f"odd +%2B%2F é-{uuid.uuid4()}/"
+    names = ("a b.png", "a+b.png", "a%2Bb.png", "a%2Fb.png", "größe-数字.png", "s!*'()~;:@&=$,?#[]|\"<>^`{}.png")
+    upload(stack, {f"{prefix}{name}": digit_png(digit) for digit, name in enumerate(names)})
+    wait_until_empty(stack, prefix)
+    assert [keys(stack, f"digit-{digit}", prefix) for digit in range(len(names))] == [[prefix + name] for name in names]
+
+
 def test_the_image_of_the_kserve_sample_is_a_zero(stack: Stack) -> None:
     prefix = f"sample-{uuid.uuid4()}/"
     upload(stack, {prefix + "0.png": (DATA / "kserve-sample-0.png").read_bytes()})
@@ -75,7 +83,7 @@ def test_the_image_of_the_kserve_sample_is_a_zero(stack: Stack) -> None:
     assert keys(stack, "digit-0", prefix) == [prefix + "0.png"]
 
 
-def test_what_is_no_image_goes_into_the_rejected_bucket_with_its_reason(stack: Stack) -> None:
+def test_row_13_what_is_no_image_goes_into_the_rejected_bucket_with_its_reason(stack: Stack) -> None:
     prefix, trace_id = f"bad-{uuid.uuid4()}/", str(uuid.uuid4())
     upload(stack, {prefix + "text.png": b"plain text"}, metadata={"test-trace-id": trace_id})
     wait_until_empty(stack, prefix)
@@ -172,15 +180,24 @@ def test_a_plain_request_is_answered_with_its_predictions_and_published(stack: S
     "content_type", ["application/cloudevents+json", "application/cloudevents+json; charset=utf-8"]
 )
 @pytest.mark.parametrize("timed", [True, False])
-def test_a_structured_event_is_handled_like_a_binary_one(stack: Stack, content_type: str, timed: bool) -> None:
+def test_row_10_a_structured_event_is_handled_like_a_binary_one(stack: Stack, content_type: str, timed: bool) -> None:
     request, trace_id = seed_request()
     del request["test-trace-id"]
-    envelope = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "testtraceid": trace_id, "data": request}
+    attributes = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "testtraceid": trace_id}
     if timed:
-        envelope["time"] = "2026-11-22T00:00:00Z"
-    answer = answer_to(stack, envelope, {"Content-Type": content_type})
-    assert (answer.status, answer.body) == (200, b"")
-    assert results_with(stack, test_trace_id=trace_id)[0][1]["data"] == {"predictions": [2]}
+        attributes["time"] = "2026-11-22T00:00:00Z"
+    binary = {f"ce-{name}": value for name, value in attributes.items()}
+    # As an ingress adds them.
+    isvc = {"KServe-Isvc-Name": "other-transformer", "KServe-Isvc-Namespace": "other"}
+    answers = (
+        answer_to(stack, {**attributes, "data": request}, {"Content-Type": content_type, **isvc}),
+        answer_to(stack, request, {**binary, "Content-Type": "application/json; charset=utf-8", **isvc}),
+    )
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"")] * 2
+    structured, of_binary = (event for _, event in results_with(stack, test_trace_id=trace_id))
+    assert structured["data"] == {"predictions": [2]}
+    assert structured["kserve-isvc-name"] == "other-transformer"
+    assert {**structured, "time": ""} == {**of_binary, "time": ""}
 
 
 def test_an_event_without_a_content_type_is_handled_as_knative_sends_it(stack: Stack) -> None:
@@ -197,7 +214,7 @@ def test_tensors_pass_through(stack: Stack) -> None:
     assert len(json.loads(answer.body)["predictions"]) == 2
 
 
-def test_our_own_reply_that_comes_back_is_dropped(stack: Stack) -> None:
+def test_row_09_our_own_reply_that_comes_back_is_dropped(stack: Stack) -> None:
     request, trace_id = seed_request()
     answer_to(stack, request, CURL)
     ((record, _),) = results_with(stack, test_trace_id=trace_id)
@@ -207,7 +224,7 @@ def test_our_own_reply_that_comes_back_is_dropped(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, CURL, {name: value for name, value in CURL.items() if "Content" not in name}])
-def test_a_tombstone_is_success(stack: Stack, headers: dict[str, str]) -> None:
+def test_row_01_a_tombstone_is_success(stack: Stack, headers: dict[str, str]) -> None:
     answer = answer_to(stack, b"", headers)
     assert (answer.status, answer.body) == (200, b"")
 
@@ -325,6 +342,14 @@ def test_without_kafka_an_event_is_answered_with_its_result_as_a_binary_event(ba
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["ce-type"] == "io.kserve.mnist.prediction"
     assert answer.headers["ce-testtraceid"] == trace_id
+
+
+def test_row_09_the_event_that_answers_an_event_is_dropped_when_it_comes_back(bare: ModelServer) -> None:
+    request, _ = seed_request()
+    answer = post(bare.predict_url, request, CURL)
+    reply = {name: value for name, value in answer.headers.items() if name.startswith(("ce-", "content-type"))}
+    back = post(bare.predict_url, answer.body, reply)
+    assert (back.status, back.body) == (200, b"")
 
 
 def test_without_a_store_an_object_s_event_is_retryable(bare: ModelServer) -> None:

@@ -63,7 +63,7 @@ def record(
         ("put-empty", None),
     ],
 )
-def test_the_key_of_a_real_minio_record_is_decoded_exactly_once(file: str, key: str | None) -> None:
+def test_row_06_the_key_of_a_real_minio_record_is_decoded_exactly_once(file: str, key: str | None) -> None:
     event = real(file)
     bucket, _, plain = event["Key"].partition("/")  # MinIO's own decoded form
     settings = Settings(source_buckets=(bucket,), source_suffixes=(Path(plain).suffix,))
@@ -76,7 +76,7 @@ def test_the_key_of_a_real_minio_record_is_decoded_exactly_once(file: str, key: 
     "file",
     ["delete", "delete-multi-0", "get", "head", "put-tagging", "delete-tagging", "copy-0", "copy-self-replace-0"],
 )
-def test_a_real_record_that_creates_nothing_is_ignored(file: str) -> None:
+def test_row_05_a_real_record_that_creates_nothing_is_ignored(file: str) -> None:
     request = objects_of(real(file))
     assert (request.objects, request.refused, request.ignored) == ((), (), 1)
 
@@ -95,7 +95,7 @@ def test_a_real_record_that_creates_nothing_is_ignored(file: str) -> None:
         "ObjectCreated",
     ],
 )
-def test_only_the_four_created_events_are_handled(name: str) -> None:
+def test_row_05_only_the_four_created_events_are_handled(name: str) -> None:
     request = objects_of({"Records": [record(name=name)]})
     assert (request.objects, request.refused, request.ignored) == ((), (), 1)
 
@@ -117,7 +117,7 @@ def test_the_version_is_the_one_that_the_record_names_and_null_is_one() -> None:
     assert real("versioned-put")["Records"][0]["s3"]["object"]["versionId"]
 
 
-def test_ceph_writes_keys_as_they_are_and_sizes_as_strings() -> None:
+def test_row_06_ceph_writes_keys_as_they_are_and_sizes_as_strings() -> None:
     ceph = record("a+b%20c.png", name="ObjectCreated:Put", size="17") | {"eventSource": "ceph:s3"}
     assert objects_of({"Records": [ceph]}).objects == (ObjectRef(bucket="mnist", key="a+b%20c.png"),)
 
@@ -143,20 +143,27 @@ def test_the_kserve_sample_s_notification_is_an_object_with_its_version() -> Non
     assert objects_of(event).objects == (ObjectRef(bucket="mnist", key="0.png", version_id="1"),)
 
 
-def test_several_records_are_several_objects_and_bad_ones_are_refused_alone() -> None:
+def test_row_04_several_records_are_several_objects_and_bad_ones_are_refused_alone() -> None:
     request = objects_of({"Records": [record("1.png"), record("2.txt"), record("3.png"), {"eventName": 1}, {}, None]})
     assert [ref.key for ref in request.objects] == ["1.png", "3.png"]
     assert [type(refusal) for refusal in request.refused] == [NotAllowed, BadEvent, BadEvent, BadEvent]
 
 
+@pytest.mark.parametrize("key", ["x.txt", "x.PNG", "x.png/", "png", "x.png%00", "x.png+"])
+def test_row_08_a_key_of_another_suffix_is_refused(key: str) -> None:
+    request = objects_of({"Records": [record(key)]})
+    assert not request.objects
+    assert isinstance(request.refused[0], NotAllowed)
+
+
 @pytest.mark.parametrize("bucket", ["other", "mnist2", "Mnist", ""])
-def test_a_bucket_that_is_not_listed_is_refused(bucket: str) -> None:
+def test_row_08_a_bucket_that_is_not_listed_is_refused(bucket: str) -> None:
     request = objects_of({"Records": [record(bucket=bucket)]})
     assert not request.objects
     assert isinstance(request.refused[0], NotAllowed)
 
 
-def test_several_buckets_and_suffixes_may_be_listed() -> None:
+def test_row_08_several_buckets_and_suffixes_may_be_listed_and_no_other_passes() -> None:
     settings = Settings(source_buckets=("a-one", "b-two"), source_suffixes=(".png", ".jpg"))
     event = {"Records": [record("1.png", "a-one"), record("2.jpg", "b-two"), record("3.gif", "a-one")]}
     request = objects_of(event, settings=settings)
@@ -168,7 +175,7 @@ def test_several_buckets_and_suffixes_may_be_listed() -> None:
     ("bucket", "key"),
     [("digit-3", "0.png"), ("mnist-rejected", "0.png"), ("digit-0", "a/b.txt"), ("digit-9", "..%2Fx")],
 )
-def test_what_we_filed_or_rejected_ourselves_is_ignored_before_it_is_judged(bucket: str, key: str) -> None:
+def test_row_09_what_we_filed_or_rejected_ourselves_is_ignored_before_it_is_judged(bucket: str, key: str) -> None:
     request = objects_of({"Records": [record(key, bucket)]})
     assert (request.objects, request.refused, request.ignored) == ((), (), 1)
 
@@ -184,14 +191,14 @@ def test_a_destination_with_a_prefix_guards_that_prefix_only() -> None:
     "key",
     ["../x.png", "a/../x.png", "a/..%2Fx.png", "a%0Ab.png", "a%00.png", "%7F.png", "%C2%85.png", "x%FF.png", "./x.png"],
 )
-def test_a_key_that_can_name_no_object_is_refused(key: str) -> None:
+def test_row_07_a_key_that_can_name_no_object_is_refused(key: str) -> None:
     request = objects_of({"Records": [record(key)]})
     assert not request.objects
     assert isinstance(request.refused[0], BadKey)
     assert "\n" not in str(request.refused[0])
 
 
-def test_a_key_of_1024_bytes_is_taken_and_one_more_is_refused() -> None:
+def test_row_07_a_key_of_1024_bytes_is_taken_and_one_more_is_refused() -> None:
     longest = "é" * 510 + ".png"
     assert objects_of({"Records": [record(longest)]}).objects[0].key == longest
     assert isinstance(objects_of({"Records": [record("x" + longest)]}).refused[0], BadKey)
@@ -204,7 +211,7 @@ def test_dots_inside_a_name_are_no_segment_of_dots() -> None:
 @pytest.mark.parametrize(
     "body", [b"{", b"nope", b"[1]", b"null", b'"x"', b"3", b"[" * 5000, b'{"a":' * 5000, b"\xff\xfe"]
 )
-def test_a_body_that_is_no_json_object_is_malformed(body: bytes) -> None:
+def test_row_02_a_body_that_is_no_json_object_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         parse(body, {}, SETTINGS)
 
@@ -213,7 +220,7 @@ def test_a_body_that_is_no_json_object_is_malformed(body: bytes) -> None:
     "payload",
     [{}, {"Records": None}, {"Records": "x"}, {"Records": {}}, {"x": 1}],
 )
-def test_an_object_that_is_neither_an_event_nor_a_request_is_refused(payload: object) -> None:
+def test_row_03_an_object_that_is_neither_an_event_nor_a_request_is_refused(payload: object) -> None:
     with pytest.raises(BadEvent):
         read(payload)
 
@@ -239,15 +246,20 @@ def test_a_cloudevent_s_id_that_is_no_trace_id_is_left_alone() -> None:
     assert request.identity == ("event-producer", "x" * 300, "")
 
 
-def test_an_empty_body_and_an_s3_test_event_are_nothing_to_do() -> None:
-    assert parse(b"", {"content-type": "application/json"}, SETTINGS) == Nothing(reason="empty")
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/json"}, BINARY])
+def test_row_01_an_empty_body_is_nothing_to_do(headers: dict[str, str]) -> None:
+    assert parse(b"", headers, SETTINGS) == Nothing(reason="empty")
+
+
+def test_row_03_an_s3_test_event_and_an_event_of_no_records_are_nothing_to_do() -> None:
     assert read({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "mnist"}) == Nothing(reason="testevent")
+    assert read({"Records": []}) == Nothing(reason="empty")
 
 
 SEED = {"test-trace-id": "16ec3446", "instances": [{"data": "iVBOR"}]}
 
 
-def test_an_inline_request_is_the_same_plain_binary_and_structured() -> None:
+def test_row_10_an_inline_request_is_the_same_plain_binary_and_structured() -> None:
     plain = inline_of(SEED, {"content-type": "application/json"})
     binary = inline_of(SEED, BINARY)
     structured = inline_of(
@@ -261,14 +273,14 @@ def test_an_inline_request_is_the_same_plain_binary_and_structured() -> None:
     assert binary.identity == structured.identity == ("event-producer", "7", "16ec3446")
 
 
-def test_a_structured_event_without_time_or_its_content_type_is_known_by_its_shape() -> None:
+def test_row_10_a_structured_event_without_time_or_its_content_type_is_known_by_its_shape() -> None:
     envelope = {
         "specversion": "1.0",
         "id": "7",
         "source": "s",
         "type": "t",
         "testtraceid": "abc",
-        "data": {"Records": []},
+        "data": {"Records": [record()]},
     }
     assert objects_of(envelope).trace_id == "abc"
     assert read({**envelope, "data": None}) == Nothing(reason="empty")
@@ -283,7 +295,7 @@ def test_a_cloudevent_without_a_required_attribute_is_refused(missing: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["io.kserve.mnist.prediction", "io.kserve.mnist.prediction.rejected"])
-def test_our_own_reply_that_comes_back_is_nothing_to_do(kind: str) -> None:
+def test_row_09_our_own_reply_that_comes_back_is_nothing_to_do(kind: str) -> None:
     own = {**BINARY, "ce-source": SETTINGS.event_source, "ce-type": kind}
     assert read({"predictions": [2]}, own) == Nothing(reason="ownreply")
     envelope = {
@@ -316,23 +328,44 @@ def test_somebody_else_s_reply_is_no_reply_of_ours() -> None:
         ({"test-trace-id": ""}, {}, None),
     ],
 )
-def test_the_trace_id_is_the_first_found(
+def test_row_11_the_trace_id_is_the_first_found_and_an_integer_s_digits(
     payload: dict[str, Any], headers: dict[str, str], expected: str | None
 ) -> None:
     assert objects_of({**payload, "Records": [record()]}, headers).trace_id == expected
 
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, True, 1.5, "x" * 257, "a\r\nb", "\u0000", "x" * 1_000_000])
-def test_a_trace_id_that_is_none_is_refused(value: object) -> None:
+def test_row_11_a_trace_id_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(BadTraceId) as raised:
         read({**SEED, "test-trace-id": value})
     assert len(str(raised.value)) < 200
 
 
-def test_a_bad_trace_id_in_a_header_or_an_extension_is_refused_too() -> None:
-    for headers in ({"test-trace-id": "x" * 257}, {"ce-testtraceid": "a\tb"}):
-        with pytest.raises(BadTraceId):
-            read({"Records": [record()]}, headers)
+@pytest.mark.parametrize("payload", [{"Records": [record()]}, {"instances": [1]}])
+@pytest.mark.parametrize("value", ["x" * 257, "a\tb", "a\r\nb", "x" * 1_000_000])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test-trace-id",
+        "ce-testtraceid",
+        "ce-test-trace-id",
+        "ce-kafkaheadertesttraceid",
+        "ce-kafkaheadertest-trace-id",
+    ],
+)
+def test_row_11_a_bad_trace_id_in_a_header_or_an_extension_is_refused_too(
+    name: str, value: str, payload: dict[str, Any]
+) -> None:
+    with pytest.raises(BadTraceId):
+        read(payload, {**BINARY, name: value})
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, True, "x" * 257, "a\r\nb"])
+def test_row_11_a_bad_trace_id_among_a_structured_event_s_attributes_is_refused_too(value: object) -> None:
+    envelope = {"specversion": "1.0", "id": "7", "source": "s", "type": "t", "data": {"Records": [record()]}}
+    with pytest.raises(BadTraceId):
+        read({**envelope, "testtraceid": value})
+    assert objects_of({**envelope, "testtraceid": 17}).trace_id == "17"
 
 
 def test_an_inline_cloudevent_without_a_trace_id_takes_its_own_id() -> None:
@@ -358,3 +391,10 @@ def test_an_object_s_metadata_gives_a_trace_id_or_says_why_not() -> None:
     assert trace_id_in({}, SETTINGS) is None
     with pytest.raises(BadTraceId):
         trace_id_in({"test-trace-id": "x" * 300}, SETTINGS)
+
+
+@pytest.mark.parametrize("key", ["x" * 100_000, "x" * 100_000 + ".png", "%ff" * 30_000, "../" * 30_000 + "0.png"])
+def test_a_refusal_does_not_repeat_a_name_of_any_length(key: str) -> None:
+    for refused in (objects_of({"Records": [record(key)]}), objects_of({"Records": [record("0.png", bucket=key)]})):
+        (refusal,) = refused.refused
+        assert len(str(refusal)) < 300

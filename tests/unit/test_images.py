@@ -102,7 +102,7 @@ def test_kserves_sample_digit_passes_unchanged() -> None:
         pytest.param(60 + SEVEN // 2, id="on grey"),
     ],
 )
-def test_a_28x28_image_that_is_not_in_the_convention_is_brought_into_it(changed: NDArray[np.uint8]) -> None:
+def test_row_16_a_28x28_image_that_is_not_in_the_convention_is_brought_into_it(changed: NDArray[np.uint8]) -> None:
     tensor = to_tensor(encoded(changed))
     assert not np.array_equal(tensor, changed.astype(np.float32) / np.float32(255))
     assert likeness(tensor, SEVEN) > 0.95
@@ -111,7 +111,7 @@ def test_a_28x28_image_that_is_not_in_the_convention_is_brought_into_it(changed:
 @pytest.mark.parametrize("side", [30, 56, 100, 280, 1100, 2500])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize(("background", "ink"), [(0, 255), (255, 0), (90, 140), (200, 150)])
-def test_a_drawing_becomes_the_same_digit_whatever_its_size_and_greys(
+def test_row_16_a_drawing_becomes_the_same_digit_whatever_its_size_and_greys(
     side: int, kind: str, background: int, ink: int
 ) -> None:
     assert is_the_seven(encoded(drawing(side, background=background, ink=ink), kind))
@@ -155,7 +155,7 @@ def test_noise_all_over_does_not_hide_the_digit() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA", "RGBA", "I;16"])
-def test_every_mode_of_png_gives_the_digit(mode: str) -> None:
+def test_row_15_every_mode_of_png_gives_the_digit(mode: str) -> None:
     grey = Image.fromarray(drawing(background=255, ink=0))
     wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     image = wide if mode == wide.mode else grey.convert(mode)
@@ -164,7 +164,7 @@ def test_every_mode_of_png_gives_the_digit(mode: str) -> None:
 
 
 @pytest.mark.parametrize("levels", [4095, 65535])
-def test_16_bit_grey_is_scaled_and_keeps_its_levels(levels: int) -> None:
+def test_row_15_16_bit_grey_is_scaled_and_keeps_its_levels(levels: int) -> None:
     pixels = (drawing().astype(np.uint32) * levels // 255).astype(np.uint16)
     assert is_the_seven(png(200, 200, rows_of(pixels), bits=16))
     assert is_the_seven(png(200, 200, rows_of(levels - pixels), bits=16))
@@ -193,7 +193,7 @@ def test_few_bits_a_pixel_give_the_digit(bits: int) -> None:
 @pytest.mark.parametrize("hidden", [0, 255])
 @pytest.mark.parametrize("stroke", [0, 70, 255])
 @pytest.mark.parametrize("side", [200, 1500])
-def test_strokes_on_transparent_give_the_digit_whatever_lies_hidden_behind(
+def test_row_15_strokes_on_transparent_give_the_digit_whatever_lies_hidden_behind(
     mode: str, hidden: int, stroke: int, side: int
 ) -> None:
     alpha = drawing(side)
@@ -221,7 +221,7 @@ def test_white_strokes_on_transparent_of_28x28_pass_unchanged() -> None:
 
 
 @pytest.mark.parametrize("stroke", [0, 255])
-def test_a_palette_with_transparency_gives_the_digit(stroke: int) -> None:
+def test_row_15_a_palette_with_transparency_gives_the_digit(stroke: int) -> None:
     image = Image.fromarray((drawing() > 127).astype(np.uint8)).convert("P")
     image.putpalette([stroke] * 6)
     assert is_the_seven(encoded(image, transparency=0))
@@ -254,7 +254,7 @@ def test_a_transparent_colour_named_by_trns_is_background(bits: int) -> None:
 
 
 @pytest.mark.parametrize("transform", [0, 2])
-def test_cmyk_and_ycck_jpegs_give_the_digit(transform: int) -> None:
+def test_row_15_cmyk_and_ycck_jpegs_give_the_digit(transform: int) -> None:
     data = encoded(Image.fromarray(drawing(background=255, ink=0)).convert("CMYK"), "JPEG")
     adobe = data.index(b"Adobe")
     assert is_the_seven(data[: adobe + 11] + bytes([transform]) + data[adobe + 12 :])
@@ -279,7 +279,7 @@ ORIENTED = {
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", ORIENTED)
-def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
+def test_row_15_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     upright = Image.fromarray(drawing())
     stored = upright if (how := ORIENTED[orientation]) is None else upright.transpose(how)
     exif = Image.Exif()
@@ -317,14 +317,14 @@ def test_broken_exif_is_ignored(tiff: bytes) -> None:
     assert is_the_seven(data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:])
 
 
-def test_an_interlaced_png_gives_the_digit() -> None:
+def test_row_15_an_interlaced_png_gives_the_digit() -> None:
     pixels = drawing()
     passes = [(0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1)]
     rows = b"".join(rows_of(pixels[top::down, left::across]) for top, down, left, across in passes)
     assert is_the_seven(png(200, 200, rows, interlaced=True))
 
 
-def test_an_animated_png_gives_its_first_picture() -> None:
+def test_row_15_an_animated_png_gives_its_first_picture() -> None:
     later = Image.fromarray(drawing(background=255, ink=255))
     data = encoded(Image.fromarray(drawing()), save_all=True, append_images=[later], duration=100)
     assert b"acTL" in data
@@ -381,13 +381,13 @@ SHORT = (
         pytest.param(encoded(Image.new("RGBA", (50, 50))), "transparent", id="all transparent"),
     ],
 )
-def test_what_is_no_picture_of_a_digit_is_refused_with_its_reason(data: bytes, reason: str) -> None:
+def test_row_13_what_is_no_picture_of_a_digit_is_refused_with_its_reason(data: bytes, reason: str) -> None:
     with pytest.raises(BadImage, match=reason):
         to_tensor(data)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_every_truncation_is_refused(kind: str) -> None:
+def test_row_13_every_truncation_is_refused(kind: str) -> None:
     data = encoded(drawing(60), kind)
     for length in range(len(data) - 4):  # the last four bytes of a PNG are the checksum of its empty last chunk
         with pytest.raises(BadImage):
@@ -420,7 +420,7 @@ def test_a_damaged_png_is_refused_by_its_checksum() -> None:
         to_tensor(bytes(data))
 
 
-def test_too_many_pixels_are_refused_from_the_header_alone() -> None:
+def test_row_14_too_many_pixels_are_refused_from_the_header_alone() -> None:
     with pytest.raises(BadImage, match="20000x30000, more than 16,000,000 pixels"):
         to_tensor(png(20_000, 30_000, b""))
     jpeg = bytearray(encoded(SEVEN, "JPEG"))
@@ -440,7 +440,7 @@ def test_the_limit_of_pixels_is_the_callers() -> None:
 
 @pytest.mark.parametrize("before_the_pixels", [True, False])
 @pytest.mark.parametrize(("kind", "head"), [(b"zTXt", b"Comment\0\0"), (b"iTXt", b"Comment\0\1\0en\0Comment\0")])
-def test_text_that_inflates_without_end_is_refused(kind: bytes, head: bytes, *, before_the_pixels: bool) -> None:
+def test_row_14_text_that_inflates_without_end_is_refused(kind: bytes, head: bytes, *, before_the_pixels: bool) -> None:
     data = encoded(SEVEN)
     place = 33 if before_the_pixels else len(data) - 12
     for bomb in (
@@ -517,7 +517,7 @@ print((peak() - before) // 1024)
         ("CMYK", "JPEG", {"progressive": True, "subsampling": 0}),
     ],
 )
-def test_the_largest_images_take_bounded_memory(mode: str, kind: str, options: dict[str, Any]) -> None:
+def test_row_14_the_largest_images_take_bounded_memory(mode: str, kind: str, options: dict[str, Any]) -> None:
     canvas = np.zeros((4000, 4000), np.uint8)
     canvas[1000:3000, 1000:3000] = drawing(2000)
     image = Image.fromarray(canvas.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(canvas).convert(mode)
@@ -525,6 +525,25 @@ def test_the_largest_images_take_bounded_memory(mode: str, kind: str, options: d
     done = subprocess.run([sys.executable, "-c", PEAK], input=data, capture_output=True, check=True)
     megabytes = int(done.stdout)
     assert 0 < megabytes < 150
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
+@pytest.mark.parametrize(
+    ("kind", "megabytes"), [("a header of 3,600 M pixels", 5), ("28x28 of 200 MB", 20), ("200 MB of text", 280)]
+)
+def test_row_14_a_bomb_takes_bounded_memory(kind: str, megabytes: int) -> None:
+    zeros = bytes(200 << 20)
+    bomb = {
+        "a header of 3,600 M pixels": lambda: png(60_000, 60_000, b""),
+        "28x28 of 200 MB": lambda: png(28, 28, zeros),
+        "200 MB of text": lambda: png(
+            28, 28, rows_of(SEVEN), extra=chunk(b"zTXt", b"Comment\0\0" + zlib.compress(zeros))
+        ),
+    }[kind]()
+    refused = PEAK.replace("to_tensor(data)\n", "try:\n    to_tensor(data)\nexcept BadImage:\n    pass\n")
+    program = "from mnist_pipeline.errors import BadImage\n" + refused
+    done = subprocess.run([sys.executable, "-c", program], input=bomb, capture_output=True, check=True)
+    assert int(done.stdout) < megabytes
 
 
 def test_many_threads_decode_at_once_and_leave_pillow_and_warnings_as_they_were() -> None:

@@ -58,7 +58,7 @@ def test_the_model_gets_the_bytes_as_they_came_whatever_kserve_would_make_of_the
     assert Exchange([b"ab", b"", b"cd"]).body == b"abcd"
 
 
-def test_no_header_is_left_by_which_kserve_would_decode_or_answer_with_a_cloudevent() -> None:
+def test_row_10_no_header_is_left_by_which_kserve_would_decode_or_answer_with_a_cloudevent() -> None:
     given = {"content-type": "application/json", "ce-id": "1", "ce-specversion": "1.0", "host": "h", "traceparent": "t"}
     headers = Exchange([b"{}"], headers=given).headers
     assert headers is not None
@@ -86,7 +86,7 @@ def test_on_no_path_does_kserve_see_a_cloudevent_that_it_would_answer_with_its_o
 
 
 @pytest.mark.parametrize("path", [PREDICT, "/v2/models/mnist/infer"])
-def test_a_body_of_the_limit_passes_and_one_byte_more_is_refused(path: str) -> None:
+def test_row_12_a_body_of_the_limit_passes_and_one_byte_more_is_refused(path: str) -> None:
     assert Exchange([b"x" * LIMIT], path=path).body == b"x" * LIMIT
     exchange = Exchange([b"x" * LIMIT, b"x"], path=path)
     assert exchange.body is None
@@ -97,13 +97,13 @@ def test_a_body_of_the_limit_passes_and_one_byte_more_is_refused(path: str) -> N
     assert "100" in json.loads(body["body"])["detail"]
 
 
-def test_a_body_over_the_limit_is_read_to_its_end_so_that_the_client_sees_the_answer() -> None:
+def test_row_12_a_body_over_the_limit_is_read_to_its_end_so_that_the_client_sees_the_answer() -> None:
     exchange = Exchange([b"x" * 50] * 2 * DRAIN)
     assert exchange.read == 2 * DRAIN
     assert exchange.sent[0]["status"] == 413
 
 
-def test_a_body_far_over_the_limit_is_not_read_to_its_end_and_the_connection_closes() -> None:
+def test_row_12_a_body_far_over_the_limit_is_not_read_to_its_end_and_the_connection_closes() -> None:
     exchange = Exchange([b"x" * 50] * 1000)
     assert exchange.read <= 2 * DRAIN + 1
     assert exchange.sent[0]["status"] == 413

@@ -8,6 +8,7 @@ import json
 import logging
 import pickle
 import time
+import uuid
 from typing import Any
 
 import numpy as np
@@ -227,7 +228,7 @@ def test_a_name_that_gets_too_long_is_cut_to_fit(key: str) -> None:
 
 
 @pytest.mark.parametrize("data", [NOT_AN_IMAGE, b"", digit_png(1)[:60]])
-def test_what_can_never_be_classified_goes_the_same_way_into_the_rejected_bucket(data: bytes) -> None:
+def test_row_13_what_can_never_be_classified_goes_the_same_way_into_the_rejected_bucket(data: bytes) -> None:
     path = Path()
     outcome = path.send(path.upload("a/x.png", data, metadata={"trace-id": "t-1", "owner": "me"}))[0]
     assert isinstance(outcome.error, BadImage)
@@ -254,7 +255,7 @@ def test_a_rejected_object_stays_while_kafka_is_away() -> None:
     assert len({event["id"] for event in path.results}) == 1
 
 
-def test_an_object_over_the_limit_is_copied_by_the_server_to_a_name_of_its_own() -> None:
+def test_row_14_an_object_over_the_limit_is_copied_by_the_server_to_a_name_of_its_own() -> None:
     path = Path(max_object_bytes=100)
     ref = path.upload("big.png", b"x" * 101)
     assert reasons(path.send(ref)) == ["objecttoolarge"]
@@ -280,7 +281,7 @@ def test_an_object_over_the_limit_that_vanished_before_its_copy_is_nothing_to_re
     assert path.results == []
 
 
-def test_several_records_are_settled_each_and_answered_once() -> None:
+def test_row_04_several_records_are_settled_each_and_answered_once() -> None:
     path = Path()
     good, bad = path.upload("1.png", digit_png(1)), path.upload("2.png", NOT_AN_IMAGE)
     also_good = path.upload("3.png", digit_png(3))
@@ -291,7 +292,7 @@ def test_several_records_are_settled_each_and_answered_once() -> None:
     assert [batch.shape for batch in path.predictor.batches] == [(2, 28, 28)]
 
 
-def test_any_retryable_record_decides_the_answer_and_the_others_are_settled() -> None:
+def test_row_04_any_retryable_record_decides_the_answer_and_the_others_are_settled() -> None:
     path = Path()
     refs = [path.upload(f"{n}.png", digit_png(n)) for n in (1, 2)]
     bad = path.upload("bad.png", NOT_AN_IMAGE)
@@ -394,6 +395,23 @@ def test_an_object_s_trace_id_is_the_event_s_else_its_metadata_s_else_derived(
     trace_id = path.results[0]["trace-id"]
     assert path.publisher.messages[0].key == trace_id.encode()
     assert trace_id == expected if expected else len(trace_id) == 36
+
+
+@pytest.mark.parametrize("value", ["x" * 257, "a\r\nb", "\u0085", "x" * 1_000_000])
+def test_row_11_a_bad_trace_id_in_an_object_s_metadata_is_ignored_logged_and_derived(
+    value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path()
+    ref = path.upload("x.png", digit_png(1), metadata={"trace-id": value})
+    with caplog.at_level(logging.WARNING):
+        assert reasons(path.send(ref)) == ["filed"]
+    (event,) = path.results
+    assert uuid.UUID(event["trace-id"]).version == 5
+    assert event["trace-id"] != event["id"]
+    (line,) = caplog.messages
+    assert line.startswith("mnist/'x.png': the object's metadata ")
+    assert line.isprintable()
+    assert len(line) < 200
 
 
 def test_without_a_store_an_object_is_retryable_and_without_kafka_nothing_is_published() -> None:

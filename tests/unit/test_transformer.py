@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import pickle
+import random
+import re
 import threading
 import time
 from collections.abc import Coroutine
@@ -22,7 +25,15 @@ from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
 
 from mnist_pipeline import MnistTransformer, Pipeline, Settings
-from mnist_pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable, TensorRefused
+from mnist_pipeline.errors import (
+    KafkaUnavailable,
+    Permanent,
+    PipelineError,
+    PredictorUnavailable,
+    Retryable,
+    StoreUnavailable,
+    TensorRefused,
+)
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
 
 T = TypeVar("T")
@@ -163,6 +174,36 @@ def test_what_is_permanent_is_a_4xx_with_its_reason_in_one_word(payload: Any, st
     assert served.store.calls == []
 
 
+@pytest.mark.parametrize("headers", [{}, BINARY])
+@pytest.mark.parametrize("value", [["x"], {"x": 1}, True, "x" * 1_000_000, "a\r\nb"])
+def test_row_11_a_bad_trace_id_is_a_422_and_neither_store_nor_kafka_is_touched(
+    value: object, headers: dict[str, str]
+) -> None:
+    served = Served()
+    event = served.event("7.png", digit_png(7))
+    for payload in (event, {"instances": [image(digit_png(7))]}):
+        error = refused(served.ask({**payload, "test-trace-id": value}, headers))
+        assert (error.status_code, error.headers) == (422, {"kne-reason": "badtraceid"})
+        assert len(error.detail) < 200
+    assert served.store.calls == []
+    assert served.publisher.messages == []
+
+
+def test_row_37_every_reason_is_one_word_that_knative_can_make_an_attribute_of() -> None:
+    kinds = [PipelineError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert len(kinds) > 15
+    assert [kind for kind in kinds if not re.fullmatch("[a-z]{1,20}", kind.reason)] == []
+    # Those that Knative's dispatcher sends again; every other 4xx is final to it.
+    again = {404, 408, 409, 429, *range(500, 600)}
+    for kind in kinds:
+        if issubclass(kind, Permanent):
+            assert kind.status in set(range(400, 500)) - again
+        elif issubclass(kind, Retryable):
+            assert kind.status in (429, 503, 504)
+
+
 def test_a_rejected_object_is_a_422() -> None:
     served = Served()
     error = refused(served.ask(served.event("x.png", b"no image")))
@@ -219,7 +260,7 @@ def test_many_records_are_predicted_eight_at_a_time_and_each_is_settled() -> Non
     assert len(served.results) == 20
 
 
-def test_one_record_that_is_refused_does_not_keep_the_others_from_being_filed() -> None:
+def test_row_04_one_record_that_is_refused_does_not_keep_the_others_from_being_filed() -> None:
     served = Served()
     good = served.event("1.png", digit_png(1))["Records"][0]
     error = refused(served.ask({"Records": [minio_event("other", "x.png")["Records"][0], good]}))
@@ -227,12 +268,75 @@ def test_one_record_that_is_refused_does_not_keep_the_others_from_being_filed() 
     assert served.store.keys("digit-1") == ["1.png"]
 
 
-def test_two_hundred_events_at_once_do_not_see_each_other() -> None:
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize(("fetched", "again"), [(True, 200), (False, 422)])
+def test_row_04_a_good_a_retryable_and_a_bad_record_are_503_and_after_a_redelivery_nothing_is_left(
+    order: tuple[int, ...], fetched: bool, again: int
+) -> None:
+    """A bad record that was fetched is gone the second time; one that never is stays what it is."""
+    served = Served()
+    good = served.event("1.png", digit_png(1))["Records"][0]
+    retryable = served.event("2.png", digit_png(2))["Records"][0]
+    bad = (served.event("bad.png", b"no image") if fetched else minio_event("mnist", "../x.png"))["Records"][0]
+    records = [(good, retryable, bad)[place] for place in order]
+
+    def away(call: Call) -> None:
+        if call.key == "2.png":
+            raise StoreUnavailable("away")
+
+    served.store.on_call = away
+    error = refused(served.ask({"Records": records}))
+    assert (error.status_code, error.headers) == (503, {"kne-reason": "store"})
+    assert served.store.keys("mnist") == ["2.png"]
+    assert served.store.keys("digit-1") == ["1.png"]
+    assert served.store.keys("mnist-rejected") == (["bad.png"] if fetched else [])
+
+    served.store.on_call = None
+    if again == 200:
+        assert run(served.ask({"Records": records})) == (b"", {})
+    else:
+        assert refused(served.ask({"Records": records})).status_code == again
+    assert served.store.keys("mnist") == []
+    assert served.store.keys("digit-2") == ["2.png"]
+    assert sorted(event["subject"] for event in served.results) == sorted(
+        ["mnist/1.png", "mnist/2.png", *(["mnist/bad.png"] if fetched else [])]
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "s3:ObjectRemoved:Delete",
+        "s3:ObjectRemoved:DeleteMarkerCreated",
+        "s3:ObjectRemoved:NoOP",
+        "s3:ObjectAccessed:Get",
+        "s3:ObjectAccessed:Head",
+        "s3:ObjectCreated:PutTagging",
+        "s3:ObjectCreated:DeleteTagging",
+        "s3:ObjectCreated:PutRetention",
+        "s3:ObjectAccessed:GetRetention",
+        "s3:ObjectCreated:PutLegalHold",
+        "s3:ObjectAccessed:GetLegalHold",
+        "s3:Replication:OperationCompletedReplication",
+    ],
+)
+def test_row_05_what_creates_no_object_is_success_without_a_call_to_store_kafka_or_predictor(name: str) -> None:
+    served = Served()
+    served.store.upload("mnist", "7.png", digit_png(7))
+    assert run(served.ask(minio_event("mnist", "7.png", event_name=name), BINARY)) == (b"", {})
+    assert served.store.calls == []
+    assert served.publisher.messages == []
+    assert served.predictor.batches == []
+
+
+def test_row_29_two_hundred_events_at_once_do_not_see_each_other() -> None:
     served = Served(max_in_flight=32)
     events = {n: served.event(f"{n}.png", digit_png(n % 10)) for n in range(200)}
+    shuffled = list(events.items())
+    random.Random(29).shuffle(shuffled)  # noqa: S311 - the same order each time
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(served.ask({**event, "test-trace-id": str(n)}) for n, event in events.items()))
+        await asyncio.gather(*(served.ask({**event, "test-trace-id": str(n)}) for n, event in shuffled))
 
     run(all_of_them())
     for digit in range(10):
