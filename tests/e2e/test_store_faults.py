@@ -7,13 +7,11 @@ import io
 import os
 import struct
 import time
-import urllib.request
 import uuid
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from minio.commonconfig import ENABLED
@@ -23,6 +21,7 @@ from PIL import Image
 from e2e.following import post
 from e2e.places import Place, Upload
 from e2e.sinks import wait_until
+from e2e.watching import counted, peak_memory
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import digit_png, minio_event
@@ -73,14 +72,6 @@ def large_png(digit: int, *, side: int, size: int = 0) -> bytes:
     return png[:-12] + struct.pack(">I", padding) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[-12:]
 
 
-def counted(server: ModelServer, outcome: str) -> float:
-    """The counter of this outcome in the server's metrics."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:  # noqa: S310 - our own server
-        lines = answer.read().decode().splitlines()
-    name = f'mnist_pipeline_outcomes_total{{model_name="mnist",outcome="{outcome}"}}'
-    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
-
-
 # --- what is there ---
 
 
@@ -113,15 +104,6 @@ def test_row_18_64_images_of_10_mib_and_16_million_pixels_at_once_take_bounded_m
     # The bytes in hand, and the pixels of as many images as there are processors.
     bound = 64 * len(large) + (os.cpu_count() or 1) * PIXELS_IN_HAND
     assert grown < 1.1 * bound, f"{grown:,} bytes"
-
-
-def peak_memory(server: ModelServer) -> int:
-    """The most bytes that were resident so far."""
-    status = Path(f"/proc/{server.child.pid}/status")
-    if not status.exists():
-        pytest.skip("this system has no /proc, which tells a process's memory")
-    (kilobytes,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(kilobytes) * 1024
 
 
 # --- overwritten ---

@@ -77,10 +77,7 @@ class Watched:
 
     def counted(self, outcome: str) -> float:
         """The counter of this outcome in its metrics."""
-        with urllib.request.urlopen(f"{self.server.url}/metrics", timeout=10) as answer:  # noqa: S310 - our own server
-            lines = answer.read().decode().splitlines()
-        name = f'mnist_pipeline_outcomes_total{{model_name="mnist",outcome="{outcome}"}}'
-        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
+        return counted(self.server, outcome)
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
@@ -130,6 +127,14 @@ def watched_transformer(place: Place, **settings: str) -> Iterator[Watched]:
             yield Watched(place=place, server=server, store=store)
         finally:
             server.close()
+
+
+def counted(server: ModelServer, outcome: str) -> float:
+    """The counter of this outcome in the metrics of a transformer of one worker."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:  # noqa: S310 - our own server
+        lines = answer.read().decode().splitlines()
+    name = f'mnist_pipeline_outcomes_total{{model_name="mnist",outcome="{outcome}"}}'
+    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
 
 
 def peak_memory(server: ModelServer) -> int:
