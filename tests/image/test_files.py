@@ -1,0 +1,76 @@
+"""docker/: what can be seen of the files themselves, without an engine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mnist_pipeline.settings import Settings
+
+DOCKER = Path(__file__).parents[2] / "docker"
+COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+OURS = [name for name, service in COMPOSE["services"].items() if "mnist-pipeline" in service["image"]]
+
+
+class Asked(dict[str, str]):
+    """An environment that remembers which variables it was asked for."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__(values)
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        self.names.add(str(name))
+        return super().__contains__(name)
+
+
+@pytest.mark.parametrize("file", sorted(DOCKER.glob("*.Dockerfile")), ids=lambda file: str(file.stem))
+def test_hadolint_has_nothing_to_say(file: Path) -> None:
+    # It lies beside the interpreter where pip has installed it.
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("there is no hadolint for this system")
+    done = subprocess.run([hadolint, file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_of_compose_has_settings_that_exist_and_can_work(service: str) -> None:
+    environment = Asked(COMPOSE["services"][service].get("environment", {}))
+    Settings.from_environ(environment)
+    assert environment.keys() <= environment.names
+    if service != "predictor":
+        assert {"MINIO_ACCESS_KEY", "KAFKA_BOOTSTRAP_SERVERS"} <= environment.keys()
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_of_compose_may_do_nothing_and_has_limits(service: str) -> None:
+    described = COMPOSE["services"][service]
+    assert described["read_only"] is True
+    assert described["cap_drop"] == ["ALL"]
+    assert described["user"] == "1000:1000"
+    assert described["security_opt"] == ["no-new-privileges:true"]
+    assert described["mem_limit"]
+
+
+def test_compose_listens_on_loopback_only() -> None:
+    ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_what_compose_s_notifications_go_to_is_what_setup_and_source_expect() -> None:
+    minio = COMPOSE["services"]["minio"]["environment"]
+    assert minio["MINIO_NOTIFY_KAFKA_TOPIC_PRIMARY"] == "mnist"
+    assert minio["MINIO_NOTIFY_KAFKA_QUEUE_DIR_PRIMARY"].startswith("/data/")
+    assert minio["MINIO_REGION"] == "us-east-1"
