@@ -4,7 +4,8 @@ What KServe 0.21 lacks, each mended here by name:
 
 - workers are killed while they still import, because they answer no ping before: `_patient_ping`;
 - spawned workers have neither the predictor's configuration nor our middleware: `set_up_process`;
-- two trace lines and one access line a request cost a third of its own time: off unless asked for by its flags.
+- two trace lines and one access line a request cost a third of its own time: off unless asked for by its flags;
+- every probe of a model that is not ready gets a stack in the log: `_NotReadyIsNoError`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 import kserve
 from kserve import context as kserve_context
 from kserve import model_server
+from kserve.errors import ModelNotReady
 from kserve.predictor_config import PredictorConfig
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 
@@ -99,6 +101,7 @@ def set_up_process(model: ServedModel) -> None:
     logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
     # While brokers are away kafka-python logs several lines a second; KafkaPublisher says the same in one.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    logging.getLogger("kserve").addFilter(_NotReadyIsNoError())
     # KServe's own use of FastAPI, and nothing that whoever reads the log could mend.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     if model.quiet:
@@ -109,6 +112,13 @@ def set_up_process(model: ServedModel) -> None:
     model_server.app.add_middleware(
         PipelineMiddleware, max_body_bytes=model.max_body_bytes, on_shutdown=model.close_clients
     )
+
+
+class _NotReadyIsNoError(logging.Filter):
+    """Leaves out that a model is not ready: the one line of `health` says why, and is not to drown."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], ModelNotReady))
 
 
 def _for_kserve(predictor: PredictorConfig) -> PredictorConfig:

@@ -59,7 +59,9 @@ def test_the_gateway_is_set_up_but_for_what_it_has_not(environ: dict[str, str]) 
     assert [line for line in again if not line.startswith("there: ")] == missing
 
 
-def test_the_check_finds_exactly_what_the_gateway_has_not_and_leaves_nothing_behind(stack: Stack) -> None:
+def test_row_36_the_check_says_that_the_gateway_ignores_if_none_match_and_what_else_it_has_not(
+    stack: Stack,
+) -> None:
     environ = transformer_settings(stack.gateway, stack.broker)
     predictor = f"127.0.0.1:{stack.predictor.http_port}"
     run(environ)  # the stack's own notification is another one
@@ -71,6 +73,8 @@ def test_the_check_finds_exactly_what_the_gateway_has_not_and_leaves_nothing_beh
         "lifecycle of bucket mnist",
         "If-None-Match in bucket mnist-rejected",
     ]
+    (ignored,) = [line for line in lines if "If-None-Match" in line]
+    assert "the store ignores it and overwrites" in ignored
     assert any(line.startswith(f"there: predictor {predictor} (a blank image is a ") for line in lines)
     keys = [found.object_name for found in stack.minio().list_objects(bucket_name="mnist-rejected", recursive=True)]
     assert not [key for key in keys if key and key.startswith("mnist-pipeline-check-")]

@@ -89,7 +89,7 @@ def values(server: KafkaServer, topic: str = TOPIC) -> list[bytes]:
         consumer.close()
 
 
-def test_a_frozen_broker_is_given_up_within_the_deadline_and_used_again_when_it_is_back(
+def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_used_again_when_it_is_back(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     fragile.freeze()
@@ -109,7 +109,7 @@ def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(
     assert 0.5 < seconds(lambda: publisher.publish(MESSAGE, deadline=Deadline(20))) < 5
 
 
-def test_a_killed_broker_is_used_again_when_it_is_back_on_its_port(
+def test_row_26_a_killed_broker_is_used_again_when_it_is_back_on_its_port(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     fragile.kill()
@@ -119,7 +119,7 @@ def test_a_killed_broker_is_used_again_when_it_is_back_on_its_port(
     works_again(publisher)
 
 
-def test_a_restart_costs_no_message_that_was_acknowledged_and_no_redelivery_fails_for_ever(
+def test_row_26_a_restart_costs_no_message_that_was_acknowledged_and_no_redelivery_fails_for_ever(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     acknowledged: list[bytes] = []
@@ -155,7 +155,7 @@ def test_a_restart_costs_no_message_that_was_acknowledged_and_no_redelivery_fail
     assert set(acknowledged) <= set(values(fragile))
 
 
-def test_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_there(
+def test_row_26_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_there(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     fragile.stop()
@@ -167,7 +167,7 @@ def test_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_there(
     works_again(publisher)
 
 
-def test_a_missing_topic_is_told_by_its_name_within_the_timeout_and_found_once_it_is_made(
+def test_row_27_a_missing_topic_is_told_by_its_name_within_the_timeout_and_found_once_it_is_made(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     publisher.check(deadline=Deadline(20))
@@ -181,7 +181,7 @@ def test_a_missing_topic_is_told_by_its_name_within_the_timeout_and_found_once_i
     assert values(fragile, "made-later") == [b"after"]
 
 
-def test_a_message_that_is_too_large_for_the_topic_is_refused_at_once_and_the_next_one_arrives(
+def test_row_27_a_message_that_is_too_large_for_the_topic_is_refused_at_once_and_the_next_one_arrives(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     publisher.check(deadline=Deadline(20))

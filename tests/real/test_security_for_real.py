@@ -24,15 +24,17 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 from minio.commonconfig import ENABLED, Tags
 from minio.versioningconfig import VersioningConfig
 
+from e2e.following import post
 from e2e.sinks import Sink, always, wait_until
 from mnist_pipeline.errors import KafkaUnavailable, ObjectGone, StoreUnavailable
 from mnist_pipeline.kafka_publisher import KafkaPublisher
-from mnist_pipeline.local.processes import Child, Sandbox, free_port
-from mnist_pipeline.local.servers import start_transformer
+from mnist_pipeline.local.processes import Child, Sandbox, answers_ok, free_port
+from mnist_pipeline.local.servers import start_predictor, start_transformer
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline, Message
 from mnist_pipeline.settings import Settings
 from mnist_pipeline.site import setup
+from mnist_pipeline.testing import digit_png, minio_event
 from real.certificates import Authority
 from servers.kafka import KafkaProgram, KafkaServer
 from servers.minio import MinioServer, transformer_policy
@@ -45,6 +47,7 @@ pytestmark = [
 
 TOPIC = "mnist-predictions"
 NOTIFICATIONS = "mnist"
+SEEN_TOPIC = "only-seen"
 GROUP = "mnist-pipeline-source"
 MESSAGE = Message(key=b"k", value=b"{}")
 
@@ -111,10 +114,11 @@ def kafka(kafka_program: KafkaProgram, ours: Authority) -> Iterator[KafkaServer]
             kafka_program, sandbox, listeners=listeners, properties=properties, format_options=scram_users
         ) as server,
     ):
-        for topic in (TOPIC, NOTIFICATIONS):
+        for topic in (TOPIC, NOTIFICATIONS, SEEN_TOPIC):
             server.create_topic(topic)
         rights = [
             (ResourceType.TOPIC, TOPIC, ACLOperation.WRITE),
+            (ResourceType.TOPIC, SEEN_TOPIC, ACLOperation.DESCRIBE),
             (ResourceType.TOPIC, NOTIFICATIONS, ACLOperation.READ),
             (ResourceType.GROUP, GROUP, ACLOperation.READ),
         ]
@@ -242,7 +246,7 @@ def test_results_are_published_and_notifications_delivered_over_each_secured_lis
     ],
 )
 @pytest.mark.parametrize("listener", ["scram", "plain"])
-def test_refused_credentials_are_told_by_their_two_variables(
+def test_row_34_refused_credentials_are_told_by_their_two_variables(
     listener: str,
     wrong: Environment,
     names: set[str],
@@ -269,7 +273,7 @@ def test_a_mechanism_that_the_listener_does_not_take_is_told(
 
 
 @pytest.mark.parametrize("listener", ["scram", "mutual"])
-def test_a_broker_of_a_foreign_authority_is_told_by_the_ca_file(
+def test_row_34_a_broker_of_a_foreign_authority_is_told_by_the_ca_file(
     listener: str, foreign: Authority, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     environment = request.getfixturevalue(listener)
@@ -345,7 +349,7 @@ def wrong(request: pytest.FixtureRequest, scram: Environment, mutual: Environmen
     [("password", CREDENTIALS), ("authority", {"KAFKA_SSL_CAFILE"}), ("no certificate", OUR_CERTIFICATE)],
     indirect=["wrong"],
 )
-def test_what_waiting_cannot_mend_is_told_long_before_the_timeout(
+def test_row_34_what_waiting_cannot_mend_is_told_long_before_the_timeout(
     wrong: Environment, names: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     quiet(caplog)
@@ -427,7 +431,7 @@ def start_source(sandbox: Sandbox, environment: Environment, *arguments: str, na
     return sandbox.start(name, [sys.executable, "-m", "mnist_pipeline", "source", *options], env=environment)
 
 
-def test_a_topic_that_our_user_may_not_write_to_is_told_by_its_name(
+def test_row_27_a_topic_that_our_user_may_not_write_to_is_told_by_its_name(
     scram: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
     quiet(caplog)
@@ -584,7 +588,7 @@ def test_our_policy_gives_no_more_than_the_path_takes(minio: MinioServer, connec
         ({"MINIO_ENDPOINT": "http://127.0.0.1:{port}"}, {"MINIO_ENDPOINT"}),
     ],
 )
-def test_what_the_store_refuses_is_told_by_its_variables(
+def test_row_34_what_the_store_refuses_is_told_by_its_variables(
     wrong: Environment,
     names: set[str],
     minio: MinioServer,
@@ -597,7 +601,7 @@ def test_what_the_store_refuses_is_told_by_its_variables(
     assert names_in(said, "MINIO_") | names_in(said, "S3_") == names
 
 
-def test_a_store_of_a_foreign_authority_or_with_an_expired_certificate_is_told_by_the_ca_file(
+def test_row_34_a_store_of_a_foreign_authority_or_with_an_expired_certificate_is_told_by_the_ca_file(
     minio_program: Path,
     ours: Authority,
     foreign: Authority,
@@ -623,28 +627,61 @@ def test_a_store_that_speaks_no_tls_is_told_by_the_endpoint(
     assert names_in(said, "MINIO_") | names_in(said, "S3_") == {"MINIO_ENDPOINT", "S3_USE_HTTPS"}
 
 
-def test_a_transformer_with_a_wrong_password_stays_up_unready_and_says_so_in_one_line(
-    scram: Environment, stored: Environment
+def test_row_34_transformers_with_wrong_credentials_hosts_or_authorities_stay_up_unready_and_say_so_in_one_line(
+    scram: Environment, stored: Environment, foreign: Authority
 ) -> None:
-    settings = {**stored, **scram, "KAFKA_SASL_PASSWORD": WRONG_PASSWORD}
+    right = {**stored, **scram}
+    wrongs: list[tuple[Environment, set[str]]] = [
+        ({"KAFKA_SASL_PASSWORD": WRONG_PASSWORD}, CREDENTIALS),
+        ({"KAFKA_SSL_CAFILE": str(foreign.ca_file)}, {"KAFKA_SSL_CAFILE"}),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "no-such-host.invalid:9092"}, ADDRESS),
+        ({"MINIO_SECRET_KEY": WRONG_PASSWORD}, {"MINIO_SECRET_KEY"}),
+        ({"MINIO_CA_CERT": str(foreign.ca_file)}, {"MINIO_CA_CERT"}),
+        ({"MINIO_ENDPOINT": "https://no-such-host.invalid:9000"}, {"MINIO_ENDPOINT"}),
+    ]
     with Sandbox() as sandbox:
-        transformer = start_transformer(sandbox, predictor_host="127.0.0.1:1", env=settings)
-        try:
-            wait_until(lambda: status(transformer.http_port, "/v2/health/live") == http.HTTPStatus.OK, seconds=60)
-            # Long enough for several checks of five seconds each.
-            give_up = time.monotonic() + 13
-            while time.monotonic() < give_up:
-                assert status(transformer.http_port, "/v1/models/mnist") == http.HTTPStatus.SERVICE_UNAVAILABLE
-                time.sleep(0.5)
-            assert transformer.child.running
-        finally:
-            transformer.close()
-        log = transformer.child.log.read_text()
-    (line,) = [line for line in log.splitlines() if "KAFKA" in line]
-    assert "not ready" in line
-    assert names_in(line, "KAFKA_") == CREDENTIALS
-    assert "Unable to bootstrap" not in log
+        transformers = [
+            start_transformer(sandbox, name=f"wrong-{n}", predictor_host="127.0.0.1:1", env={**right, **wrong})
+            for n, (wrong, _) in enumerate(wrongs)
+        ]
+        for one in transformers:
+            wait_until(partial(answers_ok, one.http_port, "/v2/health/live"), seconds=120)
+        # Long enough for several checks of five seconds each.
+        give_up = time.monotonic() + 13
+        while time.monotonic() < give_up:
+            for one in transformers:
+                assert status(one.http_port, "/v1/models/mnist") == http.HTTPStatus.SERVICE_UNAVAILABLE
+            time.sleep(0.5)
+        assert all(one.child.running for one in transformers)
+        logs = [one.child.log.read_text() for one in transformers]
+        for one in transformers:
+            one.close()
+    for log, (_, names) in zip(logs, wrongs, strict=True):
+        (line,) = [line for line in log.splitlines() if "KAFKA_" in line or "MINIO_" in line]
+        assert "not ready" in line
+        assert names_in(line, "KAFKA_") | names_in(line, "MINIO_") == names
+        assert "Unable to bootstrap" not in log
+        no_password_in(log)
+
+
+def test_row_27_a_topic_that_our_user_may_only_see_is_told_by_its_name_and_the_object_stays(
+    scram: Environment, stored: Environment, minio: MinioServer
+) -> None:
+    with Sandbox() as sandbox, start_predictor(sandbox) as predictor:
+        host = f"127.0.0.1:{predictor.http_port}"
+        settings = {**stored, **scram, "KAFKA_TOPIC": SEEN_TOPIC}
+        with start_transformer(sandbox, predictor_host=host, env=settings) as transformer:
+            upload(minio, "seen.png", digit_png(4))
+            started = time.monotonic()
+            answer = post(transformer.predict_url, minio_event("mnist", "seen.png"), {"ce-id": "1"})
+            assert time.monotonic() - started < 5
+            log = transformer.child.log.read_text()
+    assert (answer.status, answer.headers["kne-reason"]) == (503, "kafka")
+    (line,) = [line for line in log.splitlines() if "seen.png" in line]
+    assert f" ERROR mnist/'seen.png' is not settled: publish to '{SEEN_TOPIC}': refused" in line
+    assert names_in(line, "KAFKA_") == {"KAFKA_TOPIC"}
     no_password_in(log)
+    minio.client().stat_object(bucket_name="mnist", object_name="seen.png")
 
 
 def status(port: int, path: str) -> int:

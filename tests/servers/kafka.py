@@ -125,6 +125,7 @@ class KafkaServer(Server):
         sandbox: where it runs and keeps its records.
         name: of the part, for its log, its data and errors; each server of a sandbox has its own.
         listeners: more of them, by name, with their security protocol: `{"SCRAM": "SASL_SSL", "MUTUAL": "SSL"}`.
+        advertised: where clients are told to find a listener, `host:port`, if not where it is: a proxy's address.
         properties: added to server.properties.
         format_options: added to the command that formats its storage, such as `["--add-scram", …]`.
         java_options: added to Java's.
@@ -140,11 +141,13 @@ class KafkaServer(Server):
         *,
         name: str = "kafka",
         listeners: Mapping[str, str] = _NOTHING,
+        advertised: Mapping[str, str] = _NOTHING,
         properties: Mapping[str, str] = _NOTHING,
         format_options: Sequence[str] = (),
         java_options: Sequence[str] = (),
     ) -> None:
         self._addresses = {listener: f"127.0.0.1:{free_port()}" for listener in ("PLAINTEXT", *listeners)}
+        self._advertised = {**self._addresses, **advertised}
         self.bootstrap_servers = self._addresses["PLAINTEXT"]
         home = sandbox.directory / name
         home.mkdir()
@@ -160,12 +163,12 @@ class KafkaServer(Server):
 
     def _settings(self, data: Path, protocols: Mapping[str, str], properties: Mapping[str, str]) -> str:
         controller = f"127.0.0.1:{free_port()}"
-        outside = ",".join(f"{listener}://{address}" for listener, address in self._addresses.items())
+        outside = _listed(self._addresses)
         ours = {
             "log.dirs": str(data),
             "controller.quorum.voters": f"1@{controller}",
             "listeners": f"{outside},CONTROLLER://{controller}",
-            "advertised.listeners": outside,
+            "advertised.listeners": _listed(self._advertised),
             "listener.security.protocol.map": ",".join(
                 f"{listener}:{protocol}" for listener, protocol in {**protocols, "CONTROLLER": "PLAINTEXT"}.items()
             ),
@@ -222,3 +225,7 @@ class KafkaServer(Server):
         wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": configs}
         with self.admin() as admin:
             admin.create_topics({topic: wanted}, wait_for_metadata=True)
+
+
+def _listed(addresses: Mapping[str, str]) -> str:
+    return ",".join(f"{listener}://{address}" for listener, address in addresses.items())

@@ -152,7 +152,7 @@ def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> Kaf
 
 
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
-def test_a_broker_that_is_away_is_told_by_the_variables_name_and_without_the_password(
+def test_row_34_a_broker_that_is_away_is_told_by_the_variables_name_and_without_the_password(
     api_version: tuple[int, int] | None,
 ) -> None:
     publisher = publisher_to(
@@ -176,7 +176,9 @@ def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_
 
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
 @pytest.mark.parametrize("servers", [NOBODY, "no-such-host.invalid:9092"])
-def test_where_nobody_listens_only_the_address_is_suspected(servers: str, api_version: tuple[int, int] | None) -> None:
+def test_row_34_where_nobody_listens_only_the_address_is_suspected(
+    servers: str, api_version: tuple[int, int] | None
+) -> None:
     failure = refused(publisher_to(servers, api_version=api_version), "no connection.*KAFKA_BOOTSTRAP_SERVERS")
     assert "KAFKA_SASL" not in str(failure)
     assert "KAFKA_SSL" not in str(failure)
@@ -192,7 +194,9 @@ def test_what_kafka_says_of_a_connection_is_noticed_where_its_log_is_silent(
 
 
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
-def test_a_silent_broker_is_given_up_within_the_deadline(silent: str, api_version: tuple[int, int] | None) -> None:
+def test_row_26_a_silent_broker_is_given_up_within_the_deadline(
+    silent: str, api_version: tuple[int, int] | None
+) -> None:
     publisher = publisher_to(silent, timeout_seconds=30, api_version=api_version)
     assert seconds(lambda: refused(publisher, "KAFKA", within=0.5)) < 1.8
     assert seconds(publisher.close) < 4
@@ -226,7 +230,7 @@ def test_what_waiting_cannot_mend_is_told_long_before_the_timeout(silent: str) -
     assert seconds(lambda: refused(publisher, "KAFKA_SSL_CAFILE", within=60)) < 5
 
 
-def test_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> None:
+def test_row_26_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> None:
     publisher = publisher_to(NOBODY, security_protocol="NO_SUCH")
     assert seconds(lambda: refused(publisher, "KAFKA")) > 0.5
     assert seconds(lambda: refused(publisher, "KAFKA")) < 0.5
@@ -242,13 +246,13 @@ def test_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> None:
         ({"api_version": (99,)}, "KAFKA_API_VERSION|KAFKA_BOOTSTRAP_SERVERS"),
     ],
 )
-def test_settings_that_cannot_be_used_are_told_by_the_variables_names(
+def test_row_34_settings_that_cannot_be_used_are_told_by_the_variables_names(
     broker: BrokerProcess, options: dict[str, Any], variable: str
 ) -> None:
     refused(publisher_to(broker.address, **{"api_version": API_VERSION, **options}), variable)
 
 
-def test_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess) -> None:
+def test_row_27_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess) -> None:
     publisher = KafkaPublisher(
         Kafka(bootstrap_servers=broker.address, topic="no topic", api_version=API_VERSION), timeout_seconds=1
     )
@@ -256,7 +260,7 @@ def test_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess
     publisher.close()
 
 
-def test_a_frozen_broker_is_used_again_when_it_is_back(broker: BrokerProcess) -> None:
+def test_row_26_a_frozen_broker_is_used_again_when_it_is_back(broker: BrokerProcess) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION)
     publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
@@ -289,7 +293,7 @@ def test_a_short_deadline_does_not_cost_the_others_their_connection(broker: Brok
     publisher.close()
 
 
-def test_a_broker_that_moved_is_found_again_through_the_bootstrap_servers(broker: BrokerProcess) -> None:
+def test_row_26_a_broker_that_moved_is_found_again_through_the_bootstrap_servers(broker: BrokerProcess) -> None:
     old = BrokerProcess()
     with Forwarder(old.address) as bootstrap:
         publisher = publisher_to(bootstrap.address, api_version=API_VERSION)
@@ -374,7 +378,7 @@ def test_no_error_of_the_library_gets_out(where: str, broker: BrokerProcess, mon
 
 
 @pytest.mark.parametrize("kind", [kafka.errors.TopicAuthorizationFailedError, kafka.errors.InvalidTopicError])
-def test_a_refused_topic_is_told_by_its_name_and_the_variables(
+def test_row_27_a_refused_topic_is_told_by_its_name_and_the_variables(
     kind: type[Exception], broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object, **__: object) -> None:

@@ -464,7 +464,7 @@ def test_a_key_cannot_forge_a_line_of_the_log(server: Server, store: MinioObject
     ],
     ids=["html", "binary", "binary xml", "cut xml", "empty", "redirect", "no etag", "ssh", "long"],
 )
-def test_an_answer_that_makes_no_sense_is_worth_a_retry_and_comes_at_once(
+def test_row_21_an_answer_that_makes_no_sense_is_worth_a_retry_and_comes_at_once(
     server: Server, store: MinioObjectStore, answered: Answer
 ) -> None:
     server.answers = [then(answered, hang_up)]
@@ -475,7 +475,7 @@ def test_an_answer_that_makes_no_sense_is_worth_a_retry_and_comes_at_once(
 
 
 @pytest.mark.parametrize("call", ["get", "put", "copy", "delete", "check"])
-def test_a_store_that_never_answers_is_given_up_within_the_deadline(
+def test_row_21_a_store_that_never_answers_is_given_up_within_the_deadline(
     server: Server, store: MinioObjectStore, call: str
 ) -> None:
     server.answers = [silence]

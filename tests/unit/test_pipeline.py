@@ -87,7 +87,7 @@ def test_the_order_is_get_put_publish_delete() -> None:
     assert seen == [("get", 0), ("put", 0), ("delete", 1)]
 
 
-def test_exactly_the_version_of_the_event_is_fetched_filed_and_released() -> None:
+def test_row_19_exactly_the_version_of_the_event_is_fetched_filed_and_released() -> None:
     path = Path()
     old = path.upload("x.png", digit_png(1))
     new = path.upload("x.png", digit_png(2))
@@ -99,7 +99,7 @@ def test_exactly_the_version_of_the_event_is_fetched_filed_and_released() -> Non
     assert path.store.data("digit-2", "x.png") == digit_png(2)
 
 
-def test_an_unversioned_object_that_changed_before_its_release_stays() -> None:
+def test_row_19_an_unversioned_object_that_changed_before_its_release_stays() -> None:
     path = Path(versioned=False)
     ref = path.upload("x.png", digit_png(1))
 
@@ -131,7 +131,7 @@ def test_a_result_is_published_only_once_the_object_is_filed_and_released_only_o
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", ["get", "put", "publish", "delete"])
-def test_a_path_that_is_cut_at_any_step_converges_when_it_is_sent_again(step: str, when: str) -> None:
+def test_row_22_a_path_that_is_cut_at_any_step_converges_when_it_is_sent_again(step: str, when: str) -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(4))
     fake = path.publisher if step == "publish" else path.store
@@ -144,7 +144,19 @@ def test_a_path_that_is_cut_at_any_step_converges_when_it_is_sent_again(step: st
     assert len({event["id"] for event in path.results}) == 1
 
 
-def test_an_object_that_is_gone_is_nothing_to_do() -> None:
+def test_row_28_a_result_whose_acknowledgement_was_lost_is_published_again_under_the_same_id() -> None:
+    path = Path()
+    ref = path.upload("x.png", digit_png(4))
+    path.publisher.failures.after["publish"] = [KafkaUnavailable("the answer is lost")]
+    assert reasons(path.send(ref)) == ["kafka"]
+    assert path.store.keys("mnist") == ["x.png"]
+    assert reasons(path.send(ref)) == ["filed"]
+    assert (path.store.keys("mnist"), path.store.keys("digit-4")) == ([], ["x.png"])
+    first, second = path.results
+    assert first["id"] == second["id"]
+
+
+def test_row_17_an_object_that_is_gone_is_nothing_to_do() -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(4))
     path.send(ref)
@@ -158,7 +170,7 @@ def test_a_version_that_no_store_can_have_means_the_latest() -> None:
     assert reasons(path.send(ObjectRef(bucket="mnist", key="0.png", version_id="1"))) == ["filed"]
 
 
-def test_the_same_bytes_under_the_same_name_are_filed_already() -> None:
+def test_row_23_the_same_bytes_under_the_same_name_are_filed_already() -> None:
     path = Path()
     path.store.upload("digit-5", "x.png", digit_png(5), metadata={"first": "1"})
     assert reasons(path.send(path.upload("x.png", digit_png(5), metadata={"second": "2"}))) == ["filed"]
@@ -166,7 +178,7 @@ def test_the_same_bytes_under_the_same_name_are_filed_already() -> None:
     assert path.store.buckets["digit-5"]["x.png"][0].version.metadata == {"first": "1"}
 
 
-def test_other_bytes_under_the_same_name_are_never_overwritten() -> None:
+def test_row_23_other_bytes_under_the_same_name_are_never_overwritten() -> None:
     path = Path()
     path.store.upload("digit-5", "a.b/x.png", b"other")
     path.send(path.upload("a.b/x.png", digit_png(5)))
@@ -216,7 +228,7 @@ def test_a_copy_that_vanishes_between_put_and_comparison_is_put_again() -> None:
         "x" * 255,
     ],
 )
-def test_a_name_that_gets_too_long_is_cut_to_fit(key: str) -> None:
+def test_row_23_a_name_that_gets_too_long_is_cut_to_fit(key: str) -> None:
     path = Path(source_suffixes=("",), destination="digits/by-digit/{digit}")
     path.store.upload("digits", f"by-digit/5/{key}", b"other")
     assert reasons(path.send(path.upload(key, digit_png(5)))) == ["filed"]

@@ -108,7 +108,7 @@ def test_only_headers_that_belong_to_a_trace_or_to_access_are_sent_on() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_a_refused_tensor_is_told_apart(status: int) -> None:
+def test_row_24_a_refused_tensor_is_told_apart(status: int) -> None:
     with pytest.raises(TensorRefused, match=str(status)):
         Predictor((status, b'{"error": "bad input"}')).ask()
 
@@ -117,7 +117,9 @@ def test_a_refused_tensor_is_told_apart(status: int) -> None:
     ("ready", "error"),
     [(200, TensorRefused), (404, TensorRefused), (400, PredictorUnavailable), (503, PredictorUnavailable)],
 )
-def test_a_v2_predictor_s_refusal_counts_only_from_a_model_that_is_ready(ready: int, error: type[Exception]) -> None:
+def test_row_24_a_v2_predictor_s_refusal_counts_only_from_a_model_that_is_ready(
+    ready: int, error: type[Exception]
+) -> None:
     predictor = Predictor((404, b""), (400, b"no"), (ready, b""))
     with pytest.raises(PredictorUnavailable, match="400") as raised:
         predictor.ask("openinference", "v2")
@@ -130,7 +132,7 @@ def test_a_v2_predictor_s_refusal_counts_only_from_a_model_that_is_ready(ready: 
 
 
 @pytest.mark.parametrize("status", [301, 303, 401, 403, 404, 408, 413, 429, 500, 501, 502, 503, 504])
-def test_any_other_status_is_worth_a_retry(status: int) -> None:
+def test_row_24_any_other_status_is_worth_a_retry(status: int) -> None:
     with pytest.raises(PredictorUnavailable, match=str(status)) as raised:
         Predictor((status, b"no")).ask()
     assert not isinstance(raised.value, TensorRefused)
@@ -150,12 +152,12 @@ def test_any_other_status_is_worth_a_retry(status: int) -> None:
         b'{"predictions": [1, -1]}',
     ],
 )
-def test_a_confused_answer_is_worth_a_retry(body: bytes) -> None:
+def test_row_25_a_confused_answer_is_worth_a_retry(body: bytes) -> None:
     with pytest.raises(PredictorUnavailable):
         Predictor((200, body)).ask()
 
 
-def test_a_predictor_that_refuses_the_connection_is_away() -> None:
+def test_row_24_a_predictor_that_refuses_the_connection_is_away() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{bound.getsockname()[1]}"  # bound and not listening
@@ -171,7 +173,7 @@ def test_a_predictor_that_refuses_the_connection_is_away() -> None:
             asyncio.run(go())
 
 
-def test_a_slow_predictor_is_given_up_at_the_deadline_or_at_kserve_s_own_timeout() -> None:
+def test_row_24_a_slow_predictor_is_given_up_at_the_deadline_or_at_kserve_s_own_timeout() -> None:
     with pytest.raises(PredictorUnavailable, match="in time"):
         Predictor(predictions(1, 2), delay=1).ask(seconds=0.05)
     with pytest.raises(PredictorUnavailable, match="in time"):
@@ -350,7 +352,9 @@ def test_a_grpc_predictor_is_asked_in_its_shape_with_the_trace_s_headers(metadat
         (grpc.StatusCode.RESOURCE_EXHAUSTED, PredictorUnavailable),
     ],
 )
-def test_a_grpc_status_means_what_its_http_sibling_means(status: grpc.StatusCode, error: type[Exception]) -> None:
+def test_row_24_a_grpc_status_means_what_its_http_sibling_means(
+    status: grpc.StatusCode, error: type[Exception]
+) -> None:
     with pytest.raises(error, match=status.name) as raised:
         ask_grpc(Servicer(status=status))
     assert type(raised.value) is error
@@ -365,7 +369,7 @@ def test_a_grpc_status_means_what_its_http_sibling_means(status: grpc.StatusCode
         (grpc.StatusCode.UNAVAILABLE, PredictorUnavailable),
     ],
 )
-def test_a_refusal_over_grpc_counts_only_from_a_model_that_is_ready(
+def test_row_24_a_refusal_over_grpc_counts_only_from_a_model_that_is_ready(
     ready: bool | grpc.StatusCode, error: type[Exception]
 ) -> None:
     with pytest.raises(PredictorUnavailable) as raised:
@@ -373,7 +377,7 @@ def test_a_refusal_over_grpc_counts_only_from_a_model_that_is_ready(
     assert type(raised.value) is error
 
 
-def test_a_grpc_answer_that_is_confused_is_worth_a_retry() -> None:
+def test_row_25_a_grpc_answer_that_is_confused_is_worth_a_retry() -> None:
     for digits in ((), (1,), (1, 10), (1, 2, 3)):
         with pytest.raises(PredictorUnavailable):
             ask_grpc(Servicer(*digits))

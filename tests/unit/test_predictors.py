@@ -228,7 +228,7 @@ def test_of_equal_scores_the_lowest_digit_wins() -> None:
         b"[" * 100_000 + b"]" * 100_000,
     ],
 )
-def test_an_answer_without_one_prediction_an_image_is_no_answer(answer: bytes) -> None:
+def test_row_25_an_answer_without_one_prediction_an_image_is_no_answer(answer: bytes) -> None:
     with pytest.raises(PredictorUnavailable, match="the predictor"):
         Tensorflow().digits(answer, 1)
 
@@ -274,14 +274,14 @@ def test_an_answer_without_one_prediction_an_image_is_no_answer(answer: bytes) -
     ],
 )
 @pytest.mark.parametrize("format_", [Tensorflow(), TorchServe()])
-def test_what_is_no_digit_from_0_to_9_is_refused_even_beside_good_ones(
+def test_row_25_what_is_no_digit_from_0_to_9_is_refused_even_beside_good_ones(
     format_: Tensorflow | TorchServe, prediction: str
 ) -> None:
     with pytest.raises(PredictorUnavailable, match="the predictor"):
         format_.digits(f'{{"predictions": [3, {prediction}]}}'.encode(), 2)
 
 
-def test_a_refusal_is_one_short_printable_line_whatever_the_predictor_sent() -> None:
+def test_row_25_a_refusal_is_one_short_printable_line_whatever_the_predictor_sent() -> None:
     evil = "\r\nERROR forged line \x1b[31m" + "x" * 1_000_000
     body = json.dumps(evil, ensure_ascii=False).replace("\r\n", "\\r\\n").replace("\x1b", "\\u001b")
     refused: list[Callable[[], object]] = [
@@ -383,7 +383,7 @@ def test_outputs_of_grpc_are_read_like_those_of_rest() -> None:
         Output(name="p", datatype="FP32", shape=(2, 10), data=np.zeros((2, 10), np.float32)),
     ],
 )
-def test_an_output_that_does_not_tell_the_digit_of_each_image_is_refused(out: Output) -> None:
+def test_row_25_an_output_that_does_not_tell_the_digit_of_each_image_is_refused(out: Output) -> None:
     with pytest.raises(PredictorUnavailable, match="the predictor"):
         OpenInference().digits_of([out], 1)
 
@@ -435,7 +435,7 @@ def test_a_wrong_class_is_not_made_good_by_the_probabilities_beside_it() -> None
         + b"}]}",
     ],
 )
-def test_a_v2_answer_that_is_anything_else_is_refused(answer: bytes) -> None:
+def test_row_25_a_v2_answer_that_is_anything_else_is_refused(answer: bytes) -> None:
     with pytest.raises(PredictorUnavailable, match="the predictor"):
         OpenInference().digits(answer, 1)
 

@@ -123,13 +123,15 @@ def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
         ),
     ],
 )
-def test_every_problem_is_one_line_that_begins_with_its_variable(environ: dict[str, str], names: list[str]) -> None:
+def test_row_34_every_problem_is_one_line_that_begins_with_its_variable(
+    environ: dict[str, str], names: list[str]
+) -> None:
     problems = problems_of(environ)
     assert [problem.split()[0] for problem in problems] == names
     assert all("\n" not in problem and len(problem.split()) > 2 for problem in problems)
 
 
-def test_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -> None:
+def test_row_34_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("from-a-file\n")
     environ = {"MINIO_ACCESS_KEY": "a", "MINIO_SECRET_KEY_FILE": str(file), **KAFKA}
@@ -156,7 +158,7 @@ def test_an_empty_file_variable_counts_as_unset() -> None:
     assert minio.access_key == "a"
 
 
-def test_no_problem_shows_a_secret() -> None:
+def test_row_34_no_problem_shows_a_secret() -> None:
     environ = {"MINIO_SECRET_KEY": "s3cret", "KAFKA_SASL_PASSWORD": "s3cret", "MINIO_ENDPOINT": "http://u:s3cret@host"}
     problems = problems_of(environ)
     assert problems

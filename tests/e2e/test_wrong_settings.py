@@ -1,0 +1,72 @@
+"""Row 34: a transformer whose settings cannot work does not start; one whose settings are refused is not ready."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from e2e.places import Place
+from e2e.sinks import wait_until
+from mnist_pipeline.local.processes import answers_ok
+
+SECRET = "a-secret-that-nobody-may-see"
+
+
+def run(settings: dict[str, str]) -> tuple[int, list[str]]:
+    """What the command says, and its exit code."""
+    command = [sys.executable, "-m", "mnist_pipeline", "--model_name", "mnist", "--predictor_host", "predictor:8080"]
+    ran = subprocess.run(
+        command, env={**os.environ, **settings}, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert SECRET not in ran.stdout + ran.stderr
+    assert ran.stdout == ""
+    return ran.returncode, ran.stderr.splitlines()
+
+
+def test_row_34_settings_that_cannot_work_end_with_code_2_and_a_line_for_each_without_a_secret(tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text("no certificate")
+    settings = {
+        "MINIO_ENDPOINT": f"http://user:{SECRET}@minio:9000",
+        "MINIO_SECRET_KEY": SECRET,
+        "MINIO_CA_CERT": str(ca_file),
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka:many",
+        "KAFKA_SASL_PASSWORD": SECRET,
+        "EVENT_MODE": "batch",
+        "MAX_IN_FLIGHT": "0",
+    }
+    code, lines = run(settings)
+    assert code == 2
+    named = [line.split()[0] for line in lines]
+    assert sorted(named) == sorted({*settings} - {"MINIO_SECRET_KEY"} | {"MINIO_ACCESS_KEY"})
+
+
+def test_row_34_one_wrong_setting_is_one_line() -> None:
+    code, lines = run({"MINIO_ACCESS_KEY": "mnist", "MINIO_SECRET_KEY_FILE": "/no/such/file"})
+    assert code == 2
+    (line,) = lines
+    assert line.startswith("MINIO_SECRET_KEY_FILE ")
+
+
+def test_row_34_a_transformer_with_a_wrong_password_is_alive_not_ready_and_names_the_variable_once(
+    embedded_place: Place,
+) -> None:
+    server = embedded_place.start(settings={"MINIO_SECRET_KEY": SECRET})
+    wait_until(lambda: answers_ok(server.http_port, "/v2/health/live"), seconds=120)
+    # Long enough for several checks, which come once a second.
+    give_up = time.monotonic() + 3
+    while time.monotonic() < give_up:
+        assert answers_ok(server.http_port, "/v2/health/live")
+        assert not answers_ok(server.http_port, "/v1/models/mnist", timeout_seconds=5)
+        time.sleep(0.1)
+    assert server.child.running
+    server.close()
+    log = server.child.log.read_text()
+    (line,) = [line for line in log.splitlines() if "MINIO_" in line or "KAFKA_" in line]
+    assert " ERROR not ready: " in line
+    assert "MINIO_SECRET_KEY" in line
+    assert SECRET not in log
+    assert "Traceback" not in log
