@@ -11,7 +11,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real fuzz soak lint accuracy image test-image lock wheel clean
+.PHONY: help demo test test-real fuzz soak lint accuracy image test-image manifests lock wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ image: .venv/bin/python ## build the images with Docker, or with buildah and pod
 
 test-image: image .venv/.dev ## run the images: read-only, as uid 1000, without capabilities
 	@$(BIN)/python -m pytest -m image tests/image $(ARGS)
+
+manifests: .venv/.dev ## build every overlay of manifests/ with kustomize, and check what it comes to (Go)
+	@$(BIN)/python -m pytest -m manifests tests/manifests $(ARGS)
 
 wheel: .venv/.dev ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel

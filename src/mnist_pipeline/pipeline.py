@@ -73,8 +73,10 @@ _PIXELS = 28 * 28
 # How often an object that appears and vanishes under our hands is put again.
 _PUT_ATTEMPTS = 3
 
-# Pixels take far more room than the bytes that they come from: no more images at once than there are processors.
-_decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+# Pixels take far more room than the bytes that they come from, so few images are decoded at once: as many as there are
+# processors, and no more than four, because a container sees all of its node's, whatever its own share is.
+DECODED_AT_ONCE = min(os.cpu_count() or 1, 4)
+_decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import struct
 import time
 import uuid
@@ -24,6 +23,7 @@ from e2e.sinks import wait_until
 from e2e.watching import counted, peak_memory
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
+from mnist_pipeline.pipeline import DECODED_AT_ONCE
 from mnist_pipeline.testing import digit_png, minio_event
 from servers.proxy import Proxy
 
@@ -101,8 +101,7 @@ def test_row_18_64_images_of_10_mib_and_16_million_pixels_at_once_take_bounded_m
     assert not any(place.is_left(upload) for upload in uploads)
     grown = peak_memory(server) - before
     server.close()
-    # The bytes in hand, and the pixels of as many images as there are processors.
-    bound = 64 * len(large) + (os.cpu_count() or 1) * PIXELS_IN_HAND
+    bound = 64 * len(large) + DECODED_AT_ONCE * PIXELS_IN_HAND
     assert grown < 1.1 * bound, f"{grown:,} bytes"
 
 

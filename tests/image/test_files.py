@@ -12,26 +12,11 @@ import pytest
 import yaml
 
 from mnist_pipeline.settings import Settings
+from recording import Recording
 
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 OURS = [name for name, service in COMPOSE["services"].items() if "mnist-pipeline" in service["image"]]
-
-
-class Asked(dict[str, str]):
-    """An environment that remembers which variables it was asked for."""
-
-    def __init__(self, values: dict[str, str]) -> None:
-        super().__init__(values)
-        self.names: set[str] = set()
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.names.add(name)
-        return super().get(name, default)
-
-    def __contains__(self, name: object) -> bool:
-        self.names.add(str(name))
-        return super().__contains__(name)
 
 
 @pytest.mark.parametrize("file", sorted(DOCKER.glob("*.Dockerfile")), ids=lambda file: str(file.stem))
@@ -46,9 +31,9 @@ def test_hadolint_has_nothing_to_say(file: Path) -> None:
 
 @pytest.mark.parametrize("service", OURS)
 def test_a_service_of_compose_has_settings_that_exist_and_can_work(service: str) -> None:
-    environment = Asked(COMPOSE["services"][service].get("environment", {}))
+    environment = Recording(**COMPOSE["services"][service].get("environment", {}))
     Settings.from_environ(environment)
-    assert environment.keys() <= environment.names
+    assert environment.keys() <= environment.asked
     if service != "predictor":
         assert {"MINIO_ACCESS_KEY", "KAFKA_BOOTSTRAP_SERVERS"} <= environment.keys()
 

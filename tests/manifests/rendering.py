@@ -1,0 +1,141 @@
+"""The folder `manifests/`, and what its kustomizations come to: objects, pods and containers to look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from servers import kustomize
+
+FOLDER = Path(__file__).parents[2] / "manifests"
+
+Object = dict[str, Any]
+
+TRANSFORMER_IMAGE = "mnist-pipeline"
+PREDICTOR_IMAGE = "mnist-pipeline-predictor"
+MINIO_IMAGE = "quay.io/minio/minio"
+
+# The overlay that a component is tried on.
+TRIED_ON: Mapping[str, str] = {
+    "components/autoscale-hpa": "minio-kafka-source",
+    "components/autoscale-keda": "minio-kafka-source",
+    "components/images": "base",
+    "components/knative-mode": "kafka-broker-trigger",
+    "components/reconcile": "base",
+}
+
+
+def kustomizations() -> dict[str, str]:
+    """The kind of every kustomization, by its folder's name."""
+    files = sorted(FOLDER.rglob("kustomization.yaml"))
+    return {file.parent.relative_to(FOLDER).as_posix(): yaml.safe_load(file.read_text())["kind"] for file in files}
+
+
+def overlays() -> list[str]:
+    """The folders that can be applied as they are."""
+    return [folder for folder, kind in kustomizations().items() if kind != "Component"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A container wherever it stands, with the fields of its pod that concern it."""
+
+    where: str
+    fields: Object
+    pod: Object
+
+    @property
+    def image(self) -> str:
+        """The image's name without tag and digest; empty where KServe's runtime has it."""
+        return str(self.fields.get("image", "")).partition("@")[0].rpartition(":")[0]
+
+    @property
+    def command_line(self) -> list[str]:
+        """Command and arguments."""
+        return [*self.fields.get("command", []), *self.fields.get("args", [])]
+
+    def flag(self, name: str) -> str | None:
+        """The value of a flag, given as `--name value` or as `--name=value`."""
+        words = self.command_line
+        for number, word in enumerate(words):
+            if word == f"--{name}":
+                return words[number + 1]
+            if word.startswith(f"--{name}="):
+                return word.partition("=")[2]
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """What a kustomization comes to: as text, and as objects."""
+
+    name: str
+    text: str
+    objects: tuple[Object, ...]
+
+    def of_kind(self, kind: str) -> list[Object]:
+        """The objects of that kind."""
+        return [one for one in self.objects if one["kind"] == kind]
+
+    def containers(self, *images: str) -> list[Container]:
+        """The containers of these images, else all."""
+        found = [container for one in self.objects for container in _containers(one, f"{one['kind']} {_name(one)}")]
+        return [one for one in found if not images or one.image in images]
+
+    def config_map(self, name: str) -> dict[str, str]:
+        """The data of the ConfigMap with that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for one in self.of_kind("ConfigMap"):
+            if _name(one) == name:
+                return dict(one["data"])
+        raise KeyError(name)
+
+    def environment(self, container: Container) -> dict[str, str]:
+        """The environment that Kubernetes and KServe make for it, with a word in place of what the pod alone knows."""
+        environment: dict[str, str] = {}
+        for source in container.fields.get("envFrom", []):
+            environment |= self.config_map(source["configMapRef"]["name"])
+        environment |= {one["name"]: one.get("value", "of-the-pod") for one in container.fields.get("env", [])}
+        return environment
+
+
+def render(program: Path, folder: Path, name: str) -> Rendered:
+    """What kustomize makes of a folder."""
+    text = kustomize.rendered(program, folder)
+    return Rendered(name=name, text=text, objects=tuple(yaml.safe_load_all(text)))
+
+
+def render_with(program: Path, component: str, overlay: str, scratch: Path) -> Rendered:
+    """What kustomize makes of an overlay with a component on it, as the README tells readers to put them together."""
+    # Kustomize takes no absolute paths.
+    resource, added = (os.path.relpath(FOLDER / folder, scratch) for folder in (overlay, component))
+    (scratch / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [resource], "components": [added]}))
+    return render(program, scratch, f"{overlay} with {component}")
+
+
+def _name(one: Object) -> str:
+    return str(one["metadata"]["name"])
+
+
+def _containers(value: Any, where: str) -> Iterator[Container]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _containers(item, where)
+    elif isinstance(value, dict):
+        for key in ("initContainers", "containers"):
+            for fields in value.get(key, []):
+                yield Container(where=f"{where}, container {fields['name']}", fields=fields, pod=value)
+        if "modelFormat" in value.get("model", {}):
+            # KServe's runtime has the image; what stands here is put over its container.
+            yield Container(where=f"{where}, model", fields=value["model"], pod=value)
+        for key, item in value.items():
+            if key not in ("initContainers", "containers", "model"):
+                yield from _containers(item, where)
