@@ -27,7 +27,7 @@ from mnist_pipeline.testing import digit_png, minio_event
 
 DATA = Path(__file__).parent.parent / "data"
 DIGITS = files("mnist_pipeline.local").joinpath("digits")
-SEED_REQUEST: dict[str, Any] = json.loads(DIGITS.joinpath("image-with-trace-id.json").read_text())
+EXAMPLE: dict[str, Any] = json.loads(DIGITS.joinpath("image-with-trace-id.json").read_text())
 CURL = {
     "Ce-Id": "1751444412",
     "Ce-Specversion": "1.0",
@@ -41,10 +41,10 @@ def real_digits() -> dict[str, bytes]:
     return {one.name: one.read_bytes() for one in DIGITS.iterdir() if one.name.endswith(".png")}
 
 
-def seed_request() -> tuple[dict[str, Any], str]:
+def example_request() -> tuple[dict[str, Any], str]:
     """The request of the second story with a trace id that nobody else uses."""
     trace_id = str(uuid.uuid4())
-    return {**SEED_REQUEST, "test-trace-id": trace_id}, trace_id
+    return {**EXAMPLE, "test-trace-id": trace_id}, trace_id
 
 
 # --- the first story: an upload ---
@@ -121,7 +121,7 @@ def test_the_same_three_hundred_with_two_workers() -> None:
 def test_zero_workers_as_kserve_passes_for_no_limit_means_one(stack: Stack) -> None:
     server = stack.start_transformer(name="zero", workers=0)
     server.wait_ready()
-    answer = post(server.predict_url, SEED_REQUEST)
+    answer = post(server.predict_url, EXAMPLE)
     server.close()
     assert (answer.status, json.loads(answer.body)) == (200, {"predictions": [2]})
 
@@ -139,8 +139,8 @@ def answer_to(stack: Stack, body: Any, headers: dict[str, str] | None = None) ->
     return post(stack.transformer.predict_url, body, headers)
 
 
-def test_the_seed_s_request_gives_the_seed_s_event_with_the_same_fields(stack: Stack) -> None:
-    request, trace_id = seed_request()
+def test_the_example_s_request_gives_the_example_s_event_with_the_same_fields(stack: Stack) -> None:
+    request, trace_id = example_request()
     answer = answer_to(stack, request, {**CURL, "Host": "test-transformer-transformer.kserve-test.svc.cluster.local"})
     assert (answer.status, answer.body) == (200, b"")
     ((record, event),) = results_with(stack, test_trace_id=trace_id)
@@ -161,7 +161,7 @@ def test_the_seed_s_request_gives_the_seed_s_event_with_the_same_fields(stack: S
 
 
 def test_the_same_event_twice_has_the_same_id(stack: Stack) -> None:
-    request, trace_id = seed_request()
+    request, trace_id = example_request()
     for _ in range(2):
         assert answer_to(stack, request, CURL).status == 200
     events = [event for _, event in results_with(stack, test_trace_id=trace_id)]
@@ -170,7 +170,7 @@ def test_the_same_event_twice_has_the_same_id(stack: Stack) -> None:
 
 
 def test_a_plain_request_is_answered_with_its_predictions_and_published(stack: Stack) -> None:
-    request, trace_id = seed_request()
+    request, trace_id = example_request()
     answer = answer_to(stack, request, {"Content-Type": "application/json"})
     assert (answer.status, json.loads(answer.body)) == (200, {"predictions": [2]})
     assert len(results_with(stack, test_trace_id=trace_id)) == 1
@@ -181,7 +181,7 @@ def test_a_plain_request_is_answered_with_its_predictions_and_published(stack: S
 )
 @pytest.mark.parametrize("timed", [True, False])
 def test_row_10_a_structured_event_is_handled_like_a_binary_one(stack: Stack, content_type: str, timed: bool) -> None:
-    request, trace_id = seed_request()
+    request, trace_id = example_request()
     del request["test-trace-id"]
     attributes = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "testtraceid": trace_id}
     if timed:
@@ -201,7 +201,7 @@ def test_row_10_a_structured_event_is_handled_like_a_binary_one(stack: Stack, co
 
 
 def test_an_event_without_a_content_type_is_handled_as_knative_sends_it(stack: Stack) -> None:
-    request, trace_id = seed_request()
+    request, trace_id = example_request()
     headers = {name: value for name, value in CURL.items() if name != "Content-Type"}
     assert answer_to(stack, request, headers).status == 200
     assert len(results_with(stack, test_trace_id=trace_id)) == 1
@@ -215,7 +215,7 @@ def test_tensors_pass_through(stack: Stack) -> None:
 
 
 def test_row_09_our_own_reply_that_comes_back_is_dropped(stack: Stack) -> None:
-    request, trace_id = seed_request()
+    request, trace_id = example_request()
     answer_to(stack, request, CURL)
     ((record, _),) = results_with(stack, test_trace_id=trace_id)
     back = answer_to(stack, record.value, {"Content-Type": "application/cloudevents+json"})
@@ -331,12 +331,12 @@ def bare(stack: Stack) -> Iterator[ModelServer]:
 
 
 def test_torchserve_s_form_gives_the_same_digit(bare: ModelServer) -> None:
-    answer = post(bare.predict_url, SEED_REQUEST)
+    answer = post(bare.predict_url, EXAMPLE)
     assert (answer.status, json.loads(answer.body)) == (200, {"predictions": [2]})
 
 
 def test_without_kafka_an_event_is_answered_with_its_result_as_a_binary_event(bare: ModelServer) -> None:
-    request, trace_id = seed_request()
+    request, trace_id = example_request()
     answer = post(bare.predict_url, request, CURL)
     assert (answer.status, json.loads(answer.body)) == (200, {"predictions": [2]})
     assert answer.headers["content-type"] == "application/json"
@@ -345,7 +345,7 @@ def test_without_kafka_an_event_is_answered_with_its_result_as_a_binary_event(ba
 
 
 def test_row_09_the_event_that_answers_an_event_is_dropped_when_it_comes_back(bare: ModelServer) -> None:
-    request, _ = seed_request()
+    request, _ = example_request()
     answer = post(bare.predict_url, request, CURL)
     reply = {name: value for name, value in answer.headers.items() if name.startswith(("ce-", "content-type"))}
     back = post(bare.predict_url, answer.body, reply)

@@ -18,7 +18,7 @@ Object = dict[str, Any]
 
 TRANSFORMER_IMAGE = "mnist-pipeline"
 PREDICTOR_IMAGE = "mnist-pipeline-predictor"
-MINIO_IMAGE = "quay.io/minio/minio"
+MINIO_IMAGE = "minio/minio"
 
 # The overlay that a component is tried on.
 TRIED_ON: Mapping[str, str] = {

@@ -353,7 +353,7 @@ def test_the_notification_that_setup_asks_for_is_the_target_that_minio_has(overl
     (setup,) = [one for one in overlay.containers(TRANSFORMER_IMAGE) if one.where == "Job setup, container setup"]
     (source,) = overlay.of_kind("KafkaSource")
     environment = overlay.environment(minio)
-    # The seed's own ARN, so that its `mc event add` works as it stands.
+    # The example's own ARN, so that its `mc event add` works as it stands.
     arn = setup.flag("notification-arn")
     assert arn == f"arn:minio:sqs:{environment['MINIO_SITE_REGION']}:1:kafka"
     assert environment["MINIO_NOTIFY_KAFKA_ENABLE_1"] == "on"

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.real
 
 DIGITS = files("mnist_pipeline.local").joinpath("digits")
 IMAGES = {one.name: one.read_bytes() for one in DIGITS.iterdir() if one.name.endswith(".png")}
-SEED_REQUEST: dict[str, Any] = json.loads(DIGITS.joinpath("image-with-trace-id.json").read_text())
+EXAMPLE: dict[str, Any] = json.loads(DIGITS.joinpath("image-with-trace-id.json").read_text())
 CURL = {
     "Ce-Id": "1751444412",
     "Ce-Specversion": "1.0",
@@ -328,9 +328,9 @@ def asked(transformer: ModelServer, body: Any) -> Answer:
     return post(transformer.predict_url, body, {**CURL, "Host": HOST})
 
 
-def test_the_seed_s_event_gives_the_seed_s_result_with_its_ten_fields(site: Site) -> None:
+def test_the_example_s_event_gives_the_example_s_result_with_its_ten_fields(site: Site) -> None:
     trace_id = str(uuid.uuid4())
-    answer = asked(site.transformers[0], {**SEED_REQUEST, "test-trace-id": trace_id})
+    answer = asked(site.transformers[0], {**EXAMPLE, "test-trace-id": trace_id})
     assert (answer.status, answer.body) == (200, b"")
     (record,) = [record for record in site.records() if record.key == trace_id.encode()]
     assert dict(record.headers)["test-trace-id"] == trace_id.encode()
@@ -352,7 +352,7 @@ def test_the_seed_s_event_gives_the_seed_s_result_with_its_ten_fields(site: Site
 def test_a_request_that_comes_again_to_another_transformer_has_the_same_id(site: Site) -> None:
     trace_id = str(uuid.uuid4())
     for transformer in site.transformers:
-        assert asked(transformer, {**SEED_REQUEST, "test-trace-id": trace_id}).status == 200
+        assert asked(transformer, {**EXAMPLE, "test-trace-id": trace_id}).status == 200
     ids = [json.loads(record.value or b"")["id"] for record in site.records() if record.key == trace_id.encode()]
     assert len(ids) == 2
     assert len(set(ids)) == 1
@@ -372,7 +372,7 @@ def test_a_strict_sdk_reads_the_binary_result(site: Site) -> None:
     transformer = site.start_transformer("binary", {"EVENT_MODE": "binary"})
     transformer.wait_ready()
     trace_id = str(uuid.uuid4())
-    assert asked(transformer, {**SEED_REQUEST, "test-trace-id": trace_id}).status == 200
+    assert asked(transformer, {**EXAMPLE, "test-trace-id": trace_id}).status == 200
     transformer.close()
     (record,) = [record for record in site.records() if record.key == trace_id.encode()]
     event = from_binary(KafkaMessage(headers=dict(record.headers), key=record.key, value=record.value or b""))

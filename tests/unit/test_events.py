@@ -227,10 +227,10 @@ def test_row_03_an_object_that_is_neither_an_event_nor_a_request_is_refused(payl
 
 @pytest.mark.parametrize("instances", [[], None, {"0": 1}, "x"])
 def test_a_request_without_instances_is_refused_under_its_trace_id(instances: object) -> None:
-    request = inline_of({**SEED, "instances": instances})
+    request = inline_of({**EXAMPLE, "instances": instances})
     assert isinstance(request.refusal, BadEvent)
     assert request.identity
-    assert request.trace_id == SEED["test-trace-id"]
+    assert request.trace_id == EXAMPLE["test-trace-id"]
 
 
 def test_a_kafka_header_counts_beside_a_structured_event_in_the_record() -> None:
@@ -256,14 +256,14 @@ def test_row_03_an_s3_test_event_and_an_event_of_no_records_are_nothing_to_do() 
     assert read({"Records": []}) == Nothing(reason="empty")
 
 
-SEED = {"test-trace-id": "16ec3446", "instances": [{"data": "iVBOR"}]}
+EXAMPLE = {"test-trace-id": "16ec3446", "instances": [{"data": "iVBOR"}]}
 
 
 def test_row_10_an_inline_request_is_the_same_plain_binary_and_structured() -> None:
-    plain = inline_of(SEED, {"content-type": "application/json"})
-    binary = inline_of(SEED, BINARY)
+    plain = inline_of(EXAMPLE, {"content-type": "application/json"})
+    binary = inline_of(EXAMPLE, BINARY)
     structured = inline_of(
-        {"specversion": "1.0", "id": "7", "source": "event-producer", "type": "prediction-request", "data": SEED},
+        {"specversion": "1.0", "id": "7", "source": "event-producer", "type": "prediction-request", "data": EXAMPLE},
         {"content-type": "application/cloudevents+json; charset=utf-8"},
     )
     assert plain.instances == binary.instances == structured.instances == ({"data": "iVBOR"},)
@@ -291,7 +291,7 @@ def test_row_10_a_structured_event_without_time_or_its_content_type_is_known_by_
 @pytest.mark.parametrize("missing", ["id", "source", "type"])
 def test_a_cloudevent_without_a_required_attribute_is_refused(missing: str) -> None:
     with pytest.raises(BadEvent, match=missing):
-        read(SEED, {name: value for name, value in BINARY.items() if name != f"ce-{missing}"})
+        read(EXAMPLE, {name: value for name, value in BINARY.items() if name != f"ce-{missing}"})
 
 
 @pytest.mark.parametrize("kind", ["io.kserve.mnist.prediction", "io.kserve.mnist.prediction.rejected"])
@@ -337,7 +337,7 @@ def test_row_11_the_trace_id_is_the_first_found_and_an_integer_s_digits(
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, True, 1.5, "x" * 257, "a\r\nb", "\u0000", "x" * 1_000_000])
 def test_row_11_a_trace_id_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(BadTraceId) as raised:
-        read({**SEED, "test-trace-id": value})
+        read({**EXAMPLE, "test-trace-id": value})
     assert len(str(raised.value)) < 200
 
 
@@ -373,8 +373,8 @@ def test_an_inline_cloudevent_without_a_trace_id_takes_its_own_id() -> None:
 
 
 def test_a_plain_inline_request_is_identified_by_trace_id_and_body_or_not_at_all() -> None:
-    one, same = inline_of(SEED), inline_of(SEED)
-    other = inline_of({**SEED, "instances": [{"data": "x"}]})
+    one, same = inline_of(EXAMPLE), inline_of(EXAMPLE)
+    other = inline_of({**EXAMPLE, "instances": [{"data": "x"}]})
     assert one.identity == same.identity != other.identity
     assert inline_of({"instances": [1]}).identity is None
 

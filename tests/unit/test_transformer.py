@@ -38,7 +38,7 @@ from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredi
 
 T = TypeVar("T")
 
-SEED = {"test-trace-id": "16ec3446-48d6-422e-9926-8224853e84a7", "instances": [{"data": ""}]}
+EXAMPLE = {"test-trace-id": "16ec3446-48d6-422e-9926-8224853e84a7", "instances": [{"data": ""}]}
 BINARY = {"ce-specversion": "1.0", "ce-id": "7", "ce-source": "event-producer", "ce-type": "prediction-request"}
 
 
@@ -123,25 +123,25 @@ def test_a_plain_notification_is_answered_with_an_empty_body_too() -> None:
 
 def test_a_plain_inline_request_is_answered_with_its_predictions_and_published() -> None:
     served = Served()
-    request = {**SEED, "instances": [image(digit_png(2)), image(digit_png(9))]}
+    request = {**EXAMPLE, "instances": [image(digit_png(2)), image(digit_png(9))]}
     assert run(served.ask(request)) == ({"predictions": [2, 9]}, {})
     assert served.results[0]["data"] == {"predictions": [2, 9]}
-    assert served.results[0]["test-trace-id"] == SEED["test-trace-id"]
+    assert served.results[0]["test-trace-id"] == EXAMPLE["test-trace-id"]
 
 
 def test_an_inline_cloudevent_is_answered_with_an_empty_body_and_published() -> None:
     served = Served()
-    assert run(served.ask({**SEED, "instances": [image(digit_png(2))]}, BINARY)) == (b"", {})
+    assert run(served.ask({**EXAMPLE, "instances": [image(digit_png(2))]}, BINARY)) == (b"", {})
     assert len(served.results) == 1
 
 
 def test_without_kafka_an_inline_cloudevent_is_answered_with_its_result_event() -> None:
     served = Served(kafka=False)
     headers = {**BINARY, "host": "h"}
-    body, reply_headers = run(served.ask({**SEED, "instances": [image(digit_png(2))]}, headers))
+    body, reply_headers = run(served.ask({**EXAMPLE, "instances": [image(digit_png(2))]}, headers))
     assert json.loads(body) == {"predictions": [2]}
     assert reply_headers["ce-type"] == "io.kserve.mnist.prediction"
-    assert reply_headers["ce-testtraceid"] == SEED["test-trace-id"]
+    assert reply_headers["ce-testtraceid"] == EXAMPLE["test-trace-id"]
     assert reply_headers["ce-requesthost"] == "h"
 
 
@@ -161,9 +161,9 @@ def test_nothing_to_do_is_success(body: bytes) -> None:
         (minio_event("other", "x.png"), 422, "notallowed"),
         (minio_event("mnist", "x.txt"), 422, "notallowed"),
         (minio_event("mnist", "../x.png"), 422, "badkey"),
-        ({**SEED, "test-trace-id": ["x"]}, 422, "badtraceid"),
-        ({**SEED, "instances": [[1, 2]]}, 422, "badtensor"),
-        ({**SEED, "instances": [image(b"no image")]}, 422, "badimage"),
+        ({**EXAMPLE, "test-trace-id": ["x"]}, 422, "badtraceid"),
+        ({**EXAMPLE, "instances": [[1, 2]]}, 422, "badtensor"),
+        ({**EXAMPLE, "instances": [image(b"no image")]}, 422, "badimage"),
     ],
 )
 def test_what_is_permanent_is_a_4xx_with_its_reason_in_one_word(payload: Any, status: int, reason: str) -> None:
@@ -225,9 +225,9 @@ def test_a_predictor_that_fails_on_our_tensor_is_retryable_and_the_source_stays(
 def test_a_predictor_that_refuses_an_inline_tensor_makes_it_rejected_but_not_an_image() -> None:
     served = Served()
     served.predictor.failures = [TensorRefused("400"), TensorRefused("400")]
-    assert refused(served.ask({**SEED, "instances": [[0.0] * 784]})).status_code == 422
+    assert refused(served.ask({**EXAMPLE, "instances": [[0.0] * 784]})).status_code == 422
     assert served.results[0]["type"].endswith(".rejected")
-    assert refused(served.ask({**SEED, "instances": [image(digit_png(1))]})).status_code == 503
+    assert refused(served.ask({**EXAMPLE, "instances": [image(digit_png(1))]})).status_code == 503
     assert len(served.results) == 1
 
 
@@ -245,7 +245,7 @@ def test_a_bug_is_a_500_that_shows_nothing_of_itself(caplog: pytest.LogCaptureFi
     served = Served()
     served.predictor.failures = [RuntimeError("secret detail")]
     with caplog.at_level(logging.ERROR):
-        error = refused(served.ask({**SEED, "instances": [image(digit_png(1))]}))
+        error = refused(served.ask({**EXAMPLE, "instances": [image(digit_png(1))]}))
     assert error.status_code == 500
     assert "secret" not in error.detail
     assert "secret detail" in caplog.text
@@ -356,7 +356,7 @@ def test_a_request_that_finds_no_slot_within_a_quarter_of_its_deadline_is_told_t
         await asyncio.to_thread(held.wait, 10)
         started = time.monotonic()
         with pytest.raises(HTTPException) as raised:
-            await served.ask({**SEED, "instances": [image(digit_png(1))]})
+            await served.ask({**EXAMPLE, "instances": [image(digit_png(1))]})
         waited = time.monotonic() - started
         release.set()
         await asyncio.gather(first, return_exceptions=True)
@@ -499,10 +499,10 @@ def test_closing_closes_the_ports_and_the_next_request_works_again() -> None:
     served = Served()
 
     async def close_and_ask() -> tuple[Any, Any]:
-        await served.ask({**SEED, "instances": [image(digit_png(1))]})
+        await served.ask({**EXAMPLE, "instances": [image(digit_png(1))]})
         await served.model.close_clients()
         assert served.publisher.closed
-        return await served.ask({**SEED, "instances": [image(digit_png(2))]})
+        return await served.ask({**EXAMPLE, "instances": [image(digit_png(2))]})
 
     assert run(close_and_ask()) == ({"predictions": [2]}, {})
 
@@ -539,7 +539,7 @@ def test_each_outcome_is_counted_once() -> None:
     good, bad = served.event("1.png", digit_png(1)), served.event("2.png", b"no image")
     removed = minio_event("mnist", "3.png", event_name="s3:ObjectRemoved:Delete")
     refused(served.ask({"Records": [event["Records"][0] for event in (good, bad, removed)]}))
-    run(served.ask({**SEED, "instances": [image(digit_png(1))]}))
+    run(served.ask({**EXAMPLE, "instances": [image(digit_png(1))]}))
     refused(served.ask(b"{"))
     run(served.ask(b""))
     assert [counted(name) - was for name, was in zip(names, before, strict=True)] == [1.0] * 6
