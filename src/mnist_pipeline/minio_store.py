@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 3.0
 _READ_SECONDS = 10.0
 _CHUNK_BYTES = 64 * 1024
+_KEYS_A_LISTING = 1000
 _METADATA_PREFIX = "x-amz-meta-"
 _DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
@@ -277,14 +278,22 @@ class MinioObjectStore:
             StoreUnavailable, DeadlineExceeded: as the methods of the port.
         """
         # Names may have characters that XML cannot carry.
-        query = {"list-type": "2", "prefix": "", "delimiter": "", "encoding-type": "url", "start-after": key}
+        query = {
+            "list-type": "2",
+            "prefix": "",
+            "delimiter": "",
+            "encoding-type": "url",
+            "start-after": key,
+            "max-keys": str(_KEYS_A_LISTING),
+        }
         with _translated("list", bucket, None, _NO_ANSWERS):
             response = self._send("GET", bucket, None, _Patience(deadline=deadline), query=query)
             now = from_http_header(response.headers.get("date", ""))
             return [
                 ListedObject(
                     key=urllib.parse.unquote_plus(found.findtext("{*}Key", "")),
-                    age_seconds=(now - _time(found.findtext("{*}LastModified", ""))).total_seconds(),
+                    # The store's clock is told in whole seconds, an object's time more exactly.
+                    age_seconds=max((now - _time(found.findtext("{*}LastModified", ""))).total_seconds(), 0.0),
                 )
                 for found in ET.fromstring(response.data).iterfind("{*}Contents")  # noqa: S314 - as minio-py does
             ]

@@ -25,6 +25,7 @@ from mnist_pipeline.local.gateway import REGION, Gateway
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion
+from mnist_pipeline.reconcile import Listing
 from mnist_pipeline.testing import MemoryStore
 from servers.minio import MinioServer
 
@@ -34,6 +35,10 @@ BUCKETS = {"mnist": "source-*", "digit-?": "destination-*"}
 NO_SOURCE, NO_DESTINATION = "source-none", "destination-none"
 
 
+class Store(ObjectStore, Listing, Protocol):
+    """The port, and what `mnist-pipeline reconcile` asks for beyond it."""
+
+
 class Backend(Protocol):
     """A store, and what a test may do behind its back."""
 
@@ -41,7 +46,7 @@ class Backend(Protocol):
     versioned: bool
 
     @property
-    def store(self) -> ObjectStore:
+    def store(self) -> Store:
         """The one under test."""
         ...
 
@@ -618,6 +623,45 @@ def test_a_check_is_answered_for_an_empty_a_full_and_a_missing_bucket(backend: B
     backend.store.check(NO_SOURCE, deadline=soon())
 
 
+def test_a_listing_goes_on_after_any_key_in_the_order_of_their_bytes(backend: Backend) -> None:
+    source = backend.make_source()
+    names = [
+        "Z.png",
+        "a/b c+%41&<\">'é.png",
+        "a/b.png",
+        "a.png",
+        "x/日本/1.png",
+        "\U0001f600.png",
+        "\uffee.png",
+        "~=?#.png",
+    ]
+    for key in names:
+        backend.upload(source, key, b"x")
+    backend.upload(source, "gone.png", b"x")
+    backend.remove(source, "gone.png")
+    in_order = sorted(names, key=str.encode)
+    for number, after in enumerate(["", *in_order]):
+        listed = backend.store.list_after(source, after, deadline=soon())
+        assert [one.key for one in listed] == in_order[number:]
+        assert all(0 <= one.age_seconds < 60 for one in listed)
+
+
+def test_a_thousand_keys_are_listed_at_most_and_the_next_listing_has_the_rest(backend: Backend) -> None:
+    source = backend.make_source()
+    names = [f"{number:04}.png" for number in range(1001)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda key: backend.upload(source, key, b""), names))
+    first = [one.key for one in backend.store.list_after(source, "", deadline=soon())]
+    assert first == names[:1000]
+    assert [one.key for one in backend.store.list_after(source, first[-1], deadline=soon())] == names[1000:]
+    assert backend.store.list_after(source, names[-1], deadline=soon()) == []
+
+
+def test_a_missing_bucket_cannot_be_listed(backend: Backend) -> None:
+    with pytest.raises(StoreUnavailable, match="no-such-bucket"):
+        backend.store.list_after("no-such-bucket", "", deadline=soon())
+
+
 def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
     source, destination = backend.make_source(), backend.make_destination()
     backend.upload(source, "7.png", b"seven")
@@ -634,6 +678,8 @@ def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
         backend.store.delete(version, deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):
         backend.store.check(source, deadline=Deadline(0))
+    with pytest.raises(DeadlineExceeded):
+        backend.store.list_after(source, "", deadline=Deadline(0))
     assert fetch(backend, source, "7.png")[1] == b"seven"
     for absent in ("8.png", "9.png"):
         with pytest.raises(ObjectGone):
