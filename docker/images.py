@@ -56,8 +56,8 @@ def version() -> str:
 
 
 def tag(image: str) -> str:
-    """The name under which an image of `NAMES` is built here."""
-    return f"localhost/{NAMES[image]}:{version()}"
+    """The name under which an image of `NAMES` is built here, and by which compose and the manifests know it."""
+    return f"{NAMES[image]}:{version()}"
 
 
 def build(image: str, base: str) -> None:

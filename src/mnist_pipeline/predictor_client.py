@@ -121,15 +121,19 @@ class PredictorClient:
         if isinstance(self._format, V1Format):
             answer = await self._post(f"/v1/models/{self._model}:predict", self._format.request(tensors), headers)
             return self._format.digits(answer, len(tensors))
-        # Kept only once it has worked: a server that is still loading its model may say that it has none.
-        spec, self._spec = self._spec, None
+        spec = self._spec
         if spec is None:
             spec = await (self._rest_spec() if self._config.protocol == "v2" else self._grpc_spec())
         # A model that was exported for a fixed number of images gets no more than that at once.
         size = spec.shape[0] if spec.shape[0] > 0 else len(tensors)
         digits: list[int] = []
-        for start in range(0, len(tensors), size):
-            digits += await self._ask_v2(self._format, tensors[start : start + size], spec, headers)
+        try:
+            for start in range(0, len(tensors), size):
+                digits += await self._ask_v2(self._format, tensors[start : start + size], spec, headers)
+        except BaseException:
+            # Another model may be loaded by now, or this one was not yet when it told its metadata.
+            self._spec = None
+            raise
         self._spec = spec
         return digits
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
+import numpy as np
+
 from mnist_pipeline import events
 from mnist_pipeline.errors import ObjectGone, Permanent, PipelineError, Retryable
 from mnist_pipeline.events import Notification, ObjectRef
@@ -28,11 +30,12 @@ log = logging.getLogger(__name__)
 AT_ONCE = 8
 """Objects in hand at once."""
 
-GIVE_UP_AFTER = 3 * AT_ONCE
-"""Objects in a row that could not be settled: then something is away, and the next run finds what is left."""
+DOUBT_AFTER = 3 * AT_ONCE
+"""Objects in a row that could not be settled: then it is looked at whether something is away."""
 
 _LIST_SECONDS = 60.0
 _PROGRESS_SECONDS = 5.0
+_CHECK_SECONDS = 10.0
 
 Predict = Callable[[Images, float], list[int]]
 """float32 `(N, 28, 28)` and the seconds that it may take → N digits; raises Retryable. Called by several threads."""
@@ -81,7 +84,7 @@ class Reconciler:
     Attributes:
         outcomes: how often each word of `Outcome.reason` was met.
         left: how many objects are still in their source bucket, for the next run.
-        gave_up: whether it ended early, because nothing could be settled any more.
+        gave_up: whether it ended early, because the store, Kafka or the predictor is away.
     """
 
     def __init__(self, pipeline: Pipeline, predict: Predict, *, rate: float | None = None) -> None:
@@ -113,7 +116,7 @@ class Reconciler:
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reconcile") as threads:
             found = missed(listing, self._pipeline.settings, older_than_seconds=older_than_seconds)
             # An older version appears only once the one above it is released; so there the listing is looked at again.
-            while released := self._settle_all(found, threads):
+            while (released := self._settle_all(found, threads)) and not (self.stopped or self.gave_up):
                 found = missed(listing, self._pipeline.settings, older_than_seconds=older_than_seconds)
                 found = filter(released.__contains__, found)
 
@@ -166,11 +169,26 @@ class Reconciler:
             if not outcome.stays and outcome.reason != ObjectGone.reason:
                 released.add(ref)
             self._failed_in_a_row = self._failed_in_a_row + 1 if isinstance(outcome.error, Retryable) else 0
-        if self._failed_in_a_row >= GIVE_UP_AFTER:
-            self.gave_up = True
+        if self._failed_in_a_row >= DOUBT_AFTER and not self.gave_up:
+            # Objects that fail by themselves must not keep those behind them from being reached.
+            self.gave_up = self._something_is_away()
+            self._failed_in_a_row = 0
         if time.monotonic() - self._told_at > _PROGRESS_SECONDS:
             self._told_at = time.monotonic()
             log.info("so far: %s", self.summary())
+
+    def _something_is_away(self) -> bool:
+        settings, deadline = self._pipeline.settings, Deadline(_CHECK_SECONDS)
+        try:
+            if self._pipeline.store is not None:
+                self._pipeline.store.check(settings.source_buckets[0], deadline=deadline)
+            if self._pipeline.publisher is not None:
+                self._pipeline.publisher.check(deadline=deadline)
+            self._predict(np.zeros((1, 28, 28), np.float32), deadline.remaining())
+        except PipelineError as exc:
+            log.error("giving up: %s", exc)
+            return True
+        return False
 
     def summary(self) -> str:
         """What became of the objects, in one line."""

@@ -33,8 +33,9 @@ The settings are those of the transformer, from the environment (README.md has t
 """
 
 _EPILOG = """\
-Exit code 0: nothing that was missed is left; 1: something is, each with a line on stderr; 2: settings that cannot work.
-SIGTERM and Ctrl-C end it after the objects that are in hand.
+It gives up where the store, Kafka or the predictor is away. SIGTERM and Ctrl-C end it after the objects in hand.
+
+Exit code 0: nothing that was missed is left; 1: something is, what failed with a line on stderr; 2: wrong settings.
 """
 
 
@@ -89,9 +90,12 @@ def _duration(text: str) -> float:
 
 
 def _rate(text: str) -> float:
-    rate = float(text)
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
     if not 0 < rate < float("inf"):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of objects a second")
     return rate
 
 
@@ -128,8 +132,10 @@ def _run(listing: Listing, settings: Settings, args: argparse.Namespace) -> int:
         reconciler = Reconciler(pipeline, predict, rate=args.rate)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: reconciler.stop())
-        reconciler.run(listing, older_than_seconds=args.older_than)
-    print(reconciler.summary())
+        try:
+            reconciler.run(listing, older_than_seconds=args.older_than)
+        finally:
+            print(reconciler.summary(), flush=True)
     if reconciler.gave_up:
         print("gave up: nothing could be settled any more", file=sys.stderr)
     return 1 if reconciler.left or reconciler.gave_up or reconciler.stopped else 0

@@ -184,9 +184,9 @@ def test_row_26_kafka_away_at_publish_keeps_the_source_within_the_deadline_and_i
         answers = [threads.submit(deliver, server, upload) for upload in (*good, bad)]
         while wait(answers, timeout=0.2).not_done:
             # Readiness is latched, and nothing waits for Kafka on the event loop.
-            assert answers_ok(server.http_port, READY, timeout_seconds=1)
-            assert answers_ok(server.http_port, ALIVE, timeout_seconds=1)
-    assert time.monotonic() - started < DEADLINE_SECONDS + 1
+            assert answers_ok(server.http_port, READY, timeout_seconds=3)
+            assert answers_ok(server.http_port, ALIVE, timeout_seconds=3)
+    assert time.monotonic() - started < DEADLINE_SECONDS + 3
     assert {answer.result() for answer in answers} <= {503, 504}
     # Filed, but neither announced nor released.
     assert [list(place.copies(upload)) for upload in good] == [
@@ -241,7 +241,7 @@ def test_row_27_a_topic_that_is_missing_is_named_and_found_once_it_is_made(at_li
     upload = place.upload(new_key(), digit_png(6))
     started = time.monotonic()
     assert deliver(server, upload) in (503, 504)
-    assert time.monotonic() - started < DEADLINE_SECONDS + 1
+    assert time.monotonic() - started < DEADLINE_SECONDS + 3
     assert lines_with(server, " ERROR ", upload.key, f"'{topic}'")
     assert place.is_left(upload)
     line.kafka.create_topic(topic)

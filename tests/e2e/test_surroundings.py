@@ -24,6 +24,7 @@ from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.settings import Settings
 from mnist_pipeline.testing import digit_png
+from required import missing
 
 # A user namespace, so that nobody need be root for it; in it, everything but /dev and /proc is read-only.
 _BARE = 'mount -o remount,bind,ro / && exec unshare --user --map-user=1000 -- "$@"'
@@ -32,11 +33,11 @@ _BARE = 'mount -o remount,bind,ro / && exec unshare --user --map-user=1000 -- "$
 def bare(*command: str) -> list[str]:
     """The command, as uid 1000 on a read-only file system; the test is skipped where that cannot be had."""
     if shutil.which("unshare") is None:
-        pytest.skip("there is no unshare(1) here")
+        missing("there is no unshare(1) here")
     start = ["unshare", "--map-root-user", "--mount", "sh", "-c", _BARE, "sh"]
     tried = subprocess.run([*start, "touch", "file-of-the-tests"], capture_output=True, text=True, check=False)
     if "Read-only file system" not in tried.stderr:
-        pytest.skip(f"no namespaces can be made here: {tried.stderr.strip()}")
+        missing(f"no namespaces can be made here: {tried.stderr.strip()}")
     return [*start, *command]
 
 

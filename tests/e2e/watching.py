@@ -11,10 +11,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from e2e.places import Place
 from mnist_pipeline.local.servers import ModelServer
+from required import missing
 from servers.proxy import Proxy
 
 PREDICT = "/v1/models/mnist:predict"
@@ -141,6 +140,6 @@ def peak_memory(server: ModelServer) -> int:
     """The most bytes that its process has held at once so far."""
     status = Path(f"/proc/{server.child.pid}/status")
     if not status.exists():
-        pytest.skip("this system has no /proc, which tells a process's memory")
+        missing("this system has no /proc, which tells a process's memory")
     (kilobytes,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return int(kilobytes) * 1024

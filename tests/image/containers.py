@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
+from required import missing
 
 _spec = importlib.util.spec_from_file_location("images", Path(__file__).parents[2] / "docker" / "images.py")
 if _spec is None or _spec.loader is None:
@@ -23,13 +22,6 @@ _spec.loader.exec_module(images)
 
 # As the restricted profile has it, and no network but the host's loopback, where the tests' servers are.
 RESTRICTED = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip the test with that reason, or fail it where the tools are required."""
-    if os.environ.get("REQUIRE_TOOLS") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from image.containers import images
 from mnist_pipeline.settings import Settings
 from recording import Recording
+from required import missing
 
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
@@ -24,7 +26,7 @@ def test_hadolint_has_nothing_to_say(file: Path) -> None:
     # It lies beside the interpreter where pip has installed it.
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
     if hadolint is None:
-        pytest.skip("there is no hadolint for this system")
+        missing("there is no hadolint for this system")
     done = subprocess.run([hadolint, file], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
@@ -58,4 +60,9 @@ def test_what_compose_s_notifications_go_to_is_what_setup_and_source_expect() ->
     minio = COMPOSE["services"]["minio"]["environment"]
     assert minio["MINIO_NOTIFY_KAFKA_TOPIC_PRIMARY"] == "mnist"
     assert minio["MINIO_NOTIFY_KAFKA_QUEUE_DIR_PRIMARY"].startswith("/data/")
-    assert minio["MINIO_REGION"] == "us-east-1"
+    assert minio["MINIO_SITE_REGION"] == "us-east-1"
+
+
+def test_compose_takes_the_images_that_make_image_builds() -> None:
+    taken = {service["image"].partition(":-")[2].rstrip("}") for service in COMPOSE["services"].values()}
+    assert {images.tag("transformer"), images.tag("predictor")} <= taken

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,8 +115,9 @@ def test_sigterm_lets_it_finish_what_is_in_flight(containers: Engine, place: Pla
             upload = place.upload(f"{uuid.uuid4()}.png", digit_png(3))
             proxy.delay(1.0)
             url = f"http://127.0.0.1:{port}/v1/models/mnist:predict"
+            before = proxy.accepted
             answer = threads.submit(post, url, upload.event, {"ce-id": "1"})
-            time.sleep(1.0)
+            wait_until(lambda: proxy.accepted > before or answer.done())
             containers.run("kill", "--signal", "TERM", name)
             assert answer.result(30).status == 200
             wait_until(lambda: not running(containers, name), seconds=30)

@@ -11,23 +11,16 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
+from required import missing
 from servers import kustomize, venvs
 from servers.cache import BuildFailed, ToolMissing
 
 _VALIDATOR = Path(kustomize.__file__).with_name("kubernetes-validate.txt")
 _PYTHONS = ("3.13", "3.12", "3.11", "3.10")
 _KUBERNETES = "1.34"
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip the test with that reason, or fail it where tools are required."""
-    if os.environ.get("REQUIRE_TOOLS") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

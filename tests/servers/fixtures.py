@@ -7,13 +7,13 @@ or a virtual environment cannot be made, they are skipped with that reason, and 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
 
+import required
 from mnist_pipeline.local.processes import Sandbox
 from servers import cloudevents, kafka, minio, mlserver
 from servers.cache import BuildFailed, ToolMissing
@@ -96,10 +96,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 def missing(name: str, reason: ToolMissing) -> NoReturn:
     """Skip the test with that reason, or fail it where real servers are required."""
-    text = f"{name} cannot be run here: {reason}"
-    if os.environ.get("REQUIRE_REAL_SERVERS") == "1":
-        pytest.fail(text, pytrace=False)
-    pytest.skip(text)
+    required.missing(f"{name} cannot be run here: {reason}", required_by="REQUIRE_REAL_SERVERS")
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,18 @@ def test_row_24_a_refused_tensor_is_told_apart(status: int) -> None:
         Predictor((status, b'{"error": "bad input"}')).ask()
 
 
+def test_metadata_that_is_known_is_not_asked_for_by_requests_at_once() -> None:
+    predictor = Predictor((200, json.dumps(METADATA).encode()), v2_outputs(1, 2), delay=0.02)
+
+    async def many() -> None:
+        async with predictor.client("openinference", "v2") as client:
+            await client.digits(TWO, {}, timeout=5)
+            await asyncio.gather(*(client.digits(TWO, {}, timeout=5) for _ in range(20)))
+
+    asyncio.run(many())
+    assert [path for _, path, _, _ in predictor.asked].count("/v2/models/mnist") == 1
+
+
 @pytest.mark.parametrize(
     ("ready", "error"),
     [(200, TensorRefused), (404, TensorRefused), (400, PredictorUnavailable), (503, PredictorUnavailable)],

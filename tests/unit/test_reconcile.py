@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
 
 import pytest
 
-from mnist_pipeline import Pipeline, Settings
+from mnist_pipeline import Pipeline, Settings, reconcile
 from mnist_pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable
 from mnist_pipeline.events import ObjectRef
 from mnist_pipeline.predictors import Images
-from mnist_pipeline.reconcile import AT_ONCE, GIVE_UP_AFTER, Reconciler, missed
+from mnist_pipeline.reconcile import AT_ONCE, DOUBT_AFTER, Reconciler, missed
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
 
 
@@ -112,15 +113,51 @@ def test_a_predictor_that_is_away_leaves_what_can_be_classified_and_not_the_rest
     assert site.store.keys("mnist") == ["1.png"]
 
 
-def test_it_gives_up_once_nothing_can_be_settled_any_more() -> None:
+@pytest.mark.parametrize("away", ["predictor", "store", "kafka"])
+def test_it_gives_up_once_something_is_away(away: str, caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
     for n in range(200):
         site.store.upload("mnist", f"{n}.png", digit_png(1))
-    site.predictor.failures = [PredictorUnavailable("away") for _ in range(200)]
+    if away == "predictor":
+        site.predictor.failures = [PredictorUnavailable("it is away") for _ in range(200)]
+    elif away == "store":
+        for method in ("get", "check"):
+            site.store.failures.before[method] = [StoreUnavailable("it is away") for _ in range(200)]
+    else:
+        for method in ("publish", "check"):
+            site.publisher.failures.before[method] = [KafkaUnavailable("it is away") for _ in range(200)]
     outcomes = site.run()
     assert site.reconciler.gave_up
-    assert GIVE_UP_AFTER <= outcomes["predictor"] < GIVE_UP_AFTER + AT_ONCE
+    assert "giving up: it is away" in caplog.text
+    assert DOUBT_AFTER <= outcomes[away] < DOUBT_AFTER + 2 * AT_ONCE
     assert len(site.store.keys("mnist")) == 200
+    assert len([call for call in site.store.calls if call.method == "list_after"]) == 1
+
+
+def test_objects_that_fail_by_themselves_do_not_keep_those_behind_them_from_being_filed() -> None:
+    site = Site()
+    for n in range(2 * DOUBT_AFTER):
+        site.store.upload("mnist", f"a{n:03}.png", digit_png(1))
+        site.store.upload("mnist", f"b{n:03}.png", digit_png(2))
+
+    def refuse(call: Call) -> None:
+        if call.method == "get" and call.key.startswith("a"):
+            raise StoreUnavailable("this one is locked")
+
+    site.store.on_call = refuse
+    assert site.run() == {"filed": 2 * DOUBT_AFTER, "store": 2 * DOUBT_AFTER}
+    assert not site.reconciler.gave_up
+    assert len(site.store.keys("digit-2")) == 2 * DOUBT_AFTER
+
+
+def test_the_progress_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "_PROGRESS_SECONDS", 0.0)
+    site = Site()
+    for n in range(3):
+        site.store.upload("mnist", f"{n}.png", digit_png(n))
+    with caplog.at_level(logging.INFO):
+        site.run()
+    assert "so far: 3 filed; 0 left in the source" in caplog.text
 
 
 def test_a_bug_for_one_object_does_not_keep_the_others_from_being_settled(caplog: pytest.LogCaptureFixture) -> None:
@@ -159,6 +196,7 @@ def test_a_stop_finishes_what_is_in_hand_and_begins_nothing_else() -> None:
     site.store.on_call = stop
     settled = sum(site.run().values())
     assert 0 < settled < 2 * AT_ONCE
+    assert len([call for call in site.store.calls if call.method == "list_after"]) == 1
     assert len(site.store.keys("mnist")) == 100 - settled
     assert len(site.publisher.messages) == settled
 
