@@ -386,7 +386,8 @@ def test_of_the_second_examples_service_only_image_command_and_format_are_new(ov
     assert model["storageUri"] == "gs://kfserving-examples/models/torchserve/image_classifier/v1"
     assert transformer.command_line == ["python", "-m", "mnist_pipeline", "--model_name", "mnist"]
     environment = overlay.environment(transformer)
-    assert {name: environment[name] for name in environment if name not in ("POD_NAMESPACE", "MAX_IN_FLIGHT")} == {
+    ours = ("POD_NAMESPACE", "MAX_IN_FLIGHT", "MAX_BODY_BYTES")
+    assert {name: environment[name] for name in environment if name not in ours} == {
         "KAFKA_BOOTSTRAP_SERVERS": "kafka.database.svc.cluster.local:9092",
         "KAFKA_TOPIC": "test-topic",
         "REQUEST_TRACE_KEY": "test-trace-id",
