@@ -31,7 +31,8 @@ def test_a_process_that_grows_fails_the_soak() -> None:
     assert failed() == []
     assert failed(memory_kib=105_000) == []
     assert failed(memory_kib=105_100) == ["memory after 50,000 events is 1.051 x that after 5,000 (at most 1.05)"]
-    assert len(failed(threads=53)) == len(failed(sockets=93)) == len(failed(other_files=12)) == 1
+    assert failed(threads=64, sockets=144, other_files=11) == []
+    assert len(failed(threads=65)) == len(failed(sockets=145)) == len(failed(other_files=12)) == 1
     assert failed(temporary=1) == ["1 temporary files were left at most"]
 
 
