@@ -399,9 +399,7 @@ def judge(samples: list[Sample], tally: Tally, events: int, *, workers: int = 1)
         ("other_files", max(one.other_files for one in before) + MORE_FILES),
     ):
         now = getattr(last, name)
-        verdicts.append(
-            Verdict(passed=now <= most, says=f"{now} {name.replace('_', ' ')} at the end (at most {most})")
-        )
+        verdicts.append(Verdict(passed=now <= most, says=f"{now} {name.replace('_', ' ')} at the end (at most {most})"))
     temporary = max(one.temporary for one in samples)
     verdicts.append(Verdict(passed=temporary == 0, says=f"{temporary} temporary files were left at most"))
     for wrong, says in (

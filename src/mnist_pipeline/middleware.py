@@ -8,14 +8,16 @@ so here the headers that it would act upon are renamed, and `original_headers` g
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mnist_pipeline.errors import BodyTooLarge
+from mnist_pipeline.errors import BodyTooLarge, Busy, PipelineError
 
-# A body over the limit is read and thrown away up to this many times the limit, so that the client, still sending,
+# A body that is refused is read and thrown away up to this many times the limit, so that the client, still sending,
 # sees the answer; beyond, the connection is closed under it.
 DRAIN = 8
 
@@ -24,16 +26,28 @@ _RENAMED = b"original-"
 _RAW = b"application/vnd.mnist-pipeline.raw"
 
 
+@dataclass(frozen=True, kw_only=True)
+class BodyLimits:
+    """What one process takes of its requests' bodies: `each` and `together` in bytes, and the seconds that a body waits
+    for room where others take all of it.
+    """
+
+    each: int
+    together: int
+    wait_seconds: float
+
+
 class PipelineMiddleware:
-    """Limits the size of every POSTed body, keeps KServe from decoding those to the V1 predict path, and from answering
+    """Limits the bytes of POSTed bodies, keeps KServe from decoding those to the V1 predict path, and from answering
     any with a CloudEvent of its own.
 
     `on_shutdown` is called once in every process when its server has answered what was in flight.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, on_shutdown: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp, *, limits: BodyLimits, on_shutdown: Callable[[], Awaitable[None]]) -> None:
         self._app = app
-        self._limit = max_body_bytes
+        self._limits = limits
+        self._room = _Room(limits.together)
         self._on_shutdown = on_shutdown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,16 +60,35 @@ class PipelineMiddleware:
             await self._app(scope, receive, send)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, size = await _read(receive, self._limit)
-        if body is None:
-            await _refuse(send, self._limit, close=size > DRAIN * self._limit)
-            return
-        path: str = scope["path"]
-        headers = [(_RENAMED + name if name.startswith(b"ce-") else name, value) for name, value in scope["headers"]]
-        if path.startswith("/v1/models/") and path.endswith(":predict"):
-            headers = [(_RENAMED + name if name == b"content-type" else name, value) for name, value in headers]
-            headers.append((b"content-type", _RAW))
-        await self._app({**scope, "headers": headers}, _replaying(body, receive), send)
+        body = _Body(self._room)
+        try:
+            refusal, ended = await self._read(body, receive)
+            if refusal is not None:
+                await _refuse(send, refusal, close=not ended)
+                return
+            await self._app(_undecoded(scope), _replaying(body.taken(), receive), send)
+        finally:
+            body.drop()
+
+    async def _read(self, body: _Body, receive: Receive) -> tuple[PipelineError | None, bool]:
+        """Read the whole body; why it is refused, and whether it was read, or thrown away, to its end."""
+        limits, size = self._limits, 0
+        refusal: PipelineError | None = None
+        while size <= DRAIN * limits.each:
+            message = await receive()
+            if message["type"] != "http.request":
+                return refusal, True  # the client went away: the application learns of it by itself
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > limits.each:
+                refusal = BodyTooLarge(f"the body is larger than {limits.each:,} bytes")
+            elif refusal is None and not await body.add(chunk, limits.wait_seconds):
+                refusal = Busy("the bodies of other requests take all the room there is")
+            if refusal is not None:
+                body.drop()
+            if not message.get("more_body", False):
+                return refusal, True
+        return refusal, False
 
     def _watching(self, receive: Receive) -> Receive:
         async def watched() -> Message:
@@ -75,22 +108,72 @@ def original_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     return {**given, **renamed} if renamed else dict(given)
 
 
-async def _read(receive: Receive, limit: int) -> tuple[bytes | None, int]:
-    """The whole body and its size; None for one over the limit, once it is drained or found to be far too large."""
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b"".join(chunks), size  # the client went away: the application learns of it by itself
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size <= limit:
-            chunks.append(chunk)
-        else:
-            chunks.clear()
-        if size > DRAIN * limit or not message.get("more_body", False):
-            return (b"".join(chunks) if size <= limit else None), size
+def _undecoded(scope: Scope) -> Scope:
+    """The same request, with the headers renamed by which KServe would decode it."""
+    headers = [(_RENAMED + name if name.startswith(b"ce-") else name, value) for name, value in scope["headers"]]
+    path: str = scope["path"]
+    if path.startswith("/v1/models/") and path.endswith(":predict"):
+        headers = [(_RENAMED + name if name == b"content-type" else name, value) for name, value in headers]
+        headers.append((b"content-type", _RAW))
+    return {**scope, "headers": headers}
+
+
+class _Room:
+    """Bytes that the bodies in hand may take together."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._freed = asyncio.Event()
+
+    async def enter(self, size: int, wait_seconds: float) -> bool:
+        """Take so many bytes; False: others held on to them for so long."""
+        if size <= self._free:
+            self._free -= size
+            return True
+        try:
+            await asyncio.wait_for(self._enter_later(size), wait_seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            return False
+        return True
+
+    async def _enter_later(self, size: int) -> None:
+        while size > self._free:
+            self._freed.clear()
+            await self._freed.wait()
+        self._free -= size
+
+    def leave(self, size: int) -> None:
+        """Give so many bytes back."""
+        self._free += size
+        self._freed.set()
+
+
+class _Body:
+    """What has come of one request's body, and the room that it takes until it is dropped."""
+
+    def __init__(self, room: _Room) -> None:
+        self._room = room
+        self._size = 0
+        self._chunks: list[bytes] = []
+
+    async def add(self, chunk: bytes, wait_seconds: float) -> bool:
+        """Keep a chunk; False: there was no room for it."""
+        entered = await self._room.enter(len(chunk), wait_seconds)
+        if entered:
+            self._size += len(chunk)
+            self._chunks.append(chunk)
+        return entered
+
+    def taken(self) -> bytes:
+        """All of it, and kept here no longer; it still takes its room."""
+        chunks, self._chunks = self._chunks, []
+        return b"".join(chunks)
+
+    def drop(self) -> None:
+        """Forget it, and give its room back."""
+        self._chunks = []
+        self._room.leave(self._size)
+        self._size = 0
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
@@ -103,8 +186,7 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-async def _refuse(send: Send, limit: int, *, close: bool) -> None:
-    error = BodyTooLarge(f"the body is larger than {limit:,} bytes")
+async def _refuse(send: Send, error: PipelineError, *, close: bool) -> None:
     headers = [(b"content-type", b"application/json"), (b"kne-reason", error.reason.encode())]
     if close:
         headers.append((b"connection", b"close"))

@@ -26,7 +26,7 @@ from kserve.errors import ModelNotReady
 from kserve.predictor_config import PredictorConfig
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 
-from mnist_pipeline.middleware import PipelineMiddleware
+from mnist_pipeline.middleware import BodyLimits, PipelineMiddleware
 
 # A worker that has not answered by then will not: imports take a second or two, on a busy machine many times that.
 _FIRST_PONG_SECONDS = 300.0
@@ -36,7 +36,7 @@ class ServedModel(Protocol):
     """What `set_up_process` asks of a model."""
 
     predictor: PredictorConfig
-    max_body_bytes: int
+    body_limits: BodyLimits
     quiet: bool
 
     async def close_clients(self) -> None:
@@ -109,9 +109,7 @@ def set_up_process(model: ServedModel) -> None:
         for name in ("kserve.trace", "uvicorn.access"):
             logging.getLogger(name).disabled = True
     kserve_context.set_predictor_config(_for_kserve(model.predictor))
-    model_server.app.add_middleware(
-        PipelineMiddleware, max_body_bytes=model.max_body_bytes, on_shutdown=model.close_clients
-    )
+    model_server.app.add_middleware(PipelineMiddleware, limits=model.body_limits, on_shutdown=model.close_clients)
 
 
 class _NotReadyIsNoError(logging.Filter):

@@ -31,7 +31,7 @@ from mnist_pipeline import events, inference_v2, server
 from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, TensorRefused
 from mnist_pipeline.events import Inline, Nothing, Notification, Request
 from mnist_pipeline.health import CHECK_SECONDS, Readiness
-from mnist_pipeline.middleware import original_headers
+from mnist_pipeline.middleware import BodyLimits, original_headers
 from mnist_pipeline.pipeline import PREDICT_SHARE, Batch, Outcome, Pipeline, verdict
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.predictor_client import PredictorClient
@@ -84,7 +84,13 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         super().__init__(name, return_response_headers=True)
         self.pipeline = pipeline
         self.predictor = predictor
-        self.max_body_bytes = pipeline.settings.max_body_bytes
+        settings = pipeline.settings
+        self.body_limits = BodyLimits(
+            each=settings.max_body_bytes,
+            # Those that wait for a slot are read already: together they may take what those in the slots may.
+            together=settings.max_in_flight * settings.max_body_bytes,
+            wait_seconds=_WAIT_FOR_SLOT * settings.event_timeout_seconds,
+        )
         self.quiet = True
         # KServe asks `healthy` for the truth; this only lets the server start.
         self.ready = True

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
-from mnist_pipeline.middleware import DRAIN, PipelineMiddleware, original_headers
+from mnist_pipeline.middleware import DRAIN, BodyLimits, PipelineMiddleware, original_headers
 
 PREDICT = "/v1/models/mnist:predict"
 LIMIT = 100
+LIMITS = BodyLimits(each=LIMIT, together=10 * LIMIT, wait_seconds=0.05)
+
+
+async def nothing() -> None:
+    """What there is to do at a shutdown."""
 
 
 class Exchange:
@@ -27,12 +32,7 @@ class Exchange:
         self.sent: list[dict[str, Any]] = []
         pairs = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         scope = {"type": "http", "method": method, "path": path, "headers": pairs}
-        asyncio.run(
-            PipelineMiddleware(self.app, max_body_bytes=LIMIT, on_shutdown=self.nothing)(scope, self.receive, self.send)
-        )
-
-    async def nothing(self) -> None:
-        raise AssertionError("nothing is shut down here")
+        asyncio.run(PipelineMiddleware(self.app, limits=LIMITS, on_shutdown=nothing)(scope, self.receive, self.send))
 
     async def receive(self) -> dict[str, Any]:
         if self.read == len(self.chunks):
@@ -136,7 +136,7 @@ def test_the_clients_are_closed_once_the_server_has_shut_down() -> None:
         async def send(message: Any) -> None:
             raise AssertionError(message)
 
-        middleware = PipelineMiddleware(app, max_body_bytes=LIMIT, on_shutdown=closed)
+        middleware = PipelineMiddleware(app, limits=LIMITS, on_shutdown=closed)
         await middleware({"type": "lifespan"}, receive, send)
 
     asyncio.run(run())
@@ -146,3 +146,120 @@ def test_the_clients_are_closed_once_the_server_has_shut_down() -> None:
 def test_grpc_metadata_and_plain_headers_are_left_as_they_are() -> None:
     assert original_headers({"trace-id": "t"}) == {"trace-id": "t"}
     assert original_headers(None) == {}
+
+
+class Crowd:
+    """Many requests at one middleware; each stays with the application until it is let go."""
+
+    def __init__(self, *, together: int, wait_seconds: float = 5.0) -> None:
+        self.limits = BodyLimits(each=LIMIT, together=together, wait_seconds=wait_seconds)
+        self.middleware = PipelineMiddleware(self.app, limits=self.limits, on_shutdown=nothing)
+        self.arrived: list[bytes] = []
+        self.leave = asyncio.Semaphore(0)
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        del scope
+        self.arrived.append((await receive())["body"])
+        await self.leave.acquire()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    def come(self, *chunks: bytes) -> asyncio.Task[tuple[int, dict[bytes, bytes]]]:
+        """Send a request with these chunks; its answer's status and headers."""
+
+        async def exchange() -> tuple[int, dict[bytes, bytes]]:
+            pending = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+            pending[-1]["more_body"] = False
+            sent: list[dict[str, Any]] = []
+
+            async def receive() -> Any:
+                return pending.pop(0)
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": []}
+            await self.middleware(scope, receive, send)
+            assert not pending, "a client that still sends would not see its answer"
+            return sent[0]["status"], dict(sent[0]["headers"])
+
+        return asyncio.create_task(exchange())
+
+
+async def _a_moment() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_bodies_wait_while_others_take_all_the_room_and_come_in_when_these_leave() -> None:
+    async def run() -> None:
+        crowd = Crowd(together=2 * LIMIT)
+        tasks = [crowd.come(b"x" * 60, b"y" * 40) for _ in range(50)]
+        for gone in range(50):
+            await _a_moment()
+            assert len(crowd.arrived) == min(gone + 2, 50)
+            crowd.leave.release()
+        answers = [await task for task in tasks]
+        assert answers == [(200, {})] * 50
+        assert crowd.arrived == [b"x" * 60 + b"y" * 40] * 50
+
+    asyncio.run(run())
+
+
+def test_a_small_body_comes_in_where_a_large_one_waits() -> None:
+    async def run() -> None:
+        crowd = Crowd(together=LIMIT)
+        first, large, small = crowd.come(b"a" * 90), crowd.come(b"b" * 20), crowd.come(b"c" * 10)
+        await _a_moment()
+        assert crowd.arrived == [b"a" * 90, b"c" * 10]
+        for _ in range(3):
+            crowd.leave.release()
+        assert [status for status, _ in await asyncio.gather(first, large, small)] == [200, 200, 200]
+
+    asyncio.run(run())
+
+
+def test_a_body_that_finds_no_room_is_read_to_its_end_and_told_to_come_again() -> None:
+    async def run() -> None:
+        crowd = Crowd(together=LIMIT, wait_seconds=0.05)
+        first = crowd.come(b"a" * 50, b"a" * 49)
+        await _a_moment()
+        assert await crowd.come(b"b", b"b" * 50, b"b" * 40) == (
+            429,
+            {b"content-type": b"application/json", b"kne-reason": b"busy"},
+        )
+        # What it held is free again, and no more than that.
+        second, third = crowd.come(b"c"), crowd.come(b"d")
+        await _a_moment()
+        assert crowd.arrived == [b"a" * 99, b"c"]
+        for _ in range(3):
+            crowd.leave.release()
+        assert [status for status, _ in await asyncio.gather(first, second, third)] == [200, 200, 200]
+
+    asyncio.run(run())
+
+
+def test_room_is_given_back_by_bodies_too_large_by_clients_that_leave_and_by_applications_that_fail() -> None:
+    async def run() -> None:
+        async def failing(*_: Any) -> None:
+            raise OSError
+
+        middleware = PipelineMiddleware(failing, limits=LIMITS, on_shutdown=nothing)
+        answered: list[int] = []
+
+        async def send(message: Any) -> None:
+            answered.append(message.get("status"))
+
+        for _ in range(50):
+            for last in ({"type": "http.request", "body": b"x" * 90}, {"type": "http.disconnect"}):
+                messages = iter([{"type": "http.request", "body": b"x" * 90, "more_body": True}, last])
+
+                async def receive(messages: Any = messages) -> Any:
+                    return next(messages)
+
+                try:
+                    await middleware({"type": "http", "method": "POST", "path": PREDICT, "headers": []}, receive, send)
+                except OSError:
+                    answered.append(0)
+        assert set(answered) == {413, None, 0}
+
+    asyncio.run(run())
