@@ -60,35 +60,23 @@ class PipelineMiddleware:
             await self._app(scope, receive, send)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _Body(self._room)
+        limit = self._limits.each
+        length = _content_length(scope)
+        # Of one that is over the limit nothing is kept; one that does not say may be as large as the limit.
+        needed = limit if length is None else length if length <= limit else 0
+        entered = await self._room.enter(needed, self._limits.wait_seconds)
         try:
-            refusal, ended = await self._read(body, receive)
-            if refusal is not None:
-                await _refuse(send, refusal, close=not ended)
-                return
-            await self._app(_undecoded(scope), _replaying(body.taken(), receive), send)
+            body, size = await _read(receive, limit, keep=entered and needed > 0)
+            if max(size, length or 0) > limit:
+                error = BodyTooLarge(f"the body is larger than {limit:,} bytes")
+                await _refuse(send, error, close=size > DRAIN * limit)
+            elif not entered:
+                await _refuse(send, Busy("the bodies of other requests take all the room there is"))
+            else:
+                await self._app(_undecoded(scope), _replaying(body, receive), send)
         finally:
-            body.drop()
-
-    async def _read(self, body: _Body, receive: Receive) -> tuple[PipelineError | None, bool]:
-        """Read the whole body; why it is refused, and whether it was read, or thrown away, to its end."""
-        limits, size = self._limits, 0
-        refusal: PipelineError | None = None
-        while size <= DRAIN * limits.each:
-            message = await receive()
-            if message["type"] != "http.request":
-                return refusal, True  # the client went away: the application learns of it by itself
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > limits.each:
-                refusal = BodyTooLarge(f"the body is larger than {limits.each:,} bytes")
-            elif refusal is None and not await body.add(chunk, limits.wait_seconds):
-                refusal = Busy("the bodies of other requests take all the room there is")
-            if refusal is not None:
-                body.drop()
-            if not message.get("more_body", False):
-                return refusal, True
-        return refusal, False
+            if entered:
+                self._room.leave(needed)
 
     def _watching(self, receive: Receive) -> Receive:
         async def watched() -> Message:
@@ -148,32 +136,33 @@ class _Room:
         self._freed.set()
 
 
-class _Body:
-    """What has come of one request's body, and the room that it takes until it is dropped."""
+def _content_length(scope: Scope) -> int | None:
+    """What the request says of its body's size, to which the server holds it; None: it says nothing."""
+    headers = dict(scope["headers"])
+    length: bytes | None = headers.get(b"content-length")
+    # Where both are given, the chunks count.
+    return None if length is None or not length.isdigit() or b"transfer-encoding" in headers else int(length)
 
-    def __init__(self, room: _Room) -> None:
-        self._room = room
-        self._size = 0
-        self._chunks: list[bytes] = []
 
-    async def add(self, chunk: bytes, wait_seconds: float) -> bool:
-        """Keep a chunk; False: there was no room for it."""
-        entered = await self._room.enter(len(chunk), wait_seconds)
-        if entered:
-            self._size += len(chunk)
-            self._chunks.append(chunk)
-        return entered
-
-    def taken(self) -> bytes:
-        """All of it, and kept here no longer; it still takes its room."""
-        chunks, self._chunks = self._chunks, []
-        return b"".join(chunks)
-
-    def drop(self) -> None:
-        """Forget it, and give its room back."""
-        self._chunks = []
-        self._room.leave(self._size)
-        self._size = 0
+async def _read(receive: Receive, limit: int, *, keep: bool) -> tuple[bytes, int]:
+    """The whole body, or nothing of it, and its size; one over the limit is not kept, and one far over it not read to
+    its end.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    while size <= DRAIN * limit:
+        message = await receive()
+        if message["type"] != "http.request":
+            break  # the client went away: the application learns of it by itself
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if keep and size <= limit:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+        if not message.get("more_body", False):
+            break
+    return b"".join(chunks), size
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
@@ -186,7 +175,7 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-async def _refuse(send: Send, error: PipelineError, *, close: bool) -> None:
+async def _refuse(send: Send, error: PipelineError, *, close: bool = False) -> None:
     headers = [(b"content-type", b"application/json"), (b"kne-reason", error.reason.encode())]
     if close:
         headers.append((b"connection", b"close"))

@@ -21,6 +21,7 @@ from PIL import Image
 import mnist
 from e2e.following import Answer, post
 from e2e.places import Place, Upload
+from e2e.watching import peak_memory, watched_transformer
 from mnist_pipeline.local.broker import API_VERSION
 from mnist_pipeline.local.records import read_topic
 from mnist_pipeline.local.servers import ModelServer
@@ -270,6 +271,35 @@ def test_row_29_two_hundred_events_in_flight_keep_their_own_key_digit_and_trace_
     assert keys_by_bucket(place, f"{folder}/") == {
         f"digit-{digit}": {upload.key for upload in uploads[digit::10]} for digit in range(10)
     }
+
+
+def test_bodies_that_wait_for_a_slot_take_bounded_memory_and_are_told_to_come_again(embedded_place: Place) -> None:
+    limit = 2_000_000
+    settings = {"MAX_IN_FLIGHT": "1", "MAX_BODY_BYTES": str(limit), "EVENT_TIMEOUT_SECONDS": "8"}
+    upload = embedded_place.upload(f"{uuid.uuid4()}.png", digit_png(7))
+    image = base64.b64encode(digit_png(3)).decode()
+    large = json.dumps({"instances": [{"data": image}], "padding": "x" * (limit - 2000)}).encode()
+    with watched_transformer(embedded_place, **settings) as watched, ThreadPoolExecutor(61) as threads:
+        assert watched.send(large).status == 200
+        before = peak_memory(watched.server)
+        watched.store.freeze()
+        in_the_slot = threads.submit(watched.send, upload.event)
+        time.sleep(0.3)
+        began = time.monotonic()
+        sent = list(threads.map(watched.send, [large] * 60))
+        waited = time.monotonic() - began
+        # The event gives its slot up when the store has not answered for half of the deadline.
+        answers = [(one.status, one.reason) for one in sent if one.status != 200]
+        assert len(answers) > 50
+        assert set(answers) == {(429, "busy")}
+        # A quarter of the deadline for room, and one more for a slot.
+        assert 1.5 < waited < 8
+        # Together they are 60 times the limit; one is in hand, and of each other a socket's buffer.
+        assert peak_memory(watched.server) - before < 20 * limit
+        watched.store.heal()
+        assert in_the_slot.result().status in (503, 504)
+        assert watched.send(large).body == b'{"predictions":[3]}'
+        assert watched.send(upload.event).status == 200
 
 
 def keys_by_bucket(place: Place, folder: str) -> dict[str, set[str]]:

@@ -163,10 +163,12 @@ class Crowd:
         await self.leave.acquire()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    def come(self, *chunks: bytes) -> asyncio.Task[tuple[int, dict[bytes, bytes]]]:
+    def come(self, *chunks: bytes, says_its_length: bool = True) -> asyncio.Task[tuple[int, dict[bytes, bytes]]]:
         """Send a request with these chunks; its answer's status and headers."""
 
         async def exchange() -> tuple[int, dict[bytes, bytes]]:
+            length = (b"content-length", str(sum(map(len, chunks))).encode())
+            headers = [length] if says_its_length else [length, (b"transfer-encoding", b"chunked")]
             pending = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
             pending[-1]["more_body"] = False
             sent: list[dict[str, Any]] = []
@@ -177,7 +179,7 @@ class Crowd:
             async def send(message: Any) -> None:
                 sent.append(message)
 
-            scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": []}
+            scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": headers}
             await self.middleware(scope, receive, send)
             assert not pending, "a client that still sends would not see its answer"
             return sent[0]["status"], dict(sent[0]["headers"])
@@ -214,6 +216,34 @@ def test_a_small_body_comes_in_where_a_large_one_waits() -> None:
         for _ in range(3):
             crowd.leave.release()
         assert [status for status, _ in await asyncio.gather(first, large, small)] == [200, 200, 200]
+
+    asyncio.run(run())
+
+
+def test_a_body_that_does_not_say_its_length_takes_room_for_the_largest() -> None:
+    async def run() -> None:
+        crowd = Crowd(together=LIMIT)
+        first, second = crowd.come(b"a", says_its_length=False), crowd.come(b"b")
+        await _a_moment()
+        assert crowd.arrived == [b"a"]
+        crowd.leave.release()
+        await _a_moment()
+        assert crowd.arrived == [b"a", b"b"]
+        crowd.leave.release()
+        assert [status for status, _ in await asyncio.gather(first, second)] == [200, 200]
+
+    asyncio.run(run())
+
+
+def test_a_body_over_the_limit_needs_no_room_to_be_refused() -> None:
+    async def run() -> None:
+        crowd = Crowd(together=LIMIT)
+        first = crowd.come(b"a" * LIMIT)
+        await _a_moment()
+        status, _ = await asyncio.wait_for(crowd.come(b"b" * LIMIT, b"b"), 1)
+        assert status == 413
+        crowd.leave.release()
+        await first
 
     asyncio.run(run())
 
