@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ import orjson
 
 from mnist_pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed, Permanent
 from mnist_pipeline.ports import MAX_KEY_BYTES
-from mnist_pipeline.settings import DIGITS, Settings
+from mnist_pipeline.settings import DIGITS, Settings, has_control_characters
 
 MAX_TRACE_ID = 256
 
@@ -258,7 +257,7 @@ def _checked(value: object, where: str) -> str:
         raise BadTraceId(f"{where} is neither a string nor an integer")
     if len(value) > MAX_TRACE_ID:
         raise BadTraceId(f"{where} is longer than {MAX_TRACE_ID} characters")
-    if _has_control_characters(value):
+    if has_control_characters(value):
         raise BadTraceId(f"{where} has control characters")
     return value
 
@@ -310,7 +309,7 @@ def _decoded(key: str) -> str:
 def _check_key(key: str) -> None:
     if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
         raise BadKey(f"the key is longer than {MAX_KEY_BYTES} bytes")
-    if _has_control_characters(key):
+    if has_control_characters(key):
         raise BadKey(f"key {key!r:.200} has control characters")
     if any(segment in (".", "..") for segment in key.split("/")):
         raise BadKey(f"key {key!r:.200} has a segment of dots")
@@ -342,11 +341,6 @@ def _inline(
         identity=identity,
         caller=caller,
     )
-
-
-def _has_control_characters(text: str) -> bool:
-    # Cc: C0, DEL and C1. Cs: a lone surrogate, which no encoder takes.
-    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def _json_type(value: object) -> str:

@@ -326,9 +326,14 @@ def _destination(text: str) -> str:
     return text
 
 
+def has_control_characters(text: str) -> bool:
+    """Whether there are any in it, C0, DEL and C1, or a lone surrogate, which no encoder takes."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
 def _attribute(text: str) -> str:
-    """A CloudEvent's attribute: no control characters (CloudEvents 1.0, section 3.1), nor what cannot be encoded."""
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+    """A CloudEvent's attribute (CloudEvents 1.0, section 3.1)."""
+    if has_control_characters(text):
         raise ValueError(f"is {text!a}, which has control characters or is not UTF-8")
     return text
 

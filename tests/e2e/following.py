@@ -5,15 +5,22 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
 from mnist_pipeline.local.records import Record
 from mnist_pipeline.local.stack import SOURCE_BUCKET, Stack
+
+_DIGITS = files("mnist_pipeline.local").joinpath("digits")
+IMAGES = {one.name: one.read_bytes() for one in _DIGITS.iterdir() if one.name.endswith(".png")}
+"""The packaged digits: PNG by file name, which begins with the digit."""
+EXAMPLE: dict[str, Any] = json.loads(_DIGITS.joinpath("image-with-trace-id.json").read_text())
+"""The second example's request."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,20 @@ def upload(stack: Stack, objects: Mapping[str, bytes], *, metadata: Mapping[str,
 def keys(stack: Stack, bucket: str, prefix: str = "") -> list[str]:
     listed = stack.minio().list_objects(bucket_name=bucket, prefix=prefix, recursive=True)
     return sorted(str(one.object_name) for one in listed)
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    otherwise: str = "it did not happen in time",
+    *,
+    seconds: float = 20.0,
+    every: float = 0.01,
+) -> None:
+    """Wait until the condition holds; fail with what is so `otherwise`."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, otherwise
+        time.sleep(every)
 
 
 def wait_until_empty(stack: Stack, prefix: str, *, seconds: float = 60) -> None:

@@ -86,13 +86,6 @@ def always(status: int) -> Callable[[Received], int]:
     return lambda _received: status
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it did not happen in time"
-        time.sleep(0.01)
-
-
 def produce(broker: Broker, *values: bytes | None, topic: str = "mnist") -> None:
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     for number, value in enumerate(values):

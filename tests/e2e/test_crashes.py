@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from e2e.following import post
+from e2e.following import post, wait_until
 from e2e.places import Place, Upload
-from e2e.sinks import wait_until
 from e2e.stepping import WAIT_SECONDS
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer

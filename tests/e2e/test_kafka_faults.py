@@ -13,9 +13,8 @@ from functools import partial
 
 import pytest
 
-from e2e.following import post
+from e2e.following import post, wait_until
 from e2e.places import REJECTED_BUCKET, Place, Upload
-from e2e.sinks import wait_until
 from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.local.records import read_topic
 from mnist_pipeline.local.servers import ModelServer

@@ -20,7 +20,8 @@ from urllib.parse import unquote_plus
 
 import pytest
 
-from e2e.sinks import Received, Sink, always, produce, wait_until
+from e2e.following import wait_until
+from e2e.sinks import Received, Sink, always, produce
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications

@@ -21,9 +21,8 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
-from e2e.following import Answer, post
+from e2e.following import Answer, post, wait_until
 from e2e.places import REJECTED_BUCKET, Place, Upload
-from e2e.sinks import wait_until
 from mnist_pipeline.local.processes import Part, answers_ok
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import digit_png

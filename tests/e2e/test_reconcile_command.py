@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from e2e.following import wait_until
 from e2e.places import REJECTED_BUCKET, Place
-from e2e.sinks import wait_until
 from mnist_pipeline.local.processes import Child
 from mnist_pipeline.testing import digit_png
 

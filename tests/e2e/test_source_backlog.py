@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import Producer
 
-from e2e.sinks import Sink, always, wait_until
+from e2e.following import wait_until
+from e2e.sinks import Sink, always
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.source import Source
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.sinks import Sink, always, produce, wait_until
+from e2e.following import wait_until
+from e2e.sinks import Sink, always, produce
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.processes import Child, Sandbox
 from mnist_pipeline.local.records import read_topic

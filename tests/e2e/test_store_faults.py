@@ -17,9 +17,8 @@ from minio.commonconfig import ENABLED
 from minio.versioningconfig import VersioningConfig
 from PIL import Image
 
-from e2e.following import post
+from e2e.following import post, wait_until
 from e2e.places import Place, Upload
-from e2e.sinks import wait_until
 from e2e.watching import counted, peak_memory
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer

@@ -10,7 +10,6 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
-from e2e.following import Answer, keys, post, results_with, upload, wait_until_empty
+from e2e.following import EXAMPLE, IMAGES, Answer, keys, post, results_with, upload, wait_until_empty
 from mnist_pipeline.local.servers import ModelServer, start_transformer
 from mnist_pipeline.local.stack import REJECTED_BUCKET, Stack
 from mnist_pipeline.testing import digit_png, minio_event
 
 DATA = Path(__file__).parent.parent / "data"
-DIGITS = files("mnist_pipeline.local").joinpath("digits")
-EXAMPLE: dict[str, Any] = json.loads(DIGITS.joinpath("image-with-trace-id.json").read_text())
 CURL = {
     "Ce-Id": "1751444412",
     "Ce-Specversion": "1.0",
@@ -35,10 +32,6 @@ CURL = {
     "Ce-Source": "event-producer",
     "Content-Type": "application/json",
 }
-
-
-def real_digits() -> dict[str, bytes]:
-    return {one.name: one.read_bytes() for one in DIGITS.iterdir() if one.name.endswith(".png")}
 
 
 def example_request() -> tuple[dict[str, Any], str]:
@@ -53,7 +46,7 @@ def example_request() -> tuple[dict[str, Any], str]:
 def test_an_uploaded_digit_moves_into_its_bucket_and_is_published_with_its_trace_id(stack: Stack) -> None:
     prefix, trace_id = f"one-{uuid.uuid4()}/", str(uuid.uuid4())
     key = prefix + "with space+é.png"
-    upload(stack, {key: real_digits()["7-0000.png"]}, metadata={"test-trace-id": trace_id, "owner": "me"})
+    upload(stack, {key: IMAGES["7-0000.png"]}, metadata={"test-trace-id": trace_id, "owner": "me"})
     wait_until_empty(stack, prefix)
     filed = stack.minio().stat_object(bucket_name="digit-7", object_name=key)
     assert filed.content_type == "image/png"
@@ -97,8 +90,8 @@ def test_row_13_what_is_no_image_goes_into_the_rejected_bucket_with_its_reason(s
 
 def assert_all_are_filed(stack: Stack, prefix: str, count: int) -> None:
     """Upload so many objects of ten classes at once, and see each in the right bucket, with one result each."""
-    digits = [data for _, data in sorted(real_digits().items())]
-    labels = [int(name[0]) for name in sorted(real_digits())]
+    digits = [data for _, data in sorted(IMAGES.items())]
+    labels = [int(name[0]) for name in sorted(IMAGES)]
     upload(stack, {f"{prefix}{labels[n % 20]}-{n:04}.png": digits[n % 20] for n in range(count)})
     wait_until_empty(stack, prefix, seconds=120)
     for digit in range(10):
@@ -266,7 +259,7 @@ def test_a_refused_event_is_published_as_rejected(stack: Stack) -> None:
 
 def test_v2_rest_takes_tensors_and_images(stack: Stack) -> None:
     trace_id = str(uuid.uuid4())
-    image = base64.b64encode(real_digits()["3-0018.png"]).decode()
+    image = base64.b64encode(IMAGES["3-0018.png"]).decode()
     url = f"{stack.transformer.url}/v2/models/mnist/infer"
     request = {
         "id": "r-1",
@@ -292,9 +285,7 @@ def test_grpc_takes_tensors_and_images_and_refuses_with_its_own_status(stack: St
         stub = GRPCInferenceServiceStub(channel)
         request = pb.ModelInferRequest(model_name="mnist")
         request.parameters["test-trace-id"].string_param = trace_id
-        request.inputs.add(name="x", datatype="BYTES", shape=[1]).contents.bytes_contents.append(
-            real_digits()["8-0061.png"]
-        )
+        request.inputs.add(name="x", datatype="BYTES", shape=[1]).contents.bytes_contents.append(IMAGES["8-0061.png"])
         reply = stub.ModelInfer(request, timeout=30)
         assert list(reply.outputs[0].contents.int64_contents) == [8]
         assert results_with(stack, test_trace_id=trace_id)[0][1]["data"] == {"predictions": [8]}

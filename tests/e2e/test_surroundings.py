@@ -15,9 +15,8 @@ from datetime import datetime, timedelta, timezone
 import minio.time
 import pytest
 
-from e2e.following import post
+from e2e.following import post, wait_until
 from e2e.places import Place
-from e2e.sinks import wait_until
 from mnist_pipeline.errors import StoreUnavailable
 from mnist_pipeline.local.processes import answers_ok, free_port
 from mnist_pipeline.minio_store import MinioObjectStore

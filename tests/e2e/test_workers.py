@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from e2e.following import post
+from e2e.following import post, wait_until
 from e2e.places import Place, Upload
-from e2e.sinks import wait_until
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import digit_png

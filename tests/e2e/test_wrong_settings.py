@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from e2e.following import wait_until
 from e2e.places import Place
-from e2e.sinks import wait_until
 from mnist_pipeline.local.processes import answers_ok
 
 SECRET = "a-secret-that-nobody-may-see"

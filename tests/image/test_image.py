@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.following import post
+from e2e.following import post, wait_until
 from e2e.places import Place
-from e2e.sinks import wait_until
 from image.containers import Engine, engine, images
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway

@@ -11,15 +11,15 @@ import os
 import re
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 
+from e2e.following import wait_until
 from mnist_pipeline.local.processes import Child, Part, PartFailed, Sandbox
 from mnist_pipeline.local.records import Record, read_topic
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
@@ -38,6 +38,7 @@ _GROUP = "sources"
 _API_VERSION = (4, 0)
 _TARGET = "MINIO_NOTIFY_KAFKA_{}_PRIMARY"
 _DELIVERING = "delivering topic"
+_ASK_EVERY = 0.25
 _SETTINGS = MappingProxyType(
     {
         "REQUEST_TRACE_KEY": "test-trace-id",
@@ -193,12 +194,19 @@ class Site(Part):
 
     def wait_released(self, *, seconds: float = 150) -> None:
         """Wait until no version of anything is left in the source bucket."""
-        wait_until(lambda: not self.versions(SOURCE_BUCKET), "versions are left in the source bucket", seconds=seconds)
+        wait_until(
+            lambda: not self.versions(SOURCE_BUCKET),
+            "versions are left in the source bucket",
+            seconds=seconds,
+            every=_ASK_EVERY,
+        )
 
     def wait_settled(self, *, seconds: float = 150) -> None:
         """Wait until that, and until every notification is committed, which a source does every five seconds."""
         self.wait_released(seconds=seconds)
-        wait_until(lambda: self._uncommitted() == 0, "notifications are not committed", seconds=seconds)
+        wait_until(
+            lambda: self._uncommitted() == 0, "notifications are not committed", seconds=seconds, every=_ASK_EVERY
+        )
 
     def versions(self, bucket: str, prefix: str = "") -> list[str]:
         """The keys of all versions in the bucket, delete markers among them."""
@@ -230,11 +238,3 @@ class Site(Part):
             committed = admin.list_group_offsets({_GROUP: partitions})[_GROUP]
             ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
         return sum(ends[one].offset - max(committed[one].offset, 0) for one in partitions)
-
-
-def wait_until(condition: Callable[[], bool], otherwise: str, *, seconds: float = 60) -> None:
-    """Wait until the condition holds; fail with what is so `otherwise`."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, otherwise
-        time.sleep(0.25)

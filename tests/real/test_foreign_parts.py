@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import pytest
 from kserve.predictor_config import PredictorConfig
 
 import mnist
-from e2e.following import Answer, post
+from e2e.following import IMAGES, Answer, post
 from mnist_pipeline.errors import PredictorUnavailable, TensorRefused
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.records import Record, read_topic
@@ -37,8 +36,6 @@ from servers.mlserver import MlserverServer
 
 pytestmark = pytest.mark.real
 
-DIGITS = files("mnist_pipeline.local").joinpath("digits")
-IMAGES = {one.name: one.read_bytes() for one in DIGITS.iterdir() if one.name.endswith(".png")}
 PROTOCOLS = ("v2", "grpc-v2")
 
 

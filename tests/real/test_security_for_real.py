@@ -24,8 +24,8 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 from minio.commonconfig import ENABLED, Tags
 from minio.versioningconfig import VersioningConfig
 
-from e2e.following import post
-from e2e.sinks import Sink, always, wait_until
+from e2e.following import post, wait_until
+from e2e.sinks import Sink, always
 from mnist_pipeline.errors import KafkaUnavailable, ObjectGone, StoreUnavailable
 from mnist_pipeline.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.processes import Child, Sandbox, answers_ok, free_port

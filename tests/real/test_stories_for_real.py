@@ -16,7 +16,6 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from boto3.s3.transfer import TransferConfig  # type: ignore[import-untyped]
 from cloudevents.kafka import KafkaMessage, from_binary
 from kafka import KafkaProducer
 
-from e2e.following import Answer, post
+from e2e.following import EXAMPLE, IMAGES, Answer, post, wait_until
 from e2e.sinks import Sink
 from mnist_pipeline.local.records import Record
 from mnist_pipeline.local.servers import ModelServer
@@ -39,16 +38,12 @@ from real.site import (
     REJECTED_BUCKET,
     SOURCE_BUCKET,
     Site,
-    wait_until,
 )
 from servers.kafka import KafkaProgram
 from servers.minio import REGION, variables_of
 
 pytestmark = pytest.mark.real
 
-DIGITS = files("mnist_pipeline.local").joinpath("digits")
-IMAGES = {one.name: one.read_bytes() for one in DIGITS.iterdir() if one.name.endswith(".png")}
-EXAMPLE: dict[str, Any] = json.loads(DIGITS.joinpath("image-with-trace-id.json").read_text())
 CURL = {
     "Ce-Id": "1751444412",
     "Ce-Specversion": "1.0",
@@ -161,7 +156,7 @@ def test_a_thousand_in_any_order_are_all_filed_once_although_a_source_is_killed_
     objects = thousand(prefix)
     upload(site, objects)
     with site.delivering("--unordered", "--max-in-flight", "16") as sources:
-        wait_until(lambda: filed(site, prefix) >= 100, "not even a hundred are filed")
+        wait_until(lambda: filed(site, prefix) >= 100, "not even a hundred are filed", every=0.25)
         sources[1].kill()
         sources[1] = site.start_source(site.transformers[1], "--unordered", "--max-in-flight", "16")
         site.wait_delivering(sources[1])

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import logging
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 
 import kafka.errors
 import pytest
@@ -17,8 +13,10 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from mnist_pipeline.errors import KafkaUnavailable
 from mnist_pipeline.kafka_connection import Certainty, Connections, Trouble, trouble_of
 
-# kafka-python leaves the sockets of failed connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("collected_sockets"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 SECRET = "a-password-that-nobody-may-see"
 NOBODY = "127.0.0.1:1"
@@ -26,21 +24,6 @@ REFUSAL = Trouble("refused; check A")
 HICCUP = Trouble("broken off; check B", Certainty.SURE)
 AWAY = Trouble("away; check C", Certainty.GUESS)
 API_VERSIONS, SASL_HANDSHAKE, SASL_AUTHENTICATE = 18, 17, 36
-
-
-@pytest.fixture(autouse=True)
-def _collect_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Have them collected here, and not in the middle of another test: captured records would keep them."""
-    caplog.set_level(logging.CRITICAL, logger="kafka")
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """A server that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def lost(below: Exception | None = None) -> kafka.errors.KafkaConnectionError:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import inspect
-import logging
 import os
 import pickle
 import signal
@@ -29,28 +27,15 @@ from mnist_pipeline.kafka_publisher import KafkaPublisher
 from mnist_pipeline.ports import Deadline, Message
 from mnist_pipeline.settings import Kafka
 
-# kafka-python leaves the sockets of failed connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("collected_sockets"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 SECRET = "a-password-that-nobody-may-see"
 NOBODY = "127.0.0.1:1"
 API_VERSION = (2, 3)
 MESSAGE = Message(key=b"k", value=b"v", headers=(("ce_id", b"1"),))
-
-
-@pytest.fixture(autouse=True)
-def _collect_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Have them collected here, and not in the middle of another test: captured records would keep them."""
-    caplog.set_level(logging.CRITICAL, logger="kafka")
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """A server that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 class BrokerProcess:

@@ -1,0 +1,27 @@
+"""What several of the unit tests share."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture
+def collected_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Have the sockets collected here that kafka-python leaves to the garbage collector, and not in the middle of
+    another test: captured records would keep them.
+    """
+    caplog.set_level(logging.CRITICAL, logger="kafka")
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
