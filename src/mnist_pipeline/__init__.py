@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_pipeline.cli import main as main
     from mnist_pipeline.cli import serve as serve
     from mnist_pipeline.errors import Permanent as Permanent
     from mnist_pipeline.errors import PipelineError as PipelineError
@@ -37,6 +38,7 @@ _HOMES = {
     "Retryable": "errors",
     "Settings": "settings",
     "V1Format": "predictors",
+    "main": "cli",
     "serve": "cli",
 }
 

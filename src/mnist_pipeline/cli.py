@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_pipeline.settings import Settings, SettingsError
 
@@ -40,16 +40,29 @@ _COMMANDS = {
     "setup": "mnist_pipeline.site.setup",
     "source": "mnist_pipeline.local.source_command",
 }
+# These take the parts of another transformer.
+_WITH_PARTS = {"reconcile", "setup"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (else the process's arguments) names, and give its exit code."""
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    transformer: Callable[..., MnistTransformer] | None = None,
+    tensorize: Tensorizer | None = None,
+    settings: type[Settings] = Settings,
+) -> int:
+    """Run the command that `argv` (else the process's arguments) names, and give its exit code.
+
+    The parts of another transformer (see `serve`) are used by all commands that need them: `serve`, `setup` and
+    `reconcile`.
+    """
+    parts = {"transformer": transformer, "tensorize": tensorize, "settings": settings}
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if command == "serve" or (command is None and arguments and arguments[0] not in ("-h", "--help")):
-        return serve(arguments)
+        return serve(arguments, transformer=transformer, tensorize=tensorize, settings=settings)
     if command in _COMMANDS:
-        return _run(_COMMANDS[command], arguments)
+        return _run(_COMMANDS[command], arguments, parts if command in _WITH_PARTS else {})
     wanted = command is None and bool(arguments)
     print(_USAGE, end="", file=sys.stdout if wanted else sys.stderr)
     return 0 if wanted else 2
@@ -125,7 +138,7 @@ def _settings_of(kind: type[Settings], arguments: Sequence[str], environ: Mappin
     return settings
 
 
-def _run(module: str, arguments: Sequence[str]) -> int:
+def _run(module: str, arguments: Sequence[str], parts: Mapping[str, Any]) -> int:
     try:
         command = import_module(module)
     except ModuleNotFoundError as exc:
@@ -133,5 +146,5 @@ def _run(module: str, arguments: Sequence[str]) -> int:
             raise
         print(f"{exc.name} is not installed: pip install 'mnist-pipeline[local]'", file=sys.stderr)
         return 2
-    code: int = command.main(arguments)
+    code: int = command.main(arguments, **parts)
     return code

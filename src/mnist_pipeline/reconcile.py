@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,7 +19,7 @@ import numpy as np
 from mnist_pipeline import events
 from mnist_pipeline.errors import ObjectGone, Permanent, PipelineError, Retryable
 from mnist_pipeline.events import Notification, ObjectRef
-from mnist_pipeline.pipeline import PREDICT_SHARE, Outcome, Pipeline
+from mnist_pipeline.pipeline import Outcome, Pipeline
 from mnist_pipeline.ports import Deadline, ListedObject
 from mnist_pipeline.predictors import Images
 from mnist_pipeline.settings import Settings
@@ -36,9 +35,10 @@ DOUBT_AFTER = 3 * AT_ONCE
 _LIST_SECONDS = 60.0
 _PROGRESS_SECONDS = 5.0
 _CHECK_SECONDS = 10.0
+_STOPPED_WITHIN_SECONDS = 0.2
 
-Predict = Callable[[Images, float], list[int]]
-"""float32 `(N, 28, 28)` and the seconds that it may take → N digits; raises Retryable. Called by several threads."""
+Predict = Callable[[Images, Deadline], list[int]]
+"""float32 `(N, 28, 28)` and the event's deadline → N digits; raises Retryable. Called by several threads."""
 
 
 class Listing(Protocol):
@@ -94,18 +94,19 @@ class Reconciler:
         self._pipeline = pipeline
         self._predict = predict
         self._pause_seconds = 1 / rate if rate else 0.0
-        self._stopped = threading.Event()
+        self._stopped = False
         self._failed_in_a_row = 0
         self._told_at = time.monotonic()
 
     @property
     def stopped(self) -> bool:
         """Whether `stop` was called."""
-        return self._stopped.is_set()
+        return self._stopped
 
     def stop(self) -> None:
         """Begin no other object; may be called from a signal handler."""
-        self._stopped.set()
+        # No lock: the handler interrupts the very thread that may hold it.
+        self._stopped = True
 
     def run(self, listing: Listing, *, older_than_seconds: float) -> None:
         """Settle what was missed.
@@ -126,16 +127,22 @@ class Reconciler:
         in_hand: dict[Future[Outcome], ObjectRef] = {}
         try:
             for ref in refs:
-                if self._stopped.is_set() or self.gave_up:
+                if self._stopped or self.gave_up:
                     break
                 in_hand[threads.submit(self._settled, ref)] = ref
                 if len(in_hand) == AT_ONCE:
                     self._collect(in_hand, released)
-                self._stopped.wait(self._pause_seconds)
+                self._pause()
         finally:
             while in_hand:
                 self._collect(in_hand, released)
         return released
+
+    def _pause(self) -> None:
+        """As long as the rate asks for, and not much longer than until `stop` is called."""
+        until = time.monotonic() + self._pause_seconds
+        while not self._stopped and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _STOPPED_WITHIN_SECONDS))
 
     def _settled(self, ref: ObjectRef) -> Outcome:
         try:
@@ -151,9 +158,7 @@ class Reconciler:
         deadline = Deadline(settings.event_timeout_seconds)
         batch = pipeline.prepare(Notification(objects=(ref,), caller=events.caller_of({}, settings)), deadline)
         try:
-            digits = (
-                self._predict(batch.tensors, deadline.share(PREDICT_SHARE).remaining()) if len(batch.tensors) else []
-            )
+            digits = self._predict(batch.tensors, deadline) if len(batch.tensors) else []
             (outcome,) = pipeline.finish(batch, digits, deadline)
         except Retryable as exc:
             (outcome,) = pipeline.abandon(batch, exc, deadline)
@@ -184,7 +189,7 @@ class Reconciler:
                 self._pipeline.store.check(settings.source_buckets[0], deadline=deadline)
             if self._pipeline.publisher is not None:
                 self._pipeline.publisher.check(deadline=deadline)
-            self._predict(np.zeros((1, 28, 28), np.float32), deadline.remaining())
+            self._predict(np.zeros((1, 28, 28), np.float32), deadline)
         except PipelineError as exc:
             log.error("giving up: %s", exc)
             return True

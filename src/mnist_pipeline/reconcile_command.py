@@ -11,15 +11,21 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mnist_pipeline import predictor_flags
 from mnist_pipeline.cli import pipeline_of
 from mnist_pipeline.errors import PipelineError
 from mnist_pipeline.minio_store import MinioObjectStore
-from mnist_pipeline.predictors import Images, format_named
-from mnist_pipeline.reconcile import AT_ONCE, Listing, Predict, Reconciler, missed
+from mnist_pipeline.ports import Deadline
+from mnist_pipeline.predictors import Images
+from mnist_pipeline.reconcile import Listing, Predict, Reconciler, missed
 from mnist_pipeline.settings import Minio, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from mnist_pipeline.pipeline import Tensorizer
+    from mnist_pipeline.transformer import MnistTransformer
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +45,17 @@ Exit code 0: nothing that was missed is left; 1: something is, what failed with 
 """
 
 
-def main(argv: Sequence[str]) -> int:
-    """Reconcile once; exit code 0, 1 or 2."""
+def main(
+    argv: Sequence[str],
+    *,
+    transformer: Callable[..., MnistTransformer] | None = None,
+    tensorize: Tensorizer | None = None,
+    settings: type[Settings] = Settings,
+) -> int:
+    """Reconcile once; exit code 0, 1 or 2. The parts of another transformer are those that it gives to `serve`."""
     args = _parser().parse_args(argv)
     try:
-        settings, minio = _settings(args)
+        read, minio = _settings(settings, args)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -54,8 +66,13 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.closing(MinioObjectStore(minio, connections=1)) as listing:
         try:
             if args.dry_run:
-                return _dry_run(listing, settings, args)
-            return _run(listing, settings, args)
+                return _dry_run(listing, read, args)
+            # Not before here: its imports take seconds.
+            from mnist_pipeline.transformer import MnistTransformer
+
+            pipeline = pipeline_of(read, tensorize=tensorize)
+            model = (transformer or MnistTransformer)(args.model_name, pipeline, predictor_flags.config_of(args))
+            return _run(listing, model, args)
         except PipelineError as exc:
             print(f"the listing was cut short: {exc}", file=sys.stderr)
             return 1
@@ -99,14 +116,12 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _settings(args: argparse.Namespace) -> tuple[Settings, Minio]:
+def _settings(kind: type[Settings], args: argparse.Namespace) -> tuple[Settings, Minio]:
     problems = []
     if not args.predictor_host and not args.dry_run:
         problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
     try:
-        settings = Settings.from_environ(
-            os.environ, model_name=args.model_name, predictor_protocol=args.predictor_protocol
-        )
+        settings = kind.from_environ(os.environ, model_name=args.model_name, predictor_protocol=args.predictor_protocol)
     except SettingsError as exc:
         raise SettingsError([*problems, *exc.problems]) from exc
     if settings.minio is None:
@@ -126,10 +141,9 @@ def _dry_run(listing: Listing, settings: Settings, args: argparse.Namespace) -> 
     return 1 if number else 0
 
 
-def _run(listing: Listing, settings: Settings, args: argparse.Namespace) -> int:
-    pipeline = pipeline_of(settings)
-    with contextlib.closing(pipeline), _predictor(settings, args) as predict:
-        reconciler = Reconciler(pipeline, predict, rate=args.rate)
+def _run(listing: Listing, model: MnistTransformer, args: argparse.Namespace) -> int:
+    with _predictor(model) as predict:
+        reconciler = Reconciler(model.pipeline, predict, rate=args.rate)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: reconciler.stop())
         try:
@@ -142,25 +156,22 @@ def _run(listing: Listing, settings: Settings, args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _predictor(settings: Settings, args: argparse.Namespace) -> Iterator[Predict]:
-    """The predictor's asynchronous client, on an event loop in a thread of its own, for calls from other threads."""
-    # Not before here: its imports take seconds.
-    from mnist_pipeline.predictor_client import PredictorClient
+def _predictor(model: MnistTransformer) -> Iterator[Predict]:
+    """The model's way to its predictor, on an event loop in a thread of its own, for calls from other threads.
 
-    client = PredictorClient(
-        args.model_name, predictor_flags.config_of(args), format_named(settings.predictor_format), connections=AT_ONCE
-    )
+    In the end all clients of the model are closed.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="predictor", daemon=True)
     thread.start()
 
-    def predict(images: Images, seconds: float) -> list[int]:
-        return asyncio.run_coroutine_threadsafe(client.digits(images, {}, timeout=seconds), loop).result()
+    def predict(images: Images, deadline: Deadline) -> list[int]:
+        return asyncio.run_coroutine_threadsafe(model.classify(images, deadline), loop).result()
 
     try:
         yield predict
     finally:
-        asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+        asyncio.run_coroutine_threadsafe(model.close_clients(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -132,6 +132,16 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         """What preprocess gives is ours: KServe's look into a V1 or V2 body has nothing to see in it."""
         return payload
 
+    async def classify(self, tensors: Images, deadline: Deadline) -> list[int]:
+        """Digits of float32 `(N, 28, 28)` by this model's `predict`, for commands that have no server around them.
+
+        Raises:
+            PredictorUnavailable: the predictor is away, slow or confused.
+            DeadlineExceeded: the deadline has passed.
+        """
+        with _request(deadline):
+            return await self.predict(tensors)
+
     # --- around them ---
 
     async def __call__(

@@ -27,6 +27,12 @@ RESULTS_TOPIC = "mnist-predictions"
 _TESTS = Path(__file__).parent.parent
 
 
+def search_path() -> str:
+    """The PYTHONPATH of a program that lies among the tests."""
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(str(Path(entry).absolute()) for entry in filter(None, (str(_TESTS), *inherited)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Upload:
     """One object that was uploaded, and the event that announces it."""
@@ -74,15 +80,13 @@ class Place:
     ) -> ModelServer:
         """Start a transformer, or another `program` that is one; it ends with the place, if not before."""
         host = predictor_host or f"127.0.0.1:{self.predictor.http_port}"
-        inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        search_path = os.pathsep.join(str(Path(entry).absolute()) for entry in filter(None, (str(_TESTS), *inherited)))
         return ModelServer(
             self.sandbox,
             f"transformer-{uuid.uuid4()}",
             program,
             model_name="mnist",
             args=("--predictor_host", host, *args),
-            env={**self.settings, "SOURCE_BUCKETS": self.bucket, "PYTHONPATH": search_path, **(settings or {})},
+            env={**self.settings, "SOURCE_BUCKETS": self.bucket, "PYTHONPATH": search_path(), **(settings or {})},
         )
 
     def upload(self, key: str, data: bytes, *, metadata: Mapping[str, str] | None = None) -> Upload:

@@ -9,10 +9,12 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from e2e.following import wait_until
-from e2e.places import REJECTED_BUCKET, Place
+from e2e.places import REJECTED_BUCKET, Place, search_path
+from mnist_pipeline import images
 from mnist_pipeline.local.processes import Child
 from mnist_pipeline.testing import digit_png
 
@@ -25,14 +27,14 @@ def site(place: Place) -> Place:
     return site
 
 
-def start(site: Place, *args: str, **settings: str) -> Child:
+def start(site: Place, *args: str, program: str = "mnist_pipeline", **settings: str) -> Child:
     return site.sandbox.start(
         f"reconcile-{uuid.uuid4()}",
         [
-            *(sys.executable, "-m", "mnist_pipeline", "reconcile"),
+            *(sys.executable, "-m", program, "reconcile"),
             *("--predictor_host", f"127.0.0.1:{site.predictor.http_port}", *args),
         ],
-        env={**site.settings, "SOURCE_BUCKETS": site.bucket, **settings},
+        env={**site.settings, "SOURCE_BUCKETS": site.bucket, "PYTHONPATH": search_path(), **settings},
     )
 
 
@@ -68,6 +70,18 @@ def test_row_33_what_was_missed_is_found_filed_and_published(site: Place) -> Non
         assert [event["data"]["predictions"] for event in site.results(upload)] == [[digit]]
     assert site.copies(bad) == {f"{REJECTED_BUCKET}/{bad.key}": bad.data}
     assert [event["type"].endswith(".rejected") for event in site.results(bad)] == [True]
+
+
+def test_what_another_transformer_missed_goes_down_its_own_path(site: Place) -> None:
+    picture = np.rint(images.to_tensor(digit_png(7)) * 255).astype(np.uint8)
+    upload = site.upload(f"{uuid.uuid4()}.png", picture[::-1, ::-1].tobytes())
+    bad = site.upload(f"{uuid.uuid4()}.png", digit_png(7))
+    code, said = ended(start(site, "--older-than", "0s", program="e2e.raw_digits"))
+    assert (code, "1 filed, 1 badimage; 0 left" in said) == (0, True), said
+    filed = site.client().get_object(bucket_name="digit-9", object_name=f"raw-7/{upload.key}")
+    assert filed.read() == upload.data
+    assert [event["data"]["predictions"] for event in site.results(upload)] == [[7]]
+    assert site.copies(bad) == {f"{REJECTED_BUCKET}/{bad.key}": bad.data}
 
 
 @pytest.mark.real

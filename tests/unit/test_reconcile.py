@@ -12,6 +12,7 @@ import pytest
 from mnist_pipeline import Pipeline, Settings, reconcile
 from mnist_pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable
 from mnist_pipeline.events import ObjectRef
+from mnist_pipeline.ports import Deadline
 from mnist_pipeline.predictors import Images
 from mnist_pipeline.reconcile import AT_ONCE, DOUBT_AFTER, Reconciler, missed
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
@@ -27,8 +28,8 @@ class Site:
         self.settings = Settings(**settings)
         self.reconciler = Reconciler(Pipeline(self.settings, self.store, self.publisher), self.predict, rate=rate)
 
-    def predict(self, images: Images, seconds: float) -> list[int]:
-        assert seconds > 0
+    def predict(self, images: Images, deadline: Deadline) -> list[int]:
+        assert deadline.remaining() > 0
         return self.predictor(images)
 
     def run(self, *, older_than_seconds: float = 0) -> dict[str, int]:
@@ -216,7 +217,7 @@ def test_a_few_objects_are_in_hand_at_once_and_no_more() -> None:
         site.store.upload("mnist", f"{n}.png", digit_png(1))
     together, most, lock = 0, 0, threading.Lock()
 
-    def predict(images: Images, seconds: float) -> list[int]:
+    def predict(images: Images, deadline: Deadline) -> list[int]:
         nonlocal together, most
         with lock:
             together += 1
@@ -224,7 +225,7 @@ def test_a_few_objects_are_in_hand_at_once_and_no_more() -> None:
         time.sleep(0.02)
         with lock:
             together -= 1
-        return site.predict(images, seconds)
+        return site.predict(images, deadline)
 
     reconciler = Reconciler(Pipeline(site.settings, site.store, site.publisher), predict)
     reconciler.run(site.store, older_than_seconds=0)

@@ -27,7 +27,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from minio.error import S3Error
@@ -35,8 +35,8 @@ from minio.error import S3Error
 from mnist_pipeline import predictor_flags
 from mnist_pipeline.errors import PipelineError, PredictorUnavailable
 from mnist_pipeline.minio_store import MinioObjectStore
+from mnist_pipeline.pipeline import PREDICT_SHARE, Pipeline
 from mnist_pipeline.ports import Deadline
-from mnist_pipeline.predictors import format_named
 from mnist_pipeline.settings import Kafka, Settings, SettingsError
 from mnist_pipeline.settings import Minio as MinioSettings
 from mnist_pipeline.site.buckets import DENIED, BucketStore, absent_key, bucket_parts
@@ -44,6 +44,10 @@ from mnist_pipeline.site.buckets import USER_HINT as STORE_USER_HINT
 from mnist_pipeline.site.parts import Away, Outcome, Part, Refused
 from mnist_pipeline.site.topics import DEFAULT_PARTITIONS, Topic, Topics
 from mnist_pipeline.site.topics import USER_HINT as KAFKA_USER_HINT
+
+if TYPE_CHECKING:
+    from mnist_pipeline.pipeline import Tensorizer
+    from mnist_pipeline.transformer import MnistTransformer
 
 DEFAULT_ARN = "arn:minio:sqs:us-east-1:PRIMARY:kafka"
 
@@ -72,11 +76,23 @@ class Report:
         self._out.flush()
 
 
-def main(arguments: Sequence[str], environ: Mapping[str, str] | None = None, out: TextIO | None = None) -> int:
-    """Run `mnist-pipeline setup`: one line a part to `out`, else to the standard output; exit code 0, 1 or 2."""
+def main(
+    arguments: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    out: TextIO | None = None,
+    *,
+    transformer: Callable[..., MnistTransformer] | None = None,
+    tensorize: Tensorizer | None = None,
+    settings: type[Settings] = Settings,
+) -> int:
+    """Run `mnist-pipeline setup`: one line a part to `out`, else to the standard output; exit code 0, 1 or 2.
+
+    The parts of another transformer are those that it gives to `serve`.
+    """
+    del tensorize  # no image is read here
     args = _parser().parse_args(arguments)
     try:
-        settings, minio = _settings(args, os.environ if environ is None else environ)
+        read, minio = _settings(settings, args, os.environ if environ is None else environ)
     except SettingsError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
@@ -84,18 +100,18 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] | None = None, out
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     report = Report(out or sys.stdout)
     try:
-        _store_section(settings, minio, args, report)
+        _store_section(read, minio, args, report)
     except Away as exc:
         report.say(Outcome.PROBLEM if args.check else Outcome.NOT_DONE, "store", str(exc))
-    if settings.kafka is None:
+    if read.kafka is None:
         report.say(Outcome.LEFT_OUT, "topics", "KAFKA_BOOTSTRAP_SERVERS is not set")
     else:
         try:
-            _topics_section(settings.kafka, args, report)
+            _topics_section(read.kafka, args, report)
         except (Refused, Away) as exc:
             report.say(Outcome.PROBLEM if args.check else Outcome.NOT_DONE, "Kafka", str(exc))
     if args.check:
-        _check_predictor(settings, args, report)
+        _check_predictor(transformer, read, args, report)
     return 1 if report.failed else 0
 
 
@@ -139,8 +155,10 @@ def _positive(text: str) -> int:
     return number
 
 
-def _settings(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Settings, MinioSettings]:
-    settings = Settings.from_environ(environ, model_name=args.model_name, predictor_protocol=args.predictor_protocol)
+def _settings(
+    kind: type[Settings], args: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[Settings, MinioSettings]:
+    settings = kind.from_environ(environ, model_name=args.model_name, predictor_protocol=args.predictor_protocol)
     problems = []
     if settings.minio is None:
         problems.append("MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: setup needs the store")
@@ -291,14 +309,20 @@ def _check_producing(topics: Topics, topic: str, report: Report) -> None:
         report.say(Outcome.PROBLEM, what, f"it is missing; {KAFKA_USER_HINT} (operation Write on KAFKA_TOPIC)")
 
 
-def _check_predictor(settings: Settings, args: argparse.Namespace, report: Report) -> None:
+def _check_predictor(
+    transformer: Callable[..., MnistTransformer] | None, settings: Settings, args: argparse.Namespace, report: Report
+) -> None:
     """Whether the predictor answers one digit to one blank image."""
     if not args.predictor_host:
         report.say(Outcome.LEFT_OUT, "predictor", "not asked: --predictor_host is not given")
         return
+    # Not before here: KServe takes seconds to import, and only this needs it.
+    from mnist_pipeline.transformer import MnistTransformer  # noqa: PLC0415 - see above
+
     what = f"predictor {args.predictor_host}"
+    pipeline, predictor = Pipeline(settings, None, None), predictor_flags.config_of(args)
     try:
-        digit = asyncio.run(_ask_predictor(settings, args))
+        digit = asyncio.run(_ask((transformer or MnistTransformer)(args.model_name, pipeline, predictor)))
     except PredictorUnavailable as exc:
         says = f"{exc}; check --predictor_host, --predictor_protocol, --model_name and PREDICTOR_FORMAT"
         report.say(Outcome.PROBLEM, what, says)
@@ -306,15 +330,9 @@ def _check_predictor(settings: Settings, args: argparse.Namespace, report: Repor
         report.say(Outcome.THERE, what, f"a blank image is a {digit}")
 
 
-async def _ask_predictor(settings: Settings, args: argparse.Namespace) -> int:
-    # Not before here: KServe takes seconds to import, and only this needs it.
-    from mnist_pipeline.predictor_client import PredictorClient  # noqa: PLC0415 - see above
-
-    client = PredictorClient(
-        args.model_name, predictor_flags.config_of(args), format_named(settings.predictor_format), connections=1
-    )
+async def _ask(model: MnistTransformer) -> int:
+    blank = np.zeros((1, 28, 28), np.float32)
     try:
-        blank = np.zeros((1, 28, 28), np.float32)
-        return (await client.digits(blank, {}, timeout=_PREDICTOR_SECONDS))[0]
+        return (await model.classify(blank, Deadline(_PREDICTOR_SECONDS / PREDICT_SHARE)))[0]
     finally:
-        await client.close()
+        await model.close_clients()
