@@ -197,6 +197,8 @@ class Soak:
         self._directory = sandbox.directory
         self._digits = _digits_that_are_read_right(_POOL_OF_DIGITS)
         self._next = 0
+        # Of the whole run: a duplicate's result may be read in the batch after its object's.
+        self._ids: dict[str, set[str]] = defaultdict(set)
         # The stack's own transformer connects directly, and shares its directory with the other parts.
         stack.source.close()
         stack.transformer.close()
@@ -310,15 +312,16 @@ class Soak:
         self.tally.misfiled += [f"{bucket}/{name}" for bucket, name in wrong]
 
     def _check_results(self, expected: set[str]) -> None:
-        ids: dict[str, set[str]] = defaultdict(set)
         give_up = time.monotonic() + _BATCH_SECONDS
         while True:
             for about, result in self._results.new():
-                ids[about].add(result)
-            if expected <= ids.keys() or time.monotonic() > give_up:
+                if result not in self._ids[about]:
+                    self._ids[about].add(result)
+                    if len(self._ids[about]) == 2:  # once, however many more come
+                        self.tally.with_several_ids.append(about)
+            if expected <= self._ids.keys() or time.monotonic() > give_up:
                 break
-        self.tally.unpublished += sorted(expected - ids.keys())
-        self.tally.with_several_ids += [about for about, several in ids.items() if len(several) > 1]
+        self.tally.unpublished += sorted(expected - self._ids.keys())
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@
     │   ├── Busy                429  no slot within a quarter of the deadline
     │   ├── DeadlineExceeded    504
     │   ├── StoreUnavailable    503
+    │   │   └── MetadataTooLarge
     │   ├── KafkaUnavailable    503
     │   │   └── MessageTooLarge
     │   └── PredictorUnavailable 503
@@ -28,7 +29,7 @@ statuses.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class PipelineError(Exception):
@@ -138,6 +139,10 @@ class StoreUnavailable(Retryable):
     reason = "store"
 
 
+class MetadataTooLarge(StoreUnavailable):
+    """The object store takes no object with so much metadata, or so many tags; with less it does."""
+
+
 class KafkaUnavailable(Retryable):
     """Kafka is away, slow, or refuses our credentials or the topic."""
 
@@ -165,3 +170,14 @@ class ObjectGone(PipelineError):
 
     status = 200
     reason = "gone"
+
+
+_Error = TypeVar("_Error", bound=PipelineError)
+
+
+def without_frames(error: _Error) -> _Error:
+    """The error alone, to be kept: tracebacks, its own and its cause's, hold every frame they passed, and those hold
+    images as bytes and as pixels.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

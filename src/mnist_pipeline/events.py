@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 import orjson
 
@@ -138,17 +138,21 @@ def inline_v2(
     settings: Settings,
     *,
     refusal: Permanent | None = None,
+    may_be_event: bool = True,
 ) -> Inline:
     """The same value for a V2 request, whose trace key is one of `parameters`; gRPC metadata counts as headers.
 
     `content` is what the identity is hashed from: the bytes of the input tensor.
 
     Raises:
+        BadEvent: it is a binary CloudEvent without id, source or type.
         BadTraceId: a trace id in the parameters or a header that is none.
     """
-    trace_id = _trace_id_of(parameters, _attributes_of(headers), headers, settings.trace_key)
+    attributes = _attributes_of(headers)
+    cloudevent = _cloudevent_of(attributes) if may_be_event else None
+    trace_id = _trace_id_of(parameters, attributes, headers, settings.trace_key)
     caller = caller_of(headers, settings)
-    return _inline(instances, content, refusal=refusal, trace_id=trace_id, cloudevent=None, caller=caller)
+    return _inline(instances, content, refusal=refusal, trace_id=trace_id, cloudevent=cloudevent, caller=caller)
 
 
 def trace_id_in(metadata: Mapping[str, str], settings: Settings) -> str | None:
@@ -207,8 +211,18 @@ def _is_own_reply(cloudevent: CloudEvent, settings: Settings) -> bool:
 
 
 def _attributes_of(headers: Mapping[str, str]) -> dict[str, str]:
-    """The attributes of a binary CloudEvent (CloudEvents HTTP binding 1.0, section 3.1), names without `ce-`."""
-    return {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+    """The attributes of a binary CloudEvent (CloudEvents HTTP binding 1.0.2, section 3.1), names without `ce-`."""
+    return {name[3:]: _percent_decoded(value) for name, value in headers.items() if name.startswith("ce-")}
+
+
+def _percent_decoded(value: str) -> str:
+    """As section 3.1.3.2 has it; a value that cannot have been encoded so is left as it came."""
+    if "%" not in value:
+        return value
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError:
+        return value
 
 
 def _unpacked(envelope: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any] | None]:

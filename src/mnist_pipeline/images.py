@@ -84,10 +84,16 @@ def to_tensor(data: bytes, *, max_pixels: int = 16_000_000) -> Grey:
 
 
 def to_png(tensor: Grey) -> bytes:
-    """Write a tensor of shape (28, 28), values in 0..1, as an 8-bit grey PNG; values are rounded to 1/255."""
+    """Write a tensor of shape (28, 28) as an 8-bit grey PNG; values are rounded to 1/255, those outside 0..1 cut."""
     stream = BytesIO()
-    Image.fromarray(np.rint(tensor * 255).astype(np.uint8)).save(stream, "PNG", compress_level=1)
+    Image.fromarray(to_bytes(tensor)).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
+
+
+def to_bytes(tensor: Grey) -> NDArray[np.uint8]:
+    """Values in 0..1 as 0..255; what lies outside, as in an inline tensor it may, is cut and does not wrap round."""
+    levels: NDArray[np.uint8] = np.rint(tensor.clip(0, 1) * 255).astype(np.uint8)
+    return levels
 
 
 def _check(data: bytes, max_pixels: int) -> type[ImageFile.ImageFile]:

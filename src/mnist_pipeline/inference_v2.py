@@ -13,7 +13,7 @@ import numpy as np
 from kserve import InferOutput, InferRequest, InferResponse
 
 from mnist_pipeline import events
-from mnist_pipeline.errors import BadTensor
+from mnist_pipeline.errors import BadTensor, without_frames
 from mnist_pipeline.events import Inline
 from mnist_pipeline.settings import Settings
 
@@ -24,17 +24,21 @@ _WITH_BATCH = 2  # dimensions at least: the batch, and what an image has
 def read(request: InferRequest, headers: Mapping[str, str], settings: Settings) -> Inline:
     """The value that the pipeline knows; the trace key is one of the request's parameters, else a header.
 
-    A request without exactly one input of a known datatype and shape is one with a refusal.
+    Over REST it may be a binary CloudEvent; gRPC has no such binding. A request without exactly one input of a known
+    datatype and shape is one with a refusal.
 
     Raises:
         BadTraceId: the trace id is none.
     """
     parameters = {name: _plain(value) for name, value in dict(request.parameters or {}).items()}
+    refusal = None
     try:
         instances, content = _instances(request)
-    except BadTensor as refusal:
-        return events.inline_v2((), b"", parameters, headers, settings, refusal=refusal)
-    return events.inline_v2(instances, content, parameters, headers, settings)
+    except BadTensor as exc:
+        instances, content, refusal = (), _as_it_came(request), without_frames(exc)
+    return events.inline_v2(
+        instances, content, parameters, headers, settings, refusal=refusal, may_be_event=not request.from_grpc
+    )
 
 
 def _instances(request: InferRequest) -> tuple[tuple[Any, ...], bytes]:
@@ -57,6 +61,15 @@ def _instances(request: InferRequest) -> tuple[tuple[Any, ...], bytes]:
     if array.ndim < _WITH_BATCH or not len(array) or array[0].size != _PIXELS:
         raise BadTensor(f"the input's shape is {list(array.shape)}: [N, 784] and [N, 28, 28] are known")
     return tuple(array), array.tobytes()
+
+
+def _as_it_came(request: InferRequest) -> bytes:
+    """Something of the inputs that no other request has, where they cannot be read."""
+    inputs = [
+        (one.name, one.shape, one.datatype, one.data, one._raw_data)  # noqa: SLF001 - KServe has no other way to gRPC's
+        for one in request.inputs
+    ]
+    return repr(inputs).encode("utf-8", "surrogatepass")
 
 
 def reply(request: InferRequest, model_name: str, response_id: str, digits: Sequence[int]) -> InferResponse:

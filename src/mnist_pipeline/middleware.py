@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mnist_pipeline.errors import BodyTooLarge, Busy, PipelineError
+from mnist_pipeline.errors import BodyTooLarge, Busy, DeadlineExceeded, PipelineError
 
 # A body that is refused is read and thrown away up to this many times the limit, so that the client, still sending,
 # sees the answer; beyond, the connection is closed under it.
@@ -28,13 +28,14 @@ _RAW = b"application/vnd.mnist-pipeline.raw"
 
 @dataclass(frozen=True, kw_only=True)
 class BodyLimits:
-    """What one process takes of its requests' bodies: `each` and `together` in bytes, and the seconds that a body waits
-    for room where others take all of it.
+    """What one process takes of its requests' bodies: `each` and `together` in bytes; the seconds that a body waits for
+    room where others take all of it; the seconds in which it must have come, once it has begun.
     """
 
     each: int
     together: int
     wait_seconds: float
+    read_seconds: float
 
 
 class PipelineMiddleware:
@@ -60,16 +61,22 @@ class PipelineMiddleware:
             await self._app(scope, receive, send)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self._limits.each
-        length = _content_length(scope)
-        # Of one that is over the limit nothing is kept; one that does not say may be as large as the limit.
-        needed = limit if length is None else length if length <= limit else 0
-        entered = await self._room.enter(needed, self._limits.wait_seconds)
+        limits = self._limits
+        # Whoever says nothing holds no room.
+        first = await receive()
+        needed = _room_for(scope, first, limits.each)
+        entered = await self._room.enter(needed, limits.wait_seconds)
         try:
-            body, size = await _read(receive, limit, keep=entered and needed > 0)
-            if max(size, length or 0) > limit:
-                error = BodyTooLarge(f"the body is larger than {limit:,} bytes")
-                await _refuse(send, error, close=size > DRAIN * limit)
+            reading = _read(first, receive, limits.each, keep=entered and needed > 0)
+            try:
+                # Most bodies are there at once, and need no clock.
+                body, size = await (asyncio.wait_for(reading, limits.read_seconds) if _is_more(first) else reading)
+            except (asyncio.TimeoutError, TimeoutError):
+                await _refuse(send, DeadlineExceeded("the body did not come in time"), close=True)
+                return
+            if size > limits.each:
+                error = BodyTooLarge(f"the body is larger than {limits.each:,} bytes")
+                await _refuse(send, error, close=size > DRAIN * limits.each)
             elif not entered:
                 await _refuse(send, Busy("the bodies of other requests take all the room there is"))
             else:
@@ -136,33 +143,40 @@ class _Room:
         self._freed.set()
 
 
-def _content_length(scope: Scope) -> int | None:
-    """What the request says of its body's size, to which the server holds it; None: it says nothing."""
-    headers = dict(scope["headers"])
-    length: bytes | None = headers.get(b"content-length")
-    # Where both are given, the chunks count.
-    return None if length is None or not length.isdigit() or b"transfer-encoding" in headers else int(length)
+def _is_more(message: Message) -> bool:
+    """Whether the body goes on; after "http.disconnect" it does not, and the application learns of it by itself."""
+    return bool(message.get("more_body", False))
 
 
-async def _read(receive: Receive, limit: int, *, keep: bool) -> tuple[bytes, int]:
-    """The whole body, or nothing of it, and its size; one over the limit is not kept, and one far over it not read to
-    its end.
+def _room_for(scope: Scope, first: Message, limit: int) -> int:
+    """The bytes of room that a request needs: what it says of its body's size, to which the server holds it; one that
+    says nothing may be as large as the limit, and of one that is over the limit nothing is kept.
+    """
+    size = len(first.get("body", b""))
+    if _is_more(first):
+        headers = dict(scope["headers"])
+        length: bytes = headers.get(b"content-length", b"")
+        # Where both are given, the chunks count.
+        size = int(length) if length.isdigit() and b"transfer-encoding" not in headers else limit
+    return size if size <= limit else 0
+
+
+async def _read(message: Message, receive: Receive, limit: int, *, keep: bool) -> tuple[bytes, int]:
+    """The whole body from its first message on, or nothing of it, and its size; one over the limit is not kept, and one
+    far over it not read to its end.
     """
     chunks: list[bytes] = []
     size = 0
-    while size <= DRAIN * limit:
-        message = await receive()
-        if message["type"] != "http.request":
-            break  # the client went away: the application learns of it by itself
+    while True:
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if keep and size <= limit:
             chunks.append(chunk)
         else:
             chunks.clear()
-        if not message.get("more_body", False):
-            break
-    return b"".join(chunks), size
+        if not _is_more(message) or size > DRAIN * limit:
+            return b"".join(chunks), size
+        message = await receive()
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:

@@ -4,7 +4,9 @@ Everything goes through one lower-level call of minio-py, `Minio._execute`, whic
 public methods cannot send `If-None-Match` with a PUT, send a HEAD before each copy, and list a thousand keys at least.
 
 Metadata values that are not printable ASCII travel as RFC 2047 encoded words, as AWS and MinIO document it, and are
-decoded when fetched; values that another client sent as raw UTF-8 are understood too.
+decoded when fetched; values that another client sent as raw UTF-8 are understood too. They are then a third longer,
+which can be more than the 2 KB that S3 allows: MinIO counts names, with their prefix, and values as they are sent
+(`isHTTPHeaderSizeTooLarge` in its cmd/generic-handlers.go), AWS names without it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,14 @@ from minio.time import from_http_header, from_iso8601utc
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 from urllib3.response import BaseHTTPResponse
 
-from mnist_pipeline.errors import BadKey, ObjectGone, ObjectTooLarge, PipelineError, StoreUnavailable
+from mnist_pipeline.errors import (
+    BadKey,
+    MetadataTooLarge,
+    ObjectGone,
+    ObjectTooLarge,
+    PipelineError,
+    StoreUnavailable,
+)
 from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, ObjectVersion, StoredObject
 from mnist_pipeline.settings import Minio as MinioSettings
 
@@ -47,6 +56,10 @@ _CHUNK_BYTES = 64 * 1024
 _KEYS_A_LISTING = 1000
 _METADATA_PREFIX = "x-amz-meta-"
 _DEFAULT_CONTENT_TYPE = "application/octet-stream"
+# As S3 Batch Operations have it, because a PUT has no limit of its own. Longer ones could be uploaded, without the
+# headers that we send beside them, and not be sent again: all of a request's are 8 KB at most.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_S3ObjectMetadata.html
+_CONTENT_TYPE_LENGTH = 1024
 
 # What an S3 error's code means to each method; every other code is StoreUnavailable.
 _BAD_KEY: dict[str, type[PipelineError]] = {
@@ -61,9 +74,15 @@ _GONE: dict[str, type[PipelineError]] = {
     "NoSuchVersion": ObjectGone,
     "MethodNotAllowed": ObjectGone,  # the version is a delete marker
 }
+_TOO_MUCH: dict[str, type[PipelineError]] = {
+    "MetadataTooLarge": MetadataTooLarge,
+    "RequestHeaderSectionTooLarge": MetadataTooLarge,  # AWS's answer where the tags are too many bytes
+}
 _GET_ANSWERS = {**_GONE, **_BAD_KEY, "InvalidArgument": BadKey}
+_PUT_ANSWERS = {**_BAD_KEY, **_TOO_MUCH}
 _COPY_ANSWERS: dict[str, type[PipelineError]] = {
     **_GONE,
+    **_TOO_MUCH,
     **dict.fromkeys(_BAD_KEY, ObjectTooLarge),
     "PreconditionFailed": ObjectGone,
     "EntityTooLarge": ObjectTooLarge,
@@ -204,7 +223,7 @@ class MinioObjectStore:
         headers = {"If-None-Match": "*", "Content-Type": content_type, **_metadata_headers(metadata)}
         if tags:
             headers["x-amz-tagging"] = urllib.parse.urlencode(tags, quote_via=urllib.parse.quote)
-        with _translated("PUT", bucket, key, _BAD_KEY):
+        with _translated("PUT", bucket, key, _PUT_ANSWERS):
             try:
                 self._send("PUT", bucket, key, _until(deadline, attempts=2), headers=headers, body=data)
             except S3Error as exc:
@@ -437,8 +456,8 @@ def _version(bucket: str, key: str, headers: Mapping[str, str]) -> ObjectVersion
         version_id=headers.get("x-amz-version-id"),
         etag=_etag(headers),
         last_modified=headers.get("last-modified", ""),
-        # What could not be signed again, when the object is filed, is replaced.
-        content_type=content_type if content_type and _is_plain(content_type) else _DEFAULT_CONTENT_TYPE,
+        # What could not be signed and sent again, when the object is filed, is replaced.
+        content_type=content_type if _is_content_type(content_type) else _DEFAULT_CONTENT_TYPE,
         metadata={
             name.lower()[len(_METADATA_PREFIX) :]: _decoded(value)
             for name, value in headers.items()
@@ -463,6 +482,10 @@ def _etag(headers: Mapping[str, str]) -> str:
 
 def _metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
     return {_METADATA_PREFIX + name: _encoded(value) for name, value in metadata.items()}
+
+
+def _is_content_type(value: str) -> bool:
+    return 0 < len(value) <= _CONTENT_TYPE_LENGTH and _is_plain(value)
 
 
 def _is_plain(value: str) -> bool:

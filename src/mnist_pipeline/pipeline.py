@@ -10,13 +10,15 @@ source, and the same event delivered again converges: the copy is found to be th
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from mnist_pipeline.errors import (
     BadTensor,
     BadTraceId,
     MessageTooLarge,
+    MetadataTooLarge,
     ObjectGone,
     ObjectTooLarge,
     Permanent,
@@ -34,6 +37,7 @@ from mnist_pipeline.errors import (
     ResultTooLarge,
     Retryable,
     StoreUnavailable,
+    without_frames,
 )
 from mnist_pipeline.events import Caller, Inline, Notification, ObjectRef, trace_id_in
 from mnist_pipeline.images import Grey
@@ -52,6 +56,8 @@ from mnist_pipeline.settings import DIGITS, Settings
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 Tensorizer = Callable[[bytes], Grey]
 """An encoded image → float32 `(28, 28)` in 0..1; raises BadImage."""
 
@@ -59,7 +65,7 @@ RECORDS_AT_ONCE = 8
 """Records of one event that are in hand together, as long as their bytes are not more than one object may have."""
 
 FETCH_SHARE = 0.5
-"""What of an event's time its objects may take to be fetched and tensorized."""
+"""What of an event's time its objects may take to be fetched, and its images to be tensorized."""
 
 PREDICT_SHARE = 0.5
 """What of the time that is then left the predictor may take; filing, publishing and releasing have the rest."""
@@ -147,12 +153,15 @@ class Pipeline:
             if self._tensorize is None:
                 return images.to_tensor(image, max_pixels=self.settings.max_image_pixels)
             try:
-                return self._tensorize(image)
+                tensor = np.asarray(self._tensorize(image), np.float32)
             except PipelineError:
                 raise
             except Exception as exc:
                 log.exception("the tensorizer raised something else than BadImage")
                 raise Retryable(f"the tensorizer failed ({type(exc).__name__})") from exc
+        if tensor.shape != (28, 28):
+            raise Retryable(f"the tensorizer gave the shape {tensor.shape} instead of (28, 28)")
+        return tensor
 
     # --- first hop ---
 
@@ -163,16 +172,17 @@ class Pipeline:
 
         Raises:
             Permanent: an inline request that can never be classified.
+            DeadlineExceeded: an inline request has more images than can be read in the time.
         """
+        deadline = deadline.share(FETCH_SHARE)
         if isinstance(request, Inline):
             if request.refusal is not None:
                 raise request.refusal
-            return Batch(request=request, tensors=np.stack([self._instance(one) for one in request.instances]))
+            return Batch(request=request, tensors=self._instances(request.instances, deadline))
         fetched: list[Fetched] = []
         outcomes: list[Outcome] = []
         limit = room = self.settings.max_object_bytes
         begun = 0
-        deadline = deadline.share(FETCH_SHARE)
         for ref in request.objects[:RECORDS_AT_ONCE]:
             try:
                 stored = self._store().get(ref.bucket, ref.key, ref.version_id, limit=room, deadline=deadline)
@@ -203,7 +213,7 @@ class Pipeline:
         try:
             return Fetched(stored=stored, trace_id=trace_id, tensor=self.tensorize(stored.data))
         except BadImage as refusal:
-            return Fetched(stored=stored, trace_id=trace_id, refusal=refusal)
+            return Fetched(stored=stored, trace_id=trace_id, refusal=without_frames(refusal))
 
     def _trace_id_of(self, version: ObjectVersion) -> str:
         try:
@@ -212,6 +222,13 @@ class Pipeline:
             log.warning("%s/%s: %s; it is ignored", version.bucket, ascii(version.key), exc)
             given = None
         return given or trace_id_of(object_identity(version))
+
+    def _instances(self, instances: Sequence[Any], deadline: Deadline) -> Images:
+        tensors = np.empty((len(instances), 28, 28), np.float32)
+        for tensor, instance in zip(tensors, instances, strict=True):
+            deadline.remaining()  # thousands of images fit into one body
+            tensor[:] = self._instance(instance)
+        return tensors
 
     def _instance(self, instance: Any) -> Grey:
         data = instance.get("data") if isinstance(instance, dict) else instance
@@ -294,15 +311,69 @@ class Pipeline:
             # Its bytes are not in hand, so the server copies them, to a name that only this very version can have.
             digest = hashlib.sha256("\n".join(object_identity(version)).encode()).hexdigest()
             key = _suffixed(version.key, digest[:12])
-            metadata = {**version.metadata, **reason}
-            self._store().copy(version, bucket, key, metadata=metadata, deadline=deadline)
+            self._described(
+                version,
+                reason,
+                lambda metadata, _: self._store().copy(version, bucket, key, metadata=metadata, deadline=deadline),
+            )
         else:
             key = self._put(item.stored, bucket, version.key, reason, deadline)
         data = {**rejected_data(refusal), "destination": f"{bucket}/{key}"}
         self._publish_object(item, self.settings.rejected_type, data, caller, deadline)
         self._store().delete(version, deadline=deadline)
 
-    def _put(self, stored: StoredObject, bucket: str, key: str, metadata: dict[str, str], deadline: Deadline) -> str:
+    def _put(self, stored: StoredObject, bucket: str, key: str, own: dict[str, str], deadline: Deadline) -> str:
+        """Put the bytes in hand with all that describes them and our `own` metadata; give the name that they have."""
+        return self._described(
+            stored.version,
+            own,
+            lambda metadata, tags: self._put_described(stored, bucket, key, metadata, tags, deadline=deadline),
+        )
+
+    def _described(
+        self, version: ObjectVersion, own: dict[str, str], write: Callable[[dict[str, str], Mapping[str, str]], _T]
+    ) -> _T:
+        """Have the object written with its metadata, our `own` and its tags: with less where the store takes no more.
+
+        The trace id that it brought and our own always stay. What we add to its metadata, or its being encoded, can be
+        too much for a store that took it from the user; tags may be set in a request's body, and are sent in a header.
+        """
+        whole, least = {**version.metadata, **own}, {**self._trace_metadata(version), **own}
+        *richer, poorest = itertools.product((version.tags, {}) if version.tags else ({},), (whole, least))
+        for tags, metadata in richer:
+            with contextlib.suppress(MetadataTooLarge):
+                written = write(metadata, tags)
+                break
+        else:
+            tags, metadata = poorest
+            written = write(metadata, tags)
+        if left_out := sorted(whole.keys() - metadata.keys()) + sorted(version.tags.keys() - tags.keys()):
+            log.warning(
+                "%s/%s had more metadata or tags than the store takes: %.200s are left out where it is now",
+                version.bucket,
+                ascii(version.key),
+                ascii(left_out),
+            )
+        return written
+
+    def _trace_metadata(self, version: ObjectVersion) -> dict[str, str]:
+        """What of the metadata holds the trace id; one that is ignored is not worth its room."""
+        name = self.settings.trace_key.lower()
+        try:
+            return {name: version.metadata[name]} if trace_id_in(version.metadata, self.settings) else {}
+        except BadTraceId:
+            return {}
+
+    def _put_described(
+        self,
+        stored: StoredObject,
+        bucket: str,
+        key: str,
+        metadata: Mapping[str, str],
+        tags: Mapping[str, str],
+        *,
+        deadline: Deadline,
+    ) -> str:
         """Put the bytes in hand under the first of their names that is free or has the same bytes; give that name."""
         version, data = stored.version, stored.data
         if data is None:
@@ -314,8 +385,8 @@ class Pipeline:
                     name,
                     data,
                     content_type=version.content_type,
-                    metadata={**version.metadata, **metadata},
-                    tags=version.tags,
+                    metadata=metadata,
+                    tags=tags,
                     deadline=deadline,
                 )
                 if created:
@@ -410,7 +481,7 @@ def _failed(what: ObjectRef | ObjectVersion, error: PipelineError) -> Outcome:
         ascii(what.key),
         error,
     )
-    return Outcome(reason=error.reason, error=error, stays=True)
+    return Outcome(reason=error.reason, error=without_frames(error), stays=True)
 
 
 def _names(key: str, data: bytes) -> Iterator[str]:

@@ -116,6 +116,7 @@ class ObjectStore(Protocol):
 
         Raises:
             BadKey: the store says that no object can have this key.
+            MetadataTooLarge: `metadata` is more than it takes, or that with the tags; nothing is done.
         """
         ...
 
@@ -128,6 +129,7 @@ class ObjectStore(Protocol):
         Raises:
             ObjectGone: it changed or vanished before.
             ObjectTooLarge: the server refuses to copy it.
+            MetadataTooLarge: `metadata` is more than it takes; nothing is done.
         """
         ...
 

@@ -11,7 +11,7 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -33,6 +33,13 @@ _OK = 200
 # What a server answers that has no metadata, or no word for whether it is ready.
 _NO_SUCH_PATH = (404, 405, 501)
 _READY_SECONDS = 2.0
+_RECONNECT_MS = 1000
+
+IMAGES_AT_ONCE = 100
+"""Images in one request to the predictor at most: an inline request may bring thousands, and each is 8 KB of JSON."""
+
+# So many are encoded on the event loop: it takes less than the hop to a thread.
+_ENCODED_ON_THE_LOOP = 8
 
 
 class PredictorClient:
@@ -119,17 +126,20 @@ class PredictorClient:
 
     async def _ask(self, tensors: Images, headers: dict[str, str]) -> list[int]:
         if isinstance(self._format, V1Format):
-            answer = await self._post(f"/v1/models/{self._model}:predict", self._format.request(tensors), headers)
-            return self._format.digits(answer, len(tensors))
+            return [
+                digit
+                for group in _groups(tensors, IMAGES_AT_ONCE)
+                for digit in await self._ask_v1(self._format, group, headers)
+            ]
         spec = self._spec
         if spec is None:
             spec = await (self._rest_spec() if self._config.protocol == "v2" else self._grpc_spec())
         # A model that was exported for a fixed number of images gets no more than that at once.
-        size = spec.shape[0] if spec.shape[0] > 0 else len(tensors)
+        size = spec.shape[0] if spec.shape[0] > 0 else IMAGES_AT_ONCE
         digits: list[int] = []
         try:
-            for start in range(0, len(tensors), size):
-                digits += await self._ask_v2(self._format, tensors[start : start + size], spec, headers)
+            for group in _groups(tensors, size):
+                digits += await self._ask_v2(self._format, group, spec, headers)
         except BaseException:
             # Another model may be loaded by now, or this one was not yet when it told its metadata.
             self._spec = None
@@ -137,10 +147,14 @@ class PredictorClient:
         self._spec = spec
         return digits
 
+    async def _ask_v1(self, v1: V1Format, tensors: Images, headers: dict[str, str]) -> list[int]:
+        body = await _encoded(len(tensors), v1.request, tensors)
+        return v1.digits(await self._post(f"/v1/models/{self._model}:predict", body, headers), len(tensors))
+
     async def _ask_v2(self, v2: OpenInference, tensors: Images, spec: InputSpec, headers: dict[str, str]) -> list[int]:
         if self._config.protocol == "v2":
-            answer = await self._post(f"/v2/models/{self._model}/infer", v2.request(tensors, spec), headers)
-            return v2.digits(answer, len(tensors))
+            body = await _encoded(len(tensors), v2.request, tensors, spec)
+            return v2.digits(await self._post(f"/v2/models/{self._model}/infer", body, headers), len(tensors))
         return v2.digits_of(await self._infer(v2.tensor(tensors, spec), spec, headers), len(tensors))
 
     # --- REST ---
@@ -205,12 +219,25 @@ class PredictorClient:
             host = self._config.predictor_host
             if ":" not in host:
                 host += ":443" if self._config.use_ssl else ":80"
-            options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+            options = [
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_receive_message_length", -1),
+                # gRPC's own pauses grow to two minutes, in which a predictor that is back is not asked.
+                ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
+            ]
             if self._config.use_ssl:
                 self._channel = grpc.aio.secure_channel(host, grpc.ssl_channel_credentials(_ca_pem()), options=options)
             else:
                 self._channel = grpc.aio.insecure_channel(host, options=options)
         return GRPCInferenceServiceStub(self._channel)
+
+
+def _groups(tensors: Images, size: int) -> Iterator[Images]:
+    return (tensors[start : start + size] for start in range(0, len(tensors), size))
+
+
+async def _encoded(images: int, encode: Callable[..., bytes], *args: Any) -> bytes:
+    return encode(*args) if images <= _ENCODED_ON_THE_LOOP else await asyncio.to_thread(encode, *args)
 
 
 def _ca() -> ssl.SSLContext:

@@ -31,7 +31,7 @@ import orjson
 from numpy.typing import NDArray
 
 from mnist_pipeline.errors import PredictorUnavailable
-from mnist_pipeline.images import to_png
+from mnist_pipeline.images import to_bytes, to_png
 
 Images = NDArray[np.float32]
 """A batch: shape (N, 28, 28), 0..1."""
@@ -213,7 +213,7 @@ _IMAGE_SHAPES = {(_PIXELS,), (28, 28), (1, 28, 28), (28, 28, 1)}
 _FROM_FLOATS: Mapping[str, Callable[[Images], NDArray[Any]]] = {
     "FP32": lambda batch: batch.astype(np.float32, copy=False),
     "FP64": lambda batch: batch.astype(np.float64),
-    "UINT8": lambda batch: np.rint(batch * 255).astype(np.uint8),
+    "UINT8": to_bytes,
 }
 
 _INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}

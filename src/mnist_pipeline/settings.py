@@ -153,6 +153,8 @@ class Settings:
                 "REJECTED_BUCKET", f"is {settings.rejected_bucket}, which is one of SOURCE_BUCKETS: it would loop"
             )
         for bucket, prefix in sorted({settings.destination_of(digit) for digit in DIGITS}):
+            if bucket == settings.rejected_bucket and not prefix:
+                read.problem("REJECTED_BUCKET", f"is {bucket}, which is where DESTINATION files a digit")
             if bucket in settings.source_buckets and not prefix:
                 read.problem("DESTINATION", f"gives the bucket {bucket}, which is one of SOURCE_BUCKETS: it would loop")
         if read.problems:

@@ -5,8 +5,8 @@
     event = minio_event("mnist", "a/7.png", version_id=version.version_id)
 
 The fakes hold plain state, to be looked at and to be changed: what is stored, what was called, what shall fail. They
-are as strict as MinIO about versions and preconditions; the contract tests run over them and over real servers alike.
-Importing this module imports neither kserve nor minio nor kafka.
+are as strict as MinIO about versions, preconditions and metadata; the contract tests run over them and over real
+servers alike. Importing this module imports neither kserve nor minio nor kafka.
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_pipeline.errors import BadKey, MessageTooLarge, ObjectGone, StoreUnavailable
+from mnist_pipeline.errors import BadKey, MessageTooLarge, MetadataTooLarge, ObjectGone, StoreUnavailable
 from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, Message, ObjectVersion, StoredObject
 
 _SEGMENT_BYTES = 255
 _KEYS_A_LISTING = 1000
+# Of a request's headers, and of those among them that are user metadata. AWS counts a name without its prefix, MinIO
+# (isHTTPHeaderSizeTooLarge in cmd/generic-handlers.go) with it, and a value as it is sent.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+_HEADER_BYTES = 8 * 1024
+_METADATA_BYTES = 2 * 1024
 _EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -105,7 +110,9 @@ class MemoryStore:
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> ObjectVersion:
-        """Store the object unconditionally, as a user's upload does; it is no call of the port, and takes any key."""
+        """Store the object unconditionally, as a user's upload does; it is no call of the port, and takes any key and
+        any metadata.
+        """
         with self._lock:
             key = key.lstrip("/")
             versions = self._keys(bucket, writing=True).setdefault(key, [])
@@ -181,6 +188,7 @@ class MemoryStore:
         """Create the object; False where the key has a current version."""
         with self._lock:
             self._begin(Call(method="put", bucket=bucket, key=key), deadline)
+            _check_headers(metadata, tags)
             self._keys(bucket, writing=True)
             created = self._find(bucket, key, None) is None
             if created:
@@ -196,6 +204,7 @@ class MemoryStore:
             self._begin(
                 Call(method="copy", bucket=version.bucket, key=version.key, version_id=version.version_id), deadline
             )
+            _check_headers(metadata, {})
             found = self._find(version.bucket, version.key, version.version_id or "null")
             if found is None or found.data is None or found.version.etag != version.etag:
                 raise ObjectGone(f"{version.bucket!r}/{version.key!r} changed or vanished before its copy")
@@ -305,6 +314,21 @@ def _stored_key(key: str) -> str:
     if too_long or b"" in segments[:-1] or not stored.strip() or {b".", b".."} & set(segments):
         raise BadKey(f"{key!r:.200} can be no object's key")
     return stored
+
+
+def _check_headers(metadata: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """See that the two are not more than MinIO takes; what else it counts with the tags is not known here."""
+    size = sum(len(f"x-amz-meta-{name}") + _sent_bytes(value) for name, value in metadata.items())
+    tagging = len(urllib.parse.urlencode(tags, quote_via=urllib.parse.quote))
+    if size > _METADATA_BYTES or size + tagging > _HEADER_BYTES:
+        raise MetadataTooLarge(f"{size:,} bytes of metadata and {tagging:,} of tags are more than the store takes")
+
+
+def _sent_bytes(value: str) -> int:
+    """The length of a header's value: what is not printable ASCII becomes one encoded word of base64."""
+    if value.isascii() and value.isprintable() and "=?" not in value:
+        return len(value)
+    return len("=?UTF-8?B??=") + 4 * math.ceil(len(value.encode()) / 3)
 
 
 class MemoryPublisher:

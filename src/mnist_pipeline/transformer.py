@@ -28,7 +28,7 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 
 from mnist_pipeline import events, inference_v2, server
-from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, TensorRefused
+from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, TensorRefused, without_frames
 from mnist_pipeline.events import Inline, Nothing, Notification, Request
 from mnist_pipeline.health import CHECK_SECONDS, Readiness
 from mnist_pipeline.middleware import BodyLimits, original_headers
@@ -90,6 +90,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             # Those that wait for a slot are read already: together they may take what those in the slots may.
             together=settings.max_in_flight * settings.max_body_bytes,
             wait_seconds=_WAIT_FOR_SLOT * settings.event_timeout_seconds,
+            read_seconds=settings.event_timeout_seconds,
         )
         self.quiet = True
         # KServe asks `healthy` for the truth; this only lets the server start.
@@ -173,7 +174,9 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             async with self._slot(deadline):
                 inline = await self._in_thread(inference_v2.read, body, headers, settings)
                 result = await self._predicted(inline, headers, deadline)
+            if inline.cloudevent is None:
                 return inference_v2.reply(body, self.name, result.id, result.data["predictions"]), {}
+            return self._reply_to_event(result)
         if isinstance(body, dict):
             body = orjson.dumps(body)
         if len(body) > _PARSED_ON_THE_LOOP:
@@ -188,12 +191,14 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
                 await self._settled(request, headers, deadline)
                 return b"", {}
             result = await self._predicted(request, headers, deadline)
-        if request.cloudevent is None:
-            return dict(result.data), {}
+        return (dict(result.data), {}) if request.cloudevent is None else self._reply_to_event(result)
+
+    def _reply_to_event(self, result: Result) -> tuple[bytes, dict[str, str]]:
+        """Nothing, once the result is published: Knative would deliver it. Else the result as an event."""
         if self.pipeline.publisher is not None:
             return b"", {}
-        reply_headers, reply = to_reply(result, trace_key=settings.trace_key)
-        return reply, reply_headers
+        headers, reply = to_reply(result, trace_key=self.pipeline.settings.trace_key)
+        return reply, headers
 
     async def _settled(self, request: Notification, headers: dict[str, str], deadline: Deadline) -> None:
         """Settle every record, a few at a time; then raise what the one answer must say, if it is no success."""
@@ -226,7 +231,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
                     raise
                 refusal: Permanent = BadTensor(str(exc))
             except Permanent as exc:
-                refusal = exc
+                refusal = without_frames(exc)
             else:
                 self._count("predicted")
                 return result  # type: ignore[no-any-return]  # what postprocess gave
@@ -297,12 +302,13 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
 
         The REST server calls it when it has answered its own; requests over gRPC may still be in hand then.
         """
-        here, self._process = self._process, None
-        if here is not None:
+        if (here := self._process) is not None:
+            # What comes meanwhile finds no slot, and is told to come again.
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(here.all_slots(), _GRACE_SECONDS)
             await here.predictor.close()
             here.threads.shutdown(wait=False)
+            self._process = None
         await asyncio.to_thread(self.pipeline.close)
 
     def __getstate__(self) -> dict[str, Any]:

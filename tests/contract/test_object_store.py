@@ -20,7 +20,7 @@ from minio.commonconfig import ENABLED, Tags
 from minio.versioningconfig import VersioningConfig
 
 from mnist_pipeline import settings
-from mnist_pipeline.errors import BadKey, DeadlineExceeded, ObjectGone, Permanent, StoreUnavailable
+from mnist_pipeline.errors import BadKey, DeadlineExceeded, MetadataTooLarge, ObjectGone, Permanent, StoreUnavailable
 from mnist_pipeline.local.gateway import REGION, Gateway
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.minio_store import MinioObjectStore
@@ -452,6 +452,39 @@ def test_metadata_that_no_header_can_hold_survives(backend: Backend, value: str)
     destination = backend.make_destination()
     assert create(backend, destination, "7.png", b"seven", {"note": value})
     assert fetch(backend, destination, "7.png")[0].metadata == {"note": value}
+
+
+# Of the 2 KB the name takes 15 bytes, and an encoded word 12 beside its base64.
+@pytest.mark.parametrize(("fits", "too_large"), [("x" * 2033, "x" * 2034), ("é" * 757, "é" * 758)])
+def test_metadata_of_2_kb_is_put_and_copied_and_of_a_byte_more_refused(
+    backend: Backend, fits: str, too_large: str
+) -> None:
+    source, destination = backend.make_source(), backend.make_destination()
+    assert create(backend, destination, "7.png", b"seven", {"note": fits})
+    assert fetch(backend, destination, "7.png")[0].metadata == {"note": fits}
+    with pytest.raises(MetadataTooLarge):
+        create(backend, destination, "8.png", b"seven", {"note": too_large})
+    with pytest.raises(ObjectGone):
+        fetch(backend, destination, "8.png")
+    backend.upload(source, "7.png", b"seven")
+    version, _ = fetch(backend, source, "7.png")
+    backend.store.copy(version, destination, "9.png", metadata={"note": fits}, deadline=soon())
+    assert fetch(backend, destination, "9.png")[0].metadata == {"note": fits}
+    with pytest.raises(MetadataTooLarge):
+        backend.store.copy(version, destination, "10.png", metadata={"note": too_large}, deadline=soon())
+    with pytest.raises(ObjectGone):
+        fetch(backend, destination, "10.png")
+
+
+def test_tags_that_no_header_can_hold_are_refused(backend: Backend) -> None:
+    destination = backend.make_destination()
+    tags = {f"{number}" + " " * 100 + "x": " " * 250 + "x" for number in range(10)}
+    with pytest.raises(MetadataTooLarge):
+        backend.store.put(
+            destination, "7.png", b"seven", content_type="image/png", metadata={}, tags=tags, deadline=soon()
+        )
+    with pytest.raises(ObjectGone):
+        fetch(backend, destination, "7.png")
 
 
 def test_nothing_is_overwritten(backend: Backend) -> None:

@@ -106,15 +106,15 @@ def test_row_12_a_body_over_the_limit_is_a_413_that_the_client_sees_and_takes_no
 def test_row_12_a_body_without_end_is_cut_off_and_takes_no_memory(watched: Watched) -> None:
     before = peak_memory(watched.server)
     part = b"%x\r\n%b\r\n" % (MEBIBYTE, b"x" * MEBIBYTE)
-    sent = 0
+    sent, most = 0, 20 * DRAIN * LIMIT
     with watched.untouched(), socket.create_connection(("127.0.0.1", watched.server.http_port), timeout=30) as client:
         client.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         with contextlib.suppress(ConnectionError):
-            while sent < 20 * DRAIN * LIMIT:
+            while sent < most:
                 client.sendall(part)
                 sent += MEBIBYTE
-    # What lies in the sockets' buffers has not been read.
-    assert DRAIN * LIMIT <= sent < DRAIN * LIMIT + 16 * MEBIBYTE
+    # What lies in the sockets' buffers has not been read; they may grow to tens of megabytes.
+    assert DRAIN * LIMIT <= sent < most / 2
     assert peak_memory(watched.server) - before < 8 * MEBIBYTE
     assert watched.send(SEVEN, JSON).status == 200
 

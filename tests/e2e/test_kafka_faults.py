@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -156,8 +157,11 @@ def test_row_26_a_transformer_that_starts_while_kafka_is_away_is_alive_not_ready
         assert deliver(server, upload) == 503
         time.sleep(0.5)
     assert server.child.running
-    (said,) = lines_with(server, " mnist_pipeline.", "not ready")
-    assert "KAFKA_BOOTSTRAP_SERVERS" in said
+    said = [line.partition("not ready")[2] for line in lines_with(server, " mnist_pipeline.", "not ready")]
+    assert said
+    assert all("KAFKA_BOOTSTRAP_SERVERS" in reason for reason in said)
+    # A reason is told when it is new, and not by each of the checks.
+    assert all(reason != before for before, reason in pairwise(said)), said
     assert place.is_left(upload)
     assert place.copies(upload) == {}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from numpy.typing import NDArray
 from PIL import Image
 
+from mnist_pipeline.local.processes import free_port
 from mnist_pipeline.predictors import InputSpec, OpenInference, Output, Tensorflow, TorchServe
 
 
@@ -48,13 +48,6 @@ class Server:
             "POST", self.url + path, body=data, headers={"content-type": "application/json"}, retries=False, timeout=10
         )
         return answer.status, answer.data
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

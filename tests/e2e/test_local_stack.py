@@ -30,6 +30,8 @@ from mnist_pipeline.local.records import read_topic
 from mnist_pipeline.local.source import DeadLetter, Source
 
 TOPIC = "mnist"
+# As a session's timeout: so long, less a second, the embedded broker makes wait who joins after a member has left.
+JOIN_SECONDS = 2.0
 
 
 def has_delivered(source: Source, number: int) -> bool:
@@ -48,7 +50,8 @@ def source_of(broker: Broker, url: str, *, topic: str = TOPIC, **options: Any) -
         "initial_offset": "earliest",
         "backoff_seconds": 0.05,
         "api_version": API_VERSION,
-        "session_timeout_seconds": 1.0,
+        # A member that is silent for longer is put out of the group, and what it had begun comes again.
+        "session_timeout_seconds": 6.0,
         "client_options": {"fetch_max_wait_ms": 10},
     }
     return Source(broker.bootstrap_servers, topic, url, **{**settings, **options})
@@ -171,7 +174,7 @@ def test_a_sink_that_answers_too_late_counts_as_none(broker: Broker) -> None:
             go_on.wait(10)
         return 200
 
-    with Sink(answer) as sink, source_of(broker, sink.url, timeout_seconds=0.2) as source:
+    with Sink(answer) as sink, source_of(broker, sink.url, timeout_seconds=1.0) as source:
         wait_until(lambda: source.delivered == 1)
         go_on.set()
     assert source.failed_attempts == 1
@@ -237,7 +240,9 @@ def test_a_new_source_goes_on_where_the_last_one_committed_and_repeats_what_was_
     produce(broker, b"done", b"stuck", b"done too")
     with (
         Sink(lambda received: 503 if received.body == b"stuck" else 200) as sink,
-        source_of(broker, sink.url, ordered=False, backoff_seconds=30.0) as source,
+        source_of(
+            broker, sink.url, ordered=False, backoff_seconds=30.0, session_timeout_seconds=JOIN_SECONDS
+        ) as source,
     ):
         wait_until(lambda: source.delivered == 2 and source.failed_attempts == 1)
         began = time.monotonic()
@@ -259,7 +264,7 @@ def test_closing_lets_what_is_in_flight_finish_and_commits_it(broker: Broker) ->
         return 200
 
     with Sink(answer) as sink:
-        source = source_of(broker, sink.url)
+        source = source_of(broker, sink.url, session_timeout_seconds=JOIN_SECONDS)
         source.start()
         assert arrived.wait(10)
         closing = threading.Thread(target=source.close)

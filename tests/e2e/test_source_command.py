@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka import Producer
 
 from e2e.following import wait_until
 from e2e.sinks import Sink, always, produce
@@ -44,6 +45,52 @@ def test_it_delivers_and_ends_cleanly_on_sigterm(broker: Broker) -> None:
         wait_until(lambda: not child.running)
         assert "delivered 2" in child.log_tail()
     assert sink.received[0].headers["ce-source"] == b"/apis/v1/namespaces/ns/kafkasources/digits#mnist"
+
+
+SIGNALLED_IN_ITS_OWN_WAIT = """
+import os, signal, sys
+from mnist_pipeline.local import source_command
+
+def trace(frame, event, _argument):
+    waited_for = frame.f_locals.get("self")
+    if event == "line" and hasattr(waited_for, "_cond") and waited_for._cond._lock.locked():
+        sys.settrace(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return None
+    code, caller = frame.f_code, frame.f_back
+    is_wait = code.co_name == "wait" and code.co_filename.endswith("threading.py")
+    return trace if is_wait and caller.f_code.co_filename == source_command.__file__ else None
+
+sys.settrace(trace)
+raise SystemExit(source_command.main(sys.argv[1:]))
+"""
+
+
+def test_a_sigterm_that_meets_it_inside_a_wait_of_the_standard_library_ends_it_too(broker: Broker) -> None:
+    with Sandbox() as sandbox, Sink(always(200)) as sink:
+        child = sandbox.start(
+            "source",
+            [sys.executable, "-c", SIGNALLED_IN_ITS_OWN_WAIT, "--sink", sink.url, "--initial-offset", "earliest"],
+            env={"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers, "KAFKA_API_VERSION": "2.3"},
+        )
+        produce(broker, b"{}")
+        wait_until(lambda: len(sink.received) == 1)
+        os.kill(child.pid, signal.SIGTERM)
+        wait_until(lambda: not child.running)
+        assert "delivered 1" in child.log_tail()
+
+
+def test_a_poison_record_does_not_keep_the_next_ones_from_being_delivered(broker: Broker) -> None:
+    structured = [("content-type", b"application/cloudevents+json")]
+    poison = rb'{"specversion": "1.0", "id": "poison", "source": "/me", "type": "t", "data": {"\ud800": 1}}'
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    with Sandbox() as sandbox, Sink(always(200)) as sink:
+        start(sandbox, broker, sink)
+        for value in (b"1", poison, b"2"):
+            producer.produce("mnist", value=value, partition=0, headers=structured)
+        assert producer.flush(10) == 0
+        wait_until(lambda: len(sink.received) == 3)
+    assert [received.body for received in sink.received] == [b"1", poison, b"2"]
 
 
 def test_what_is_in_flight_at_sigterm_is_finished_and_not_sent_again(broker: Broker) -> None:
@@ -105,6 +152,7 @@ def test_its_help_says_what_it_is_not_and_wrong_settings_end_it_with_2() -> None
     nothing = run("--sink", "http://127.0.0.1:1/")
     assert (nothing.returncode, nothing.stderr) == (2, "KAFKA_BOOTSTRAP_SERVERS is not set\n")
     assert run("--sink", "nowhere").returncode == 2
+    assert "nothing can be posted to 'http://sink:99999/'" in run("--sink", "http://sink:99999/").stderr
     wrong = run("--sink", "http://127.0.0.1:1/", KAFKA_BOOTSTRAP_SERVERS="k", KAFKA_SECURITY_PROTOCOL="TLS")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("KAFKA_SECURITY_PROTOCOL ")

@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from minio.commonconfig import ENABLED
+import urllib3
+from minio.commonconfig import ENABLED, Tags
+from minio.datatypes import Object
 from minio.versioningconfig import VersioningConfig
 from PIL import Image
 
 from e2e.following import post, wait_until
-from e2e.places import Place, Upload
+from e2e.places import REJECTED_BUCKET, Place, Upload
 from e2e.watching import counted, peak_memory
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
@@ -54,6 +56,12 @@ def deliver_until_done(server: ModelServer, upload: Upload) -> int:
         if status < 500:
             break
     return status
+
+
+def user_metadata(found: Object) -> dict[str, str]:
+    """What describes the object by its user's choice, without the prefix of the headers."""
+    headers = {name.lower(): value for name, value in (found.metadata or {}).items()}
+    return {name[len("x-amz-meta-") :]: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
 
 
 def new_key() -> str:
@@ -230,6 +238,64 @@ def test_row_20_what_the_store_forbids_is_retried_and_named(real_place: Place) -
     whole.close()
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("described_by", ["metadata", "tags"])
+def test_an_image_that_cannot_be_sent_again_with_all_its_description_is_filed_with_its_trace_id(
+    real_place: Place, described_by: str
+) -> None:
+    place, client = real_place, real_place.client()
+    key, trace_key, trace_id = new_key(), real_place.settings["REQUEST_TRACE_KEY"], str(uuid.uuid4())
+    trace = {f"x-amz-meta-{trace_key}": trace_id}
+    # minio-py sends UTF-8 as we do; in a signed query it can be raw.
+    raw = {"x-amz-meta-note": "日本" * 300} if described_by == "metadata" else {}
+    url = client.get_presigned_url("PUT", place.bucket, key, extra_query_params={**trace, **raw})
+    with urllib3.PoolManager() as http:
+        put = http.request("PUT", url, body=digit_png(7), headers={"content-type": "image/png"})
+    assert put.status == 200, put.data
+    version_id = put.headers["x-amz-version-id"]
+    if described_by == "tags":
+        tags = Tags.new_object_tags()
+        # S3's own limits, and each blank takes three bytes of a header.
+        tags.update({f"{number}" + " " * 126 + "x": " " * 255 + "x" for number in range(10)})
+        client.set_object_tags(bucket_name=place.bucket, object_name=key, tags=tags)
+    event = minio_event(place.bucket, key, version_id=version_id)
+    upload = Upload(bucket=place.bucket, key=key, data=digit_png(7), event=event)
+    server = place.start()
+    server.wait_ready()
+    assert deliver(server, upload) == 200
+    assert place.copies(upload) == {f"digit-7/{key}": upload.data}
+    assert not place.is_left(upload)
+    filed = client.stat_object(bucket_name="digit-7", object_name=key)
+    assert user_metadata(filed) == {trace_key: trace_id}
+    assert "x-amz-tagging-count" not in (filed.metadata or {})
+    assert [event[trace_key] for event in place.results(upload)] == [trace_id]
+    assert f"'{key}' had more metadata or tags than the store takes" in server.child.log.read_text()
+    server.close()
+
+
+@pytest.mark.real
+def test_an_object_whose_metadata_has_no_room_for_the_reason_is_rejected_with_it_all_the_same(
+    real_place: Place,
+) -> None:
+    place, trace_key = real_place, real_place.settings["REQUEST_TRACE_KEY"]
+    server = place.start(settings={"MAX_OBJECT_BYTES": "1000"})
+    server.wait_ready()
+    uploads = [
+        place.upload(new_key(), data, metadata={trace_key: str(number), "note": "x" * 1990})
+        for number, data in enumerate([b"no image", b"x" * 1001])
+    ]
+    assert [deliver(server, upload) for upload in uploads] == [422, 422]
+    for number, (upload, reason) in enumerate(zip(uploads, ("badimage", "objecttoolarge"), strict=True)):
+        ((place_now, data),) = place.copies(upload).items()
+        bucket, _, key = place_now.partition("/")
+        assert (bucket, data) == (REJECTED_BUCKET, upload.data)
+        assert not place.is_left(upload)
+        rejected = place.client().stat_object(bucket_name=bucket, object_name=key)
+        assert user_metadata(rejected) == {trace_key: str(number), "rejected-reason": reason}
+        assert [event[trace_key] for event in place.results(upload)] == [str(number)]
+    server.close()
+
+
 # --- failing ---
 
 
@@ -272,7 +338,7 @@ def test_row_21_a_store_that_fails_is_retried_within_the_deadline_and_its_connec
     proxy.heal()
     left = [upload for upload, answer in zip(uploads, answers, strict=True) if answer != 200]
     assert all(place.is_left(upload) for upload in left)
-    assert [deliver(server, upload) for upload in left] == [200] * len(left)
+    assert [deliver_until_done(server, upload) for upload in left] == [200] * len(left)
     assert [list(place.copies(upload)) for upload in uploads] == [
         [f"digit-{digit}/{upload.key}"] for digit, upload in enumerate(uploads)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 import yaml
 
 from image.containers import images
+from mnist_pipeline.local import source_command
 from mnist_pipeline.settings import Settings
+from mnist_pipeline.site import setup
 from recording import Recording
 from required import missing
 
@@ -56,11 +59,22 @@ def test_compose_listens_on_loopback_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
+def told(service: str, parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What a command makes of the arguments that its service gives it."""
+    described = COMPOSE["services"][service]
+    program, command, *arguments = described["entrypoint"]
+    assert (program, command) == ("mnist-pipeline", service)
+    return parser.parse_args([*arguments, *described.get("command", [])])
+
+
 def test_what_compose_s_notifications_go_to_is_what_setup_and_source_expect() -> None:
     minio = COMPOSE["services"]["minio"]["environment"]
-    assert minio["MINIO_NOTIFY_KAFKA_TOPIC_PRIMARY"] == "mnist"
     assert minio["MINIO_NOTIFY_KAFKA_QUEUE_DIR_PRIMARY"].startswith("/data/")
-    assert minio["MINIO_SITE_REGION"] == "us-east-1"
+    # Nothing public tells what the commands take by default.
+    of_setup = told("setup", setup._parser())  # noqa: SLF001 - see above
+    of_source = told("source", source_command._parser())  # noqa: SLF001 - see above
+    assert of_setup.notification_arn == f"arn:minio:sqs:{minio['MINIO_SITE_REGION']}:PRIMARY:kafka"
+    assert of_setup.topic == of_source.topic == minio["MINIO_NOTIFY_KAFKA_TOPIC_PRIMARY"]
 
 
 def test_compose_takes_the_images_that_make_image_builds() -> None:

@@ -194,7 +194,9 @@ def test_every_container_is_restricted(case: Rendered) -> None:
     for container in case.containers():
         pod, own = container.pod.get("securityContext", {}), container.fields.get("securityContext", {})
         assert {**pod, **own}.get("runAsNonRoot") is True, container.where
-        assert {**pod, **own}.get("runAsUser", 1000) == 1000, container.where
+        # KServe's runtimes have users of their own.
+        user = None if "modelFormat" in container.fields else 1000
+        assert {**pod, **own}.get("runAsUser") == user, container.where
         assert {**pod, **own}.get("seccompProfile") == {"type": "RuntimeDefault"}, container.where
         assert own.get("allowPrivilegeEscalation") is False, container.where
         assert own.get("capabilities") == {"drop": ["ALL"]}, container.where
@@ -211,6 +213,20 @@ def test_every_container_has_limits_above_its_requests(case: Rendered) -> None:
         resources = container.fields["resources"]
         assert size(resources["requests"]["memory"]) <= size(resources["limits"]["memory"]), container.where
         assert resources["limits"]["cpu"], container.where
+
+
+@pytest.mark.parametrize("overlay", ["kafka"], indirect=True)
+def test_the_containers_that_strimzi_makes_of_its_nodes_are_restricted_and_have_limits(overlay: Rendered) -> None:
+    (pool,) = overlay.of_kind("KafkaNodePool")
+    assert pool["spec"]["template"]["kafkaContainer"]["securityContext"] == {
+        "runAsNonRoot": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    resources = pool["spec"]["resources"]
+    assert size(resources["requests"]["memory"]) <= size(resources["limits"]["memory"])
+    assert resources["limits"]["cpu"]
 
 
 def test_no_pod_gets_a_token_of_the_cluster(case: Rendered) -> None:

@@ -6,6 +6,7 @@ import gc
 import logging
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,17 @@ def collected_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.CRITICAL, logger="kafka")
     yield
     gc.collect()
+
+
+@pytest.fixture
+def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name has an address, and that is known at once; a resolver that is away would take seconds to say so."""
+    resolve = socket.getaddrinfo
+
+    def numbers_only(host: str, port: int, family: int = 0, kind: int = 0) -> Any:
+        return resolve(host, port, family, kind, flags=socket.AI_NUMERICHOST)
+
+    monkeypatch.setattr(socket, "getaddrinfo", numbers_only)
 
 
 @pytest.fixture

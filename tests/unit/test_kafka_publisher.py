@@ -159,6 +159,7 @@ def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_
     refused(publisher_to(silent), "KAFKA_SECURITY_PROTOCOL.*KAFKA_SASL_PASSWORD.*KAFKA_SSL_CAFILE")
 
 
+@pytest.mark.usefixtures("nameless")
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
 @pytest.mark.parametrize("servers", [NOBODY, "no-such-host.invalid:9092"])
 def test_row_34_where_nobody_listens_only_the_address_is_suspected(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import gc
+import http.client
 import json
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
+from e2e.sinks import Sink, always, produce
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.knative import (
     Answer,
@@ -26,7 +28,7 @@ from mnist_pipeline.local.knative import (
 )
 from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.records import Record
-from mnist_pipeline.local.source import Offsets, Source
+from mnist_pipeline.local.source import DeadLetter, Offsets, Source
 
 RECORD = Record(
     topic="mnist",
@@ -141,10 +143,14 @@ def test_a_binary_cloud_event_is_delivered_as_itself() -> None:
 @pytest.mark.parametrize(
     ("part", "body", "content_type"),
     [
-        ({"data": {"instances": ["é"]}}, '{"instances":["é"]}'.encode(), None),
+        ({"data": {"instances": ["é"]}}, '{"instances":["é"]}'.encode(), b"application/json"),
+        ({"data": None}, b"null", b"application/json"),
+        ({"data": [1], "datacontenttype": "application/x+json;a=b"}, b"[1]", b"application/x+json;a=b"),
         ({"data": "a", "datacontenttype": "text/plain"}, b"a", b"text/plain"),
+        ({"data": "a", "datacontenttype": "application/json5"}, b"a", b"application/json5"),
         ({"data": "a", "datacontenttype": "application/json"}, b'"a"', b"application/json"),
         ({"data_base64": "AAH/", "datacontenttype": "image/png"}, b"\x00\x01\xff", b"image/png"),
+        ({"data_base64": "AAH/"}, b"\x00\x01\xff", None),
         ({}, None, None),
     ],
 )
@@ -160,21 +166,89 @@ def test_a_structured_cloud_event_is_delivered_in_binary_mode(
     assert request(record).body == body
 
 
+STRUCTURED = (("content-type", b"application/cloudevents+json"),)
+ENVELOPE = b'"specversion": "1.0", "id": "7", "source": "/me", "type": "digit"'
+
+
+@pytest.mark.parametrize(
+    ("members", "body"),
+    [
+        (rb'"data": {"x": "\ud800"}', b'{"x":"?"}'),
+        (rb'"data": "a\udc00\ud800b", "datacontenttype": "text/plain"', b"a??b"),
+        (rb'"data": "\ud83d\ude00"', '"😀"'.encode()),
+    ],
+)
+def test_a_lone_surrogate_in_a_structured_cloud_events_data_is_sent_as_a_question_mark(
+    members: bytes, body: bytes
+) -> None:
+    record = replace(RECORD, value=b"{%s, %s}" % (ENVELOPE, members), headers=STRUCTURED)
+    assert headers(record)["ce-type"] == b"digit"
+    assert request(record).body == body
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        rb'"data": {"\ud800": 1}',
+        b'"data": "\xed\xa0\x80"',
+        b'"data": "\xff"',
+        b'"data": NaN',
+        b'"data": 1e400',
+        b'"data": ' + b"[" * 100_000 + b"]" * 100_000,
+        b'"data": 1, "data_base64": "AA=="',
+        b'"data": 1, "datacontenttype": "text/plain"',
+        b'"data": {}, "datacontenttype": "application/json5"',
+        b'"data": 1, "datacontenttype": 1',
+        b'"data_base64": "*"',
+        b'"data_base64": null',
+        b'"subject": 5',
+        b'"extension": 1.5',
+        b'"an_extension": 1',
+        rb'"\ud800": 1',
+        b'"specversion": "2.0"',
+        b'"id": 7',
+    ],
+    ids=lambda members: members[:40],
+)
+def test_a_structured_cloud_event_that_cannot_be_unpacked_is_delivered_as_plain_data(members: bytes) -> None:
+    record = replace(RECORD, value=b"{%s, %s}" % (ENVELOPE, members), headers=STRUCTURED)
+    assert headers(record)["ce-type"] == b"dev.knative.kafka.event"
+    assert request(record).body == record.value
+
+
 @pytest.mark.parametrize(
     ("value", "record_headers"),
     [
-        (b"{", (("content-type", b"application/cloudevents+json"),)),
-        (b"[]", (("content-type", b"application/cloudevents+json"),)),
-        (b'{"specversion": "1.0", "id": "7"}', (("content-type", b"application/cloudevents+json"),)),
-        (b"{}", EVENT_HEADERS[:-2]),
+        (None, STRUCTURED),
+        (b"{", STRUCTURED),
+        (b"[]", STRUCTURED),
+        (b'{"specversion": "1.0", "id": "7"}', STRUCTURED),
+        (b"{}", EVENT_HEADERS[:3]),
+        (b"{}", (*EVENT_HEADERS, ("ce_an-extension", b"1"))),
     ],
 )
 def test_a_broken_cloud_event_is_delivered_as_plain_data(
-    value: bytes, record_headers: tuple[tuple[str, bytes], ...]
+    value: bytes | None, record_headers: tuple[tuple[str, bytes], ...]
 ) -> None:
     record = replace(RECORD, value=value, headers=record_headers)
     assert headers(record)["ce-type"] == b"dev.knative.kafka.event"
     assert request(record).body == value
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "sent"),
+    [
+        (1795322606300, b"2026-11-22T04:43:26.3Z"),
+        (1795322606020, b"2026-11-22T04:43:26.02Z"),
+        (1795322600000, b"2026-11-22T04:43:20Z"),
+        (-1, b"1969-12-31T23:59:59.999Z"),
+        (253402300800000, b"+10000-01-01T00:00:00Z"),
+        (1795322606302000, b"+58861-07-04T19:58:22Z"),
+        (2**63 - 1, b"+292278994-08-17T07:12:55.807Z"),
+    ],
+)
+def test_the_time_is_written_as_java_writes_it_beyond_the_year_9999_too(milliseconds: int, sent: bytes) -> None:
+    assert headers(replace(RECORD, timestamp_ms=milliseconds))["ce-time"] == sent
 
 
 @pytest.mark.parametrize(
@@ -288,3 +362,89 @@ def test_a_source_that_has_to_be_ready_says_why_it_is_not_and_closes_at_once(cap
                 source.start(timeout_seconds=0.3)
             assert time.monotonic() - started < 3
     gc.collect()  # the same
+
+
+class Unforeseen(Exception):
+    """Nothing that the source knows of."""
+
+
+def unforeseen_at(value: bytes, wrapped: Callable[..., Request]) -> Callable[..., Request]:
+    """The same function, but for a record or a request with this value."""
+
+    def failing(first: Record | Request, **options: object) -> Request:
+        if value == (first.value if isinstance(first, Record) else first.body):
+            raise Unforeseen
+        return wrapped(first, **options)
+
+    return failing
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    with Sink(always(200)) as sink:
+        yield sink
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker({"mnist": 1}) as broker:
+        yield broker
+
+
+def source_of(broker: Broker, sink_url: str, letters: list[DeadLetter]) -> Source:
+    return Source(
+        broker.bootstrap_servers,
+        "mnist",
+        sink_url,
+        group="test",
+        api_version=API_VERSION,
+        initial_offset="earliest",
+        retry=2,
+        backoff_seconds=0.01,
+        on_dead_letter=letters.append,
+    )
+
+
+def test_a_record_that_no_request_can_be_made_of_ends_as_a_dead_letter_and_the_next_ones_are_delivered(
+    broker: Broker, sink: Sink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mnist_pipeline.local.source.request_of", unforeseen_at(b"poison", request_of))
+    letters: list[DeadLetter] = []
+    produce(broker, b"1", b"poison", b"2")
+    with source_of(broker, sink.url, letters) as source:
+        until(lambda: source.delivered == 2)
+    (letter,) = letters
+    assert (letter.record.value, letter.request.body, letter.answer, letter.attempts) == (b"poison", b"poison", None, 3)
+    assert [received.body for received in sink.received] == [b"1", b"2"]
+    stacks = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert stacks == ["partition 0 offset 1: an attempt failed in a way that was not foreseen"]
+    with source_of(broker, sink.url, letters) as source:
+        produce(broker, b"3")
+        until(lambda: source.delivered)
+    assert sink.received[2].body == b"3", "a settled record came again"
+
+
+def test_a_record_that_can_be_neither_delivered_nor_given_up_holds_up_no_other_and_comes_again_after_a_restart(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters: list[DeadLetter] = []
+    produce(broker, b"1", b"poison", b"2")
+    with Sink(lambda received: 422 if received.body == b"poison" else 200) as sink:
+        with monkeypatch.context() as patched:
+            patched.setattr("mnist_pipeline.local.source.dead_letter_of", unforeseen_at(b"poison", dead_letter_of))
+            with source_of(broker, sink.url, letters) as source:
+                until(lambda: source.delivered == 2)
+        assert not letters
+        stacks = [record.getMessage() for record in caplog.records if record.exc_info]
+        assert stacks == ["partition 0 offset 1 is neither delivered nor given up; a restart brings it again"]
+        with source_of(broker, sink.url, letters) as source:
+            until(lambda: source.delivered)
+        assert [received.body for received in sink.received] == [b"1", b"poison", b"2", b"poison", b"2"]
+    (letter,) = letters
+    assert letter.record.value == b"poison"
+
+
+@pytest.mark.parametrize("url", ["http://sink:99999/", "http://sink/a b", "http://sink/é", "http://a b/"])
+def test_a_url_that_nothing_can_be_posted_to_is_refused_at_once(url: str) -> None:
+    with pytest.raises((ValueError, http.client.InvalidURL)):
+        Source(NOBODY, "mnist", url, group="test")

@@ -12,7 +12,7 @@ from mnist_pipeline.middleware import DRAIN, BodyLimits, PipelineMiddleware, ori
 
 PREDICT = "/v1/models/mnist:predict"
 LIMIT = 100
-LIMITS = BodyLimits(each=LIMIT, together=10 * LIMIT, wait_seconds=0.05)
+LIMITS = BodyLimits(each=LIMIT, together=10 * LIMIT, wait_seconds=0.05, read_seconds=5)
 
 
 async def nothing() -> None:
@@ -152,7 +152,7 @@ class Crowd:
     """Many requests at one middleware; each stays with the application until it is let go."""
 
     def __init__(self, *, together: int, wait_seconds: float = 5.0) -> None:
-        self.limits = BodyLimits(each=LIMIT, together=together, wait_seconds=wait_seconds)
+        self.limits = BodyLimits(each=LIMIT, together=together, wait_seconds=wait_seconds, read_seconds=0.1)
         self.middleware = PipelineMiddleware(self.app, limits=self.limits, on_shutdown=nothing)
         self.arrived: list[bytes] = []
         self.leave = asyncio.Semaphore(0)
@@ -223,14 +223,70 @@ def test_a_small_body_comes_in_where_a_large_one_waits() -> None:
 def test_a_body_that_does_not_say_its_length_takes_room_for_the_largest() -> None:
     async def run() -> None:
         crowd = Crowd(together=LIMIT)
-        first, second = crowd.come(b"a", says_its_length=False), crowd.come(b"b")
+        first, second = crowd.come(b"a", b"b", says_its_length=False), crowd.come(b"c")
+        await _a_moment()
+        assert crowd.arrived == [b"ab"]
+        crowd.leave.release()
+        await _a_moment()
+        assert crowd.arrived == [b"ab", b"c"]
+        crowd.leave.release()
+        assert [status for status, _ in await asyncio.gather(first, second)] == [200, 200]
+
+    asyncio.run(run())
+
+
+def test_a_body_that_is_there_at_once_takes_no_more_room_than_it_needs() -> None:
+    async def run() -> None:
+        crowd = Crowd(together=LIMIT)
+        tasks = [crowd.come(b"a" * 50, says_its_length=False) for _ in range(2)]
+        await _a_moment()
+        assert len(crowd.arrived) == 2
+        for _ in tasks:
+            crowd.leave.release()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_silent_clients_hold_no_room_and_slow_ones_not_for_long() -> None:
+    async def run() -> None:
+        crowd = Crowd(together=LIMIT)
+        never = asyncio.Event()
+        sent: list[dict[str, Any]] = []
+
+        async def stalled(*chunks: bytes) -> None:
+            pending = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+
+            async def receive() -> Any:
+                if not pending:
+                    await never.wait()
+                return pending.pop(0)
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            headers = [(b"content-length", b"%d" % LIMIT)]
+            await crowd.middleware(
+                {"type": "http", "method": "POST", "path": PREDICT, "headers": headers}, receive, send
+            )
+
+        silent = [asyncio.create_task(stalled()) for _ in range(3)]
+        await _a_moment()
+        first = crowd.come(b"a")
         await _a_moment()
         assert crowd.arrived == [b"a"]
         crowd.leave.release()
+        await first
+        slow = asyncio.create_task(stalled(b"b"))
         await _a_moment()
-        assert crowd.arrived == [b"a", b"b"]
+        second = crowd.come(b"c")
+        await slow
+        assert sent[0]["status"] == 504
+        assert (b"connection", b"close") in sent[0]["headers"]
         crowd.leave.release()
-        assert [status for status, _ in await asyncio.gather(first, second)] == [200, 200]
+        assert (await second)[0] == 200
+        for one in silent:
+            one.cancel()
 
     asyncio.run(run())
 

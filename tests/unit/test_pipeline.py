@@ -20,6 +20,7 @@ from mnist_pipeline.errors import (
     DeadlineExceeded,
     KafkaUnavailable,
     MessageTooLarge,
+    MetadataTooLarge,
     PredictorUnavailable,
     ResultTooLarge,
     StoreUnavailable,
@@ -293,6 +294,116 @@ def test_an_object_over_the_limit_that_vanished_before_its_copy_is_nothing_to_re
     assert path.results == []
 
 
+TRACE = {"trace-id": "t-1"}
+# A user's client may send it raw, 1,800 bytes; ours sends 2,412.
+LONG = "日本" * 300
+
+
+def described(path: Path, bucket: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The metadata and the tags of the one object in a bucket."""
+    (key,) = path.store.keys(bucket)
+    version = path.store.buckets[bucket][key][0].version
+    return dict(version.metadata), dict(version.tags)
+
+
+def test_an_image_with_more_metadata_than_the_store_takes_is_filed_with_its_trace_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = Path()
+    ref = path.upload("a b.png", digit_png(7), metadata={**TRACE, "note": LONG, "owner": "me"}, tags={"lot": "1"})
+    assert reasons(path.send(ref)) == ["filed"]
+    assert path.store.data("digit-7", "a b.png") == digit_png(7)
+    assert described(path, "digit-7") == (TRACE, {"lot": "1"})
+    assert path.store.keys("mnist") == []
+    assert path.results[0]["trace-id"] == "t-1"
+    (line,) = (record.message for record in caplog.records if record.levelno == logging.WARNING)
+    assert line.startswith("mnist/'a b.png' ")
+    assert "['note', 'owner']" in line
+
+
+def test_an_image_with_as_much_metadata_as_the_store_takes_keeps_all_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    path = Path()
+    metadata = {"note": "x" * 2033}
+    assert reasons(path.send(path.upload("x.png", digit_png(7), metadata=metadata))) == ["filed"]
+    assert described(path, "digit-7") == (metadata, {})
+    assert caplog.records == []
+
+
+def test_an_object_whose_metadata_has_no_room_for_the_reason_is_rejected_with_it_all_the_same() -> None:
+    path = Path()
+    ref = path.upload("x.png", NOT_AN_IMAGE, metadata={**TRACE, "note": "x" * 2000})
+    assert reasons(path.send(ref)) == ["badimage"]
+    assert path.store.data("mnist-rejected", "x.png") == NOT_AN_IMAGE
+    assert described(path, "mnist-rejected") == ({**TRACE, "rejected-reason": "badimage"}, {})
+    assert path.store.keys("mnist") == []
+    assert path.results[0]["data"]["destination"] == "mnist-rejected/x.png"
+
+
+def test_an_object_over_the_limit_whose_metadata_has_no_room_for_the_reason_is_copied_with_it_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = Path(max_object_bytes=100)
+    ref = path.upload("big.png", b"x" * 101, metadata={**TRACE, "note": "x" * 2000}, tags={"lot": "1"})
+    assert reasons(path.send(ref)) == ["objecttoolarge"]
+    assert described(path, "mnist-rejected") == ({**TRACE, "rejected-reason": "objecttoolarge"}, {"lot": "1"})
+    assert path.store.keys("mnist") == []
+    assert caplog.records[-1].message.endswith("takes: ['note'] are left out where it is now")
+
+
+def test_a_trace_id_that_is_none_is_not_kept_where_there_is_no_room() -> None:
+    path = Path()
+    ref = path.upload("x.png", NOT_AN_IMAGE, metadata={"trace-id": "x" * 2030})
+    assert reasons(path.send(ref)) == ["badimage"]
+    assert described(path, "mnist-rejected") == ({"rejected-reason": "badimage"}, {})
+
+
+def test_the_trace_id_is_kept_under_the_name_of_the_settings() -> None:
+    path = Path(trace_key="Request-Id")
+    ref = path.upload("x.png", digit_png(7), metadata={**TRACE, "request-id": "é" * 256, "note": "x" * 1400})
+    assert reasons(path.send(ref)) == ["filed"]
+    assert described(path, "digit-7") == ({"request-id": "é" * 256}, {})
+
+
+def test_an_image_with_more_tags_than_a_header_holds_is_filed_with_its_metadata(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = Path()
+    tags = {f"{number}" + "日" * 100: "本" * 200 for number in range(10)}
+    ref = path.upload("x.png", digit_png(7), metadata={**TRACE, "owner": "me"}, tags=tags)
+    assert reasons(path.send(ref)) == ["filed"]
+    assert described(path, "digit-7") == ({**TRACE, "owner": "me"}, {})
+    (line,) = (record.message for record in caplog.records if record.levelno == logging.WARNING)
+    assert "\\u65e5" in line
+    assert line.isascii()
+    assert len(line) < 300
+
+
+def test_an_image_with_too_much_of_both_is_filed_too() -> None:
+    path = Path()
+    tags = {f"{number}" + "日" * 100: "本" * 200 for number in range(10)}
+    assert reasons(path.send(path.upload("x.png", digit_png(7), metadata={"note": LONG}, tags=tags))) == ["filed"]
+    assert described(path, "digit-7") == ({}, {})
+
+
+def test_less_is_kept_under_the_same_name_when_the_event_comes_again() -> None:
+    path = Path()
+    ref = path.upload("x.png", digit_png(7), metadata={**TRACE, "note": LONG})
+    path.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    assert reasons(path.send(ref)) == ["kafka"]
+    assert reasons(path.send(ref)) == ["filed"]
+    assert described(path, "digit-7") == (TRACE, {})
+    assert len({event["id"] for event in path.results}) == 1
+
+
+def test_a_store_that_takes_no_metadata_at_all_is_worth_a_retry() -> None:
+    path = Path()
+    path.store.failures.before["put"] = [MetadataTooLarge("any")] * 4
+    ref = path.upload("x.png", digit_png(7), metadata=TRACE, tags={"lot": "1"})
+    assert reasons(path.send(ref)) == ["store"]
+    assert path.store.keys("mnist") == ["x.png"]
+    assert path.results == []
+
+
 def test_row_04_several_records_are_settled_each_and_answered_once() -> None:
     path = Path()
     good, bad = path.upload("1.png", digit_png(1)), path.upload("2.png", NOT_AN_IMAGE)
@@ -420,7 +531,7 @@ def test_row_11_a_bad_trace_id_in_an_object_s_metadata_is_ignored_logged_and_der
     (event,) = path.results
     assert uuid.UUID(event["trace-id"]).version == 5
     assert event["trace-id"] != event["id"]
-    (line,) = caplog.messages
+    line, *_ = caplog.messages
     assert line.startswith("mnist/'x.png': the object's metadata ")
     assert line.isprintable()
     assert len(line) < 200

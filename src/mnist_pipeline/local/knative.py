@@ -2,7 +2,8 @@
 
 Source of the format: knative-extensions/eventing-kafka-broker 1.23 (`InvalidCloudEventInterceptor`,
 `CloudEventOverridesMutator`, `WebClientCloudEventSender`, `RecordDispatcherImpl`), run against a programmable sink; the
-Kafka and HTTP bindings of CloudEvents 1.0 for a record that is a CloudEvent itself.
+Kafka and HTTP bindings of CloudEvents 1.0 for a record that is a CloudEvent itself, and what CloudEvents' SDK for Java
+4.0.1 with Jackson 2.22, by which Knative reads such a record, made of broken ones.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import base64
 import enum
 import http
 import json
+import re
 import string
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Literal
+from datetime import MAXYEAR, datetime, timezone
+from typing import Any, Literal, NoReturn
 
 from mnist_pipeline.local.records import Record
 
@@ -31,6 +33,12 @@ _RETRYABLE_4XX = frozenset(
 )
 _ATTRIBUTE_CHARACTERS = frozenset(string.ascii_lowercase + string.digits)
 _REQUIRED_ATTRIBUTES = ("specversion", "id", "source", "type")
+_TEXT_ATTRIBUTES = frozenset({*_REQUIRED_ATTRIBUTES, "subject", "time", "dataschema"})
+_SPEC_VERSIONS = ("1.0", "0.3")
+_JSON_CONTENT_TYPE = re.compile(r"(application|text)/([A-Za-z]+\+)?json(;.*)?")  # for the SDK no others are JSON
+_JSON = "application/json"
+_GREGORIAN_CYCLE_YEARS = 400
+_GREGORIAN_CYCLE_MS = 146_097 * 86_400_000
 
 
 class Verdict(enum.Enum):
@@ -159,42 +167,78 @@ def _cloud_event(record: Record) -> _Event | None:
     else:
         attributes = {key.removeprefix("ce_"): value for key, value in headers.items() if key.startswith("ce_")}
         event = _Event(attributes=attributes, content_type=content_type, data=record.value)
-    if event is None or not all(event.attributes.get(attribute) for attribute in _REQUIRED_ATTRIBUTES):
+    if event is None or event.attributes.get("specversion") not in _SPEC_VERSIONS:
+        return None
+    if not all(event.attributes.get(attribute) for attribute in _REQUIRED_ATTRIBUTES):
+        return None
+    if not all(_ATTRIBUTE_CHARACTERS.issuperset(attribute) for attribute in event.attributes):
         return None
     return event
 
 
 def _structured_event(value: bytes | None) -> _Event | None:
-    """CloudEvents' JSON format, section 3: a missing data content type means JSON; `data_base64` holds bytes."""
+    """The event in CloudEvents' JSON format, section 3; None where it cannot be unpacked, for whatever reason."""
     try:
-        envelope = json.loads(value or b"")
-        if not isinstance(envelope, dict):
-            return None
-        encoded = envelope.pop("data_base64", None)
-        data = None if encoded is None else base64.b64decode(encoded, validate=True)
+        envelope = json.loads(
+            str(value or b"", "utf-8-sig"), object_pairs_hook=_json_object, parse_constant=_refuse_constant
+        )
+        return _unpacked(envelope)
     except (ValueError, TypeError, RecursionError):
         return None
+
+
+def _unpacked(envelope: Any) -> _Event:
+    """The event of a JSON document; ValueError or TypeError: it is none."""
+    if not isinstance(envelope, dict) or {"data", "data_base64"} <= envelope.keys():
+        raise ValueError("no object, or one with its data twice")
     content_type = envelope.pop("datacontenttype", None)
     if not isinstance(content_type, str | None):
-        return None
-    payload = envelope.pop("data", None)
-    if data is None and payload is not None:
-        is_text = isinstance(payload, str) and content_type is not None and "json" not in content_type
-        data = (payload if is_text else json.dumps(payload, ensure_ascii=False, separators=(",", ":"))).encode()
-    attributes = {key: _attribute_text(item) for key, item in envelope.items() if item is not None}
+        raise TypeError("datacontenttype")
+    data = None
+    if "data_base64" in envelope:
+        data = base64.b64decode(envelope.pop("data_base64"), validate=True)
+    elif "data" in envelope:
+        payload = envelope.pop("data")
+        if content_type is None:
+            content_type = _JSON
+        if _JSON_CONTENT_TYPE.fullmatch(content_type):
+            payload = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        # As Java writes it: `?` for a lone surrogate, which an escape in JSON can make and UTF-8 has no bytes for.
+        data = str.encode(payload, "utf-8", "replace")
+    attributes = {key: _attribute_text(key, item) for key, item in envelope.items() if item is not None}
     return _Event(attributes=attributes, content_type=content_type, data=data)
+
+
+def _json_object(members: list[tuple[str, object]]) -> dict[str, object]:
+    for name, _ in members:
+        name.encode()  # Jackson takes a lone surrogate in a text, but not in a name; UnicodeEncodeError is a ValueError
+    return dict(members)
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _attribute_name(header: str) -> str:
     return "".join(character for character in header.lower() if character in _ATTRIBUTE_CHARACTERS)
 
 
-def _attribute_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+def _attribute_text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if name in _TEXT_ATTRIBUTES or isinstance(value, float):
+        raise TypeError(name)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _timestamp(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """RFC 3339 as Java writes it: no zeros at the end of the fraction, a `+` before a year of more than four digits.
+
+    Such a year comes from a producer that takes Kafka's milliseconds for microseconds; `datetime` has none, so that it
+    is found in the calendar's first cycle from 1970 on.
+    """
+    cycles, rest = divmod(milliseconds, _GREGORIAN_CYCLE_MS)
+    moment = datetime.fromtimestamp(rest // 1000, tz=timezone.utc)
+    year = moment.year + _GREGORIAN_CYCLE_YEARS * cycles
+    fraction = f".{rest % 1000:03}".rstrip("0").rstrip(".")
+    return f"{'+' if year > MAXYEAR else ''}{year:04}{moment:-%m-%dT%H:%M:%S}{fraction}Z"

@@ -55,12 +55,17 @@ _POLL_MS = 100
 # when its partition was paused. A fetch is bounded by its bytes.
 _POLL_RECORDS = sys.maxsize
 _DEAD_LETTERS_KEPT = 1_000
+_URL_CHARACTERS = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
 _RIGHTS_HINT = "check --topic, --group and what the user of KAFKA_SASL_USERNAME or KAFKA_SSL_CERTFILE may do"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """A record that was given up: `request` is what a dead-letter sink gets; no `answer`: the last attempt had none."""
+    """A record that was given up.
+
+    `request` is what a dead-letter sink gets: the event; of a record that no event could be made of its value alone.
+    No `answer`: the last attempt had none.
+    """
 
     record: Record
     request: Request
@@ -104,13 +109,19 @@ class _Lane:
 
 
 class SinkConnection:
-    """One keep-alive connection to a sink, for one thread."""
+    """One keep-alive connection to a sink, for one thread; the first `post` opens it.
+
+    Raises:
+        ValueError, http.client.InvalidURL: nothing can be posted to this URL.
+    """
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname or "", parts.port, timeout=timeout_seconds)
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not _URL_CHARACTERS.issuperset(self._path):
+            raise ValueError(f"{url!r} has characters that a URL must escape")
 
     def post(self, request: Request) -> Answer:
         """Post it and read the whole answer.
@@ -169,6 +180,9 @@ class Source(Part):
             exception it raises is logged and the record is gone, as with Knative when the dead-letter sink fails.
 
     `delivered`, `failed_attempts` and `dead_lettered` count; `dead_letters` holds the newest thousand.
+
+    Raises:
+        ValueError, http.client.InvalidURL: nothing can be posted to `sink_url`.
     """
 
     def __init__(
@@ -192,6 +206,7 @@ class Source(Part):
         client_options: Mapping[str, object] | None = None,
         on_dead_letter: Callable[[DeadLetter], None] | None = None,
     ) -> None:
+        SinkConnection(sink_url, timeout_seconds)  # here, and not in every worker, it fails where it must
         self.topic = topic
         self.sink_url = sink_url
         self.delivered = 0
@@ -456,7 +471,11 @@ class Source(Part):
                 with self._lock:
                     self._queued -= 1
                     self._idle -= 1
-                settled = self._deliver(connection, record)
+                try:
+                    settled = self._deliver(connection, record)
+                except Exception:  # noqa: BLE001 - whatever it is must not end the worker: the partition would stand still
+                    _log.exception("%s is neither delivered nor given up; a restart brings it again", _place(record))
+                    settled = False
                 with self._lock:
                     self._idle += 1
                     lane.in_flight -= 1
@@ -467,10 +486,19 @@ class Source(Part):
 
     def _deliver(self, connection: SinkConnection, record: Record) -> bool:
         """Deliver one record; whether it is settled: not so where we are closing before its next attempt."""
-        request = request_of(record, namespace=self._namespace, name=self._name)
+        request: Request | None = None
         attempt = 0
+        unforeseen = False
         while not self._closing.is_set():
-            answer = self._attempt(connection, request)
+            answer = None
+            try:
+                if request is None:
+                    request = request_of(record, namespace=self._namespace, name=self._name)
+                answer = self._attempt(connection, request)
+            except Exception:  # noqa: BLE001 - it counts as no answer, so that the record ends as a dead letter
+                if not unforeseen:
+                    _log.exception("%s: an attempt failed in a way that was not foreseen", _place(record))
+                unforeseen = True
             outcome = verdict(None if answer is None else answer.status)
             if outcome is Verdict.COMMIT:
                 with self._lock:
@@ -480,7 +508,7 @@ class Source(Part):
                 self.failed_attempts += 1
             attempt += 1
             if outcome is Verdict.DEAD_LETTER or attempt > self._retry:
-                self._give_up(record, request, answer, attempt)
+                self._give_up(record, request or Request(headers=(), body=record.value), answer, attempt)
                 return True
             self._closing.wait(
                 wait_seconds(attempt, backoff_seconds=self._backoff_seconds, policy=self._backoff_policy)
@@ -503,8 +531,8 @@ class Source(Part):
             attempts=attempts,
         )
         _log.warning(
-            "gave up partition %d offset %d after %d attempts: %s",
-            *(record.partition, record.offset, attempts),
+            "gave up %s after %d attempts: %s",
+            *(_place(record), attempts),
             "no answer" if answer is None else f"status {answer.status}",
         )
         if self._on_dead_letter is not None:
@@ -515,6 +543,10 @@ class Source(Part):
         with self._lock:
             self.dead_lettered += 1
             self.dead_letters.append(letter)
+
+
+def _place(record: Record) -> str:
+    return f"partition {record.partition} offset {record.offset}"
 
 
 class _Partitions(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
@@ -53,12 +55,13 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
     # Of a failed connection kafka-python logs much; the source says it in one line.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    ended = threading.Event()
+    # Not an Event: its `set` may not be called while the same thread is in its `wait`. This queue's `put` may, always.
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda number, _frame: ended.put(number))
     source = _source(kafka, options)
     source.begin()
-    ended.wait()
+    ended.get()
     log.info("finishing what is in flight")
     source.close()
     log.info(
@@ -102,6 +105,10 @@ def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise argparse.ArgumentTypeError(f"{text!r} is no http or https URL")
+    try:
+        SinkConnection(text, _DEAD_LETTER_SECONDS)
+    except (ValueError, http.client.InvalidURL) as exc:
+        raise argparse.ArgumentTypeError(f"nothing can be posted to {text!r}: {exc}") from exc
     return text
 
 
