@@ -280,6 +280,17 @@ def test_v2_rest_takes_tensors_and_images(stack: Stack) -> None:
     assert (bad.status, bad.headers["kne-reason"]) == (422, "badtensor")
 
 
+def test_an_event_on_the_v2_path_is_answered_with_nothing_that_knative_would_take_for_a_failure(stack: Stack) -> None:
+    event_id = str(uuid.uuid4())
+    zeros = {"name": "x", "shape": [1, 784], "datatype": "FP32", "data": [0.0] * 784}
+    for _ in range(2):
+        answer = post(
+            f"{stack.transformer.url}/v2/models/mnist/infer", {"inputs": [zeros]}, {**CURL, "Ce-Id": event_id}
+        )
+        assert (answer.status, answer.body) == (200, b"")
+    assert len({record["id"] for _, record in results_with(stack, test_trace_id=event_id)}) == 1
+
+
 def test_grpc_takes_tensors_and_images_and_refuses_with_its_own_status(stack: Stack) -> None:
     trace_id = str(uuid.uuid4())
     with grpc.insecure_channel(stack.transformer.grpc_address) as channel:

@@ -194,9 +194,7 @@ def test_every_container_is_restricted(case: Rendered) -> None:
     for container in case.containers():
         pod, own = container.pod.get("securityContext", {}), container.fields.get("securityContext", {})
         assert {**pod, **own}.get("runAsNonRoot") is True, container.where
-        # KServe's runtimes have users of their own.
-        user = None if "modelFormat" in container.fields else 1000
-        assert {**pod, **own}.get("runAsUser") == user, container.where
+        assert {**pod, **own}.get("runAsUser") == 1000, container.where
         assert {**pod, **own}.get("seccompProfile") == {"type": "RuntimeDefault"}, container.where
         assert own.get("allowPrivilegeEscalation") is False, container.where
         assert own.get("capabilities") == {"drop": ["ALL"]}, container.where

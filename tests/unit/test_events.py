@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -398,3 +399,17 @@ def test_a_refusal_does_not_repeat_a_name_of_any_length(key: str) -> None:
     for refused in (objects_of({"Records": [record(key)]}), objects_of({"Records": [record("0.png", bucket=key)]})):
         (refusal,) = refused.refused
         assert len(str(refusal)) < 300
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [("caf%C3%A9%20x", "café x"), ("100%25", "100%"), ("100%", "100%"), ("%C3x", "%C3x"), ("50%25 %zz", "50% %zz")],
+)
+def test_values_of_a_binary_event_are_percent_decoded_where_they_can_be(sent: str, meant: str) -> None:
+    assert inline_of({"instances": [1]}, {**BINARY, "ce-testtraceid": sent}).trace_id == meant
+
+
+def test_row_09_our_own_reply_is_known_however_its_source_is_written() -> None:
+    settings = replace(SETTINGS, event_source="é digits")
+    own = {**BINARY, "ce-source": "%C3%A9%20digits", "ce-type": settings.event_type}
+    assert parse(b'{"predictions": [2]}', own, settings) == Nothing(reason="ownreply")

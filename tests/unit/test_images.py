@@ -564,3 +564,11 @@ def test_a_tensor_becomes_a_png_that_every_reader_opens_and_comes_back_the_same(
         assert (image.mode, image.size) == ("L", (28, 28))
         assert np.array_equal(np.asarray(image), pixels)
         assert np.array_equal(to_tensor(data), to_tensor(encoded(pixels)))
+
+
+def test_values_outside_0_and_1_are_cut_and_do_not_wrap_round() -> None:
+    tensor = np.full((28, 28), 1.02, np.float32)
+    tensor[0] = -0.02
+    levels = np.asarray(Image.open(BytesIO(to_png(tensor))))
+    assert (levels[0] == 0).all()
+    assert (levels[1:] == 255).all()

@@ -9,6 +9,7 @@ import logging
 import pickle
 import time
 import uuid
+import weakref
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from mnist_pipeline.errors import (
     MetadataTooLarge,
     PredictorUnavailable,
     ResultTooLarge,
+    Retryable,
     StoreUnavailable,
 )
 from mnist_pipeline.events import Caller, CloudEvent, Inline, Notification, ObjectRef
@@ -641,3 +643,50 @@ def test_closing_the_pipeline_closes_both_ports() -> None:
     assert path.store.closed
     assert path.publisher.closed
     Pipeline(Settings(), None, None).close()
+
+
+class Pixels:
+    """Stands for what an image takes while it is decoded."""
+
+
+def test_row_18_nothing_of_an_image_that_was_refused_is_held_until_the_event_is_answered() -> None:
+    decoded: list[weakref.ref[Pixels]] = []
+
+    def tensorize(image: bytes) -> Any:
+        pixels = Pixels()
+        decoded.append(weakref.ref(pixels))
+        try:
+            int(image)
+        except ValueError as exc:
+            raise BadImage("damaged") from exc
+
+    path = Path()
+    path.pipeline = Pipeline(Settings(), path.store, path.publisher, tensorize=tensorize)
+    ref = path.upload("x.png", b"no image")
+    batch = path.pipeline.prepare(Notification(objects=(ref,)), Deadline(10))
+    assert [one() for one in decoded] == [None]
+    path.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    (outcome,) = path.pipeline.finish(batch, [], Deadline(10))
+    assert outcome.error is not None
+    assert (outcome.error.__traceback__, outcome.error.__cause__, outcome.error.__context__) == (None, None, None)
+
+
+def test_an_inline_request_of_more_images_than_can_be_read_in_time_is_given_up_at_the_deadline() -> None:
+    read: list[bytes] = []
+
+    def tensorize(image: bytes) -> Any:
+        read.append(image)
+        time.sleep(0.01)
+        return np.zeros((28, 28), np.float32)
+
+    pipeline = Pipeline(Settings(), None, None, tensorize=tensorize)
+    request = Inline(instances=({"data": "aaaa"},) * 1000)
+    with pytest.raises(DeadlineExceeded):
+        pipeline.prepare(request, Deadline(0.4))
+    assert 0 < len(read) < 100
+
+
+def test_a_tensorizer_that_gives_another_shape_is_retryable() -> None:
+    pipeline = Pipeline(Settings(), None, None, tensorize=lambda _image: np.zeros((32, 32), np.float32))
+    with pytest.raises(Retryable, match="32, 32"):
+        pipeline.tensorize(b"anything")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -21,7 +23,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
 )
 
 from mnist_pipeline.errors import PredictorUnavailable, TensorRefused
-from mnist_pipeline.predictor_client import PredictorClient
+from mnist_pipeline.predictor_client import IMAGES_AT_ONCE, PredictorClient
 from mnist_pipeline.predictors import Images, format_named
 
 T = TypeVar("T")
@@ -68,10 +70,17 @@ class Predictor:
             await client.close()
             await runner.cleanup()
 
-    def ask(self, *args: Any, headers: dict[str, str] | None = None, seconds: float = 5, **kw: Any) -> list[int]:
+    def ask(
+        self,
+        *args: Any,
+        images: Images = TWO,
+        headers: dict[str, str] | None = None,
+        seconds: float = 5,
+        **kw: Any,
+    ) -> list[int]:
         async def go() -> list[int]:
             async with self.client(*args, **kw) as client:
-                return await client.digits(TWO, headers or {}, timeout=seconds)
+                return await client.digits(images, headers or {}, timeout=seconds)
 
         return asyncio.run(go())
 
@@ -283,6 +292,13 @@ def test_a_model_for_one_image_at_a_time_gets_one_at_a_time() -> None:
     assert [json.loads(body)["inputs"][0]["shape"] for *_, body in predictor.asked[1:]] == [[1, 784]] * 2
 
 
+def test_many_images_go_out_in_several_requests() -> None:
+    images = np.zeros((2 * IMAGES_AT_ONCE + 1, 28, 28), np.float32)
+    predictor = Predictor(predictions(*[1] * IMAGES_AT_ONCE), predictions(*[2] * IMAGES_AT_ONCE), predictions(3))
+    assert predictor.ask(images=images) == [1] * IMAGES_AT_ONCE + [2] * IMAGES_AT_ONCE + [3]
+    assert [len(json.loads(body)["instances"]) for *_, body in predictor.asked] == [IMAGES_AT_ONCE, IMAGES_AT_ONCE, 1]
+
+
 # --- gRPC ---
 
 
@@ -393,3 +409,34 @@ def test_row_25_a_grpc_answer_that_is_confused_is_worth_a_retry() -> None:
     for digits in ((), (1,), (1, 10), (1, 2, 3)):
         with pytest.raises(PredictorUnavailable):
             ask_grpc(Servicer(*digits))
+
+
+def test_row_24_a_grpc_predictor_that_was_away_for_long_is_asked_again_soon_after_its_return() -> None:
+    async def go() -> float:
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            port = reserved.getsockname()[1]
+        client = PredictorClient(
+            "mnist", PredictorConfig(f"127.0.0.1:{port}", "grpc-v2"), format_named("openinference"), connections=4
+        )
+        # By itself gRPC pauses for 1, 1.6, 2.6 and 4.1 seconds, and so on.
+        gone_until = time.monotonic() + 9
+        while time.monotonic() < gone_until:
+            with pytest.raises(PredictorUnavailable):
+                await client.digits(TWO, {}, timeout=5)
+            await asyncio.sleep(0.2)
+        server = grpc.aio.server()
+        add_GRPCInferenceServiceServicer_to_server(Servicer(4, 5), server)
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        await server.start()
+        returned = time.monotonic()
+        try:
+            while True:
+                with contextlib.suppress(PredictorUnavailable):
+                    assert await client.digits(TWO, {}, timeout=5) == [4, 5]
+                    return time.monotonic() - returned
+                await asyncio.sleep(0.1)
+        finally:
+            await client.close()
+            await server.stop(None)
+
+    assert asyncio.run(go()) < 3

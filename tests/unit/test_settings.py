@@ -92,6 +92,7 @@ def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
         ({"DESTINATION": "digits/../{digit}"}, ["DESTINATION"]),
         ({"DESTINATION": "digit-{digit}", "SOURCE_BUCKETS": "mnist,digit-3"}, ["DESTINATION"]),
         ({"REJECTED_BUCKET": "mnist"}, ["REJECTED_BUCKET"]),
+        ({"REJECTED_BUCKET": "digit-3"}, ["REJECTED_BUCKET"]),
         ({"REJECTED_BUCKET": "x"}, ["REJECTED_BUCKET"]),
         ({"REQUEST_TRACE_KEY": "trace id"}, ["REQUEST_TRACE_KEY"]),
         ({"REQUEST_TRACE_KEY": "id"}, ["REQUEST_TRACE_KEY"]),
