@@ -29,7 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_pipeline.errors import BadKey, MessageTooLarge, MetadataTooLarge, ObjectGone, StoreUnavailable
+from mnist_pipeline.errors import (
+    BadKey,
+    KafkaUnavailable,
+    MessageTooLarge,
+    MetadataTooLarge,
+    ObjectGone,
+    StoreUnavailable,
+)
 from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, Message, ObjectVersion, StoredObject
 
 _SEGMENT_BYTES = 255
@@ -351,12 +358,22 @@ class MemoryPublisher:
         self.failures = Failures()
         self.closed = False
         self._lock = threading.Lock()
+        self._answers = threading.Event()
+        self._answers.set()
+
+    def freeze(self) -> None:
+        """Answer nobody, as a broker that goes on accepting connections and never says a word."""
+        self._answers.clear()
+
+    def thaw(self) -> None:
+        """Answer again, also those who wait."""
+        self._answers.set()
 
     def publish(self, message: Message, *, deadline: Deadline) -> None:
         """Append the message to `messages`."""
+        self._wait_for_answer(deadline)
         with self._lock:
             self.closed = False
-            deadline.remaining()
             _raise_next(self.failures.before, "publish")
             if len(message.value) > self.max_bytes:
                 raise MessageTooLarge(f"{len(message.value):,} bytes are more than {self.max_bytes:,}")
@@ -365,15 +382,19 @@ class MemoryPublisher:
 
     def check(self, *, deadline: Deadline) -> None:
         """Count the call."""
+        self._wait_for_answer(deadline)
         with self._lock:
             self.closed = False
             self.checks += 1
-            deadline.remaining()
             _raise_next(self.failures.before, "check")
 
     def close(self) -> None:
         """Note that it was called."""
         self.closed = True
+
+    def _wait_for_answer(self, deadline: Deadline) -> None:
+        if not self._answers.wait(deadline.remaining()):
+            raise KafkaUnavailable("Kafka did not answer in time")
 
 
 class StubPredictor:

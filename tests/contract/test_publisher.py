@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Protocol
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from mnist_pipeline.errors import DeadlineExceeded, MessageTooLarge
+from mnist_pipeline.errors import DeadlineExceeded, KafkaUnavailable, MessageTooLarge
 from mnist_pipeline.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.ports import Deadline, Message, Publisher
@@ -36,6 +37,14 @@ class Backend(Protocol):
         """All messages of the topic, in order."""
         ...
 
+    def freeze(self) -> None:
+        """Have its broker accept connections and answer nobody."""
+        ...
+
+    def thaw(self) -> None:
+        """Have it answer again."""
+        ...
+
 
 class MemoryBackend:
     """The public fake."""
@@ -47,6 +56,14 @@ class MemoryBackend:
         """What it holds."""
         return self.publisher.messages
 
+    def freeze(self) -> None:
+        """As the fake does it."""
+        self.publisher.freeze()
+
+    def thaw(self) -> None:
+        """As the fake does it."""
+        self.publisher.thaw()
+
 
 @dataclass
 class BrokerBackend:
@@ -56,6 +73,7 @@ class BrokerBackend:
     bootstrap_servers: str
     topic: str
     api_version: tuple[int, int] | None = None
+    server: KafkaServer | None = None
 
     def messages(self) -> list[Message]:
         """What a consumer reads from the topic's start to its end."""
@@ -71,6 +89,17 @@ class BrokerBackend:
             return [Message(key=it.key, value=it.value, headers=tuple(it.headers)) for it in records]
         finally:
             consumer.close()
+
+    def freeze(self) -> None:
+        """Halt the broker's process."""
+        if self.server is None:
+            pytest.skip("the embedded broker is part of this process and cannot be frozen alone")
+        self.server.freeze()
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        if self.server is not None:
+            self.server.thaw()
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +123,15 @@ def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> Iterator[
     if request.param == "embedded":
         broker: Broker = request.getfixturevalue("broker")
         broker.create_topic(topic, 1)
-        servers, api_version = broker.bootstrap_servers, API_VERSION
+        servers, api_version, server = broker.bootstrap_servers, API_VERSION, None
     else:
         kafka: KafkaServer = request.getfixturevalue("real_kafka")
         kafka.create_topic(topic)
-        servers, api_version = kafka.bootstrap_servers, None
+        servers, api_version, server = kafka.bootstrap_servers, None, kafka
     publisher = KafkaPublisher(
         Kafka(bootstrap_servers=servers, topic=topic, api_version=api_version), timeout_seconds=5
     )
-    yield BrokerBackend(publisher, servers, topic, api_version)
+    yield BrokerBackend(publisher, servers, topic, api_version, server)
     publisher.close()
     gc.collect()
 
@@ -156,6 +185,29 @@ def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
     with pytest.raises(DeadlineExceeded):
         backend.publisher.check(deadline=Deadline(0))
     assert backend.messages() == []
+
+
+def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_works_again_when_it_is_back(
+    backend: Backend,
+) -> None:
+    backend.publisher.publish(Message(key=b"k", value=b"before"), deadline=soon())
+    backend.freeze()
+    try:
+        started = time.monotonic()
+        with pytest.raises((KafkaUnavailable, DeadlineExceeded)):
+            backend.publisher.publish(Message(key=b"k", value=b"unanswered"), deadline=Deadline(1))
+        assert 0.5 < time.monotonic() - started < 10
+    finally:
+        backend.thaw()
+    give_up = time.monotonic() + 30
+    while True:
+        try:
+            backend.publisher.publish(Message(key=b"k", value=b"after"), deadline=soon())
+            break
+        except KafkaUnavailable:
+            assert time.monotonic() < give_up
+    values = [message.value for message in backend.messages()]
+    assert (values[0], values[-1]) == (b"before", b"after")
 
 
 def test_a_closed_publisher_can_be_used_again(backend: Backend) -> None:
