@@ -8,11 +8,13 @@ import http.client
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from kafka import KafkaConsumer
 
 from e2e.sinks import Sink, always, produce
 from mnist_pipeline.local.broker import API_VERSION, Broker
@@ -448,3 +450,26 @@ def test_a_record_that_can_be_neither_delivered_nor_given_up_holds_up_no_other_a
 def test_a_url_that_nothing_can_be_posted_to_is_refused_at_once(url: str) -> None:
     with pytest.raises((ValueError, http.client.InvalidURL)):
         Source(NOBODY, "mnist", url, group="test")
+
+
+def test_a_source_that_cannot_go_on_says_so_and_tells_its_owner(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def poll(*_args: object, **_more: object) -> None:
+        raise Unforeseen
+
+    monkeypatch.setattr(KafkaConsumer, "poll", poll)
+    told = threading.Event()
+    source = Source(
+        broker.bootstrap_servers,
+        "mnist",
+        "http://127.0.0.1:1/",
+        group="test",
+        api_version=API_VERSION,
+        on_failure=told.set,
+    )
+    source.begin()
+    assert told.wait(20)
+    source.close()
+    assert source.failed
+    assert "in a way that nobody foresaw" in caplog.text

@@ -178,8 +178,11 @@ class Source(Part):
         client_options: more for kafka-python's KafkaConsumer, credentials for instance.
         on_dead_letter: called with each dead letter, from a worker's thread, before its offset counts as settled. An
             exception it raises is logged and the record is gone, as with Knative when the dead-letter sink fails.
+        on_failure: called once where `failed` becomes true, from a thread of the source's own.
 
-    `delivered`, `failed_attempts` and `dead_lettered` count; `dead_letters` holds the newest thousand.
+    `delivered`, `failed_attempts` and `dead_lettered` count; `dead_letters` holds the newest thousand. `failed` says
+    that nothing is delivered any more, for an error of the program's own; what is not committed comes again to the next
+    source.
 
     Raises:
         ValueError, http.client.InvalidURL: nothing can be posted to `sink_url`.
@@ -205,6 +208,7 @@ class Source(Part):
         session_timeout_seconds: float = 10.0,
         client_options: Mapping[str, object] | None = None,
         on_dead_letter: Callable[[DeadLetter], None] | None = None,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         SinkConnection(sink_url, timeout_seconds)  # here, and not in every worker, it fails where it must
         self.topic = topic
@@ -212,6 +216,7 @@ class Source(Part):
         self.delivered = 0
         self.failed_attempts = 0
         self.dead_lettered = 0
+        self.failed = False
         self.dead_letters: collections.deque[DeadLetter] = collections.deque(maxlen=_DEAD_LETTERS_KEPT)
         self._namespace = namespace
         self._name = name
@@ -222,6 +227,7 @@ class Source(Part):
         self._timeout_seconds = timeout_seconds
         self._max_in_flight = max_in_flight
         self._on_dead_letter = on_dead_letter
+        self._on_failure = on_failure
         self._consumer_options: dict[str, object] = {
             "bootstrap_servers": bootstrap_servers,
             "group_id": group,
@@ -290,6 +296,15 @@ class Source(Part):
     # The consumer's thread
 
     def _run(self) -> None:
+        try:
+            self._consume_until_closed()
+        except Exception:  # noqa: BLE001 - the thread ends here, whatever it was, and says so
+            _log.exception("topic %s: delivery ended in a way that nobody foresaw", self.topic)
+            self.failed = True
+            if self._on_failure is not None:
+                self._on_failure()
+
+    def _consume_until_closed(self) -> None:
         while not self._closing.is_set():
             try:
                 consumer = self._connections.open(

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     """Deliver until SIGTERM or SIGINT, then finish what is in flight.
 
     Where Kafka or the topic is not there, or not for us, a line in the log says why, and it is tried again and again.
-    Exit code 2: wrong settings.
+    Exit code 1: delivery ended by itself, the log has the stack; 2: wrong settings.
     """
     options = _parser().parse_args(argv)
     try:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: ended.put(number))
-    source = _source(kafka, options)
+    source = _source(kafka, options, on_failure=lambda: ended.put(0))
     source.begin()
     ended.get()
     log.info("finishing what is in flight")
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         "delivered %d, attempts that failed %d, dead letters %d",
         *(source.delivered, source.failed_attempts, source.dead_lettered),
     )
-    return 0
+    return 1 if source.failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +112,7 @@ def _url(text: str) -> str:
     return text
 
 
-def _source(kafka: Kafka, options: argparse.Namespace) -> Source:
+def _source(kafka: Kafka, options: argparse.Namespace, *, on_failure: Callable[[], None]) -> Source:
     client_options = kafka.client_options()
     on_dead_letter: Callable[[DeadLetter], None] | None = None
     if options.dead_letter_url:
@@ -136,6 +136,7 @@ def _source(kafka: Kafka, options: argparse.Namespace) -> Source:
         initial_offset=options.initial_offset,
         client_options=client_options,
         on_dead_letter=on_dead_letter,
+        on_failure=on_failure,
     )
 
 
