@@ -28,7 +28,15 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 
 from mnist_pipeline import events, inference_v2, server
-from mnist_pipeline.errors import BadTensor, Busy, Permanent, PipelineError, TensorRefused, without_frames
+from mnist_pipeline.errors import (
+    BadTensor,
+    Busy,
+    DeadlineExceeded,
+    Permanent,
+    PipelineError,
+    TensorRefused,
+    without_frames,
+)
 from mnist_pipeline.events import Inline, Nothing, Notification, Request
 from mnist_pipeline.health import CHECK_SECONDS, Readiness
 from mnist_pipeline.middleware import BodyLimits, original_headers
@@ -77,7 +85,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
     """Images in by event or inline, digits out through Kafka; the predictor is asked in between.
 
     Another transformer passes a pipeline with a tensorizer of its own, or overrides `predictor_format`, or `predict`
-    (float32 `(N, 28, 28)` → N digits).
+    (float32 `(N, 28, 28)` → N digits), which raises PredictorUnavailable where it cannot tell; anything else is a 500.
     """
 
     def __init__(self, name: str, pipeline: Pipeline, predictor: PredictorConfig) -> None:
@@ -205,6 +213,12 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         outcomes = [Outcome(reason=refusal.reason, error=refusal) for refusal in request.refused]
         outcomes += [Outcome(reason="ignored")] * request.ignored
         while request.objects:
+            try:
+                deadline.remaining()
+            except DeadlineExceeded as exc:
+                log.error("%d objects of one event are not begun: %s", len(request.objects), exc)
+                outcomes.append(Outcome(reason=exc.reason, error=without_frames(exc), stays=True))
+                break
             with _request(deadline) as current:
                 try:
                     settled, _ = await super().__call__(request, headers)

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -365,6 +366,21 @@ def test_a_request_that_finds_no_slot_within_a_quarter_of_its_deadline_is_told_t
     error, waited = run(both())
     assert (error.status_code, error.headers) == (429, {"kne-reason": "busy"})
     assert 0.9 < waited < 3
+
+
+def test_of_an_event_whose_time_is_over_no_more_objects_are_begun_and_one_line_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    served = Served(event_timeout_seconds=0.5)
+    records = [served.event(f"{n}.png", digit_png(1))["Records"][0] for n in range(100)]
+    served.store.on_call = lambda call: time.sleep(0.2) if call.method == "get" else None
+    assert refused(served.ask({"Records": records})).status_code == 504
+    assert sum(call.method == "get" for call in served.store.calls) < 20
+    assert caplog.text.count("objects of one event are not begun") == 1
+    served.store.on_call = None
+    served.model.pipeline.settings = replace(served.model.pipeline.settings, event_timeout_seconds=60)
+    assert run(served.ask({"Records": records})) == (b"", {})
+    assert served.store.keys("digit-1") == sorted(f"{n}.png" for n in range(100))
 
 
 def test_the_event_loop_stays_free_while_the_store_blocks() -> None:
