@@ -60,11 +60,10 @@ class Compose:
         described = SERVICES[service]
         file = DOCKER / f"{'predictor' if 'predictor' in described['image'] else 'transformer'}.Dockerfile"
         of_image = dict(re.findall(r"^(ENTRYPOINT|CMD) (.+)$", file.read_text(), re.MULTILINE))
+        if "entrypoint" in described:
+            of_image["CMD"] = "[]"  # it goes with the entrypoint that is overridden
         entrypoint = described.get("entrypoint") or json.loads(of_image["ENTRYPOINT"])
-        # Who overrides the entrypoint gets none of the image's arguments either.
-        command = described.get("command") or json.loads(
-            "[]" if "entrypoint" in described else of_image.get("CMD", "[]")
-        )
+        command = described.get("command") or json.loads(of_image.get("CMD", "[]"))
         program, *arguments = (self.here(service, word) for word in (*entrypoint, *command))
         return [*PROGRAMS[program], *arguments]
 
