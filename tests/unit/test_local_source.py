@@ -346,10 +346,9 @@ def test_a_source_says_once_that_its_broker_went_away(caplog: pytest.LogCaptureF
     until(lambda: len(said_by(caplog)) > 1)
     time.sleep(1)
     source.close()
-    assert said_by(caplog) == [
-        "delivering topic mnist to http://127.0.0.1:1/",
-        "topic mnist: not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS; trying again",
-    ]
+    begun, away = said_by(caplog)
+    assert begun == "delivering topic mnist to http://127.0.0.1:1/"
+    assert "no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS" in away
     gc.collect()  # the same
 
 

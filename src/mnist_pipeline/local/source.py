@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import AuthorizationError, KafkaError
+from kafka.errors import AuthorizationError, KafkaConnectionError, KafkaError
 
 from mnist_pipeline.errors import KafkaUnavailable
 from mnist_pipeline.kafka_connection import Connections
@@ -335,6 +335,10 @@ class Source(Part):
                         self._accept(partition, [record_of(consumed) for consumed in batch])
                 except AuthorizationError as exc:
                     self._warn(f"not allowed to read it; {_RIGHTS_HINT} ({type(exc).__name__})")
+                    self._closing.wait(1.0)
+                except KafkaConnectionError:
+                    # In the words of a poll that finds no connection: which of the two comes first is chance.
+                    self._warn(self._connections.explain())
                     self._closing.wait(1.0)
                 except KafkaError as exc:
                     self._warn(f"not read: {self._connections.explain()} ({type(exc).__name__})")
