@@ -148,12 +148,12 @@ class PredictorClient:
         return digits
 
     async def _ask_v1(self, v1: V1Format, tensors: Images, headers: dict[str, str]) -> list[int]:
-        body = await _encoded(len(tensors), v1.request, tensors)
+        body = await _encoded(v1.request, tensors)
         return v1.digits(await self._post(f"/v1/models/{self._model}:predict", body, headers), len(tensors))
 
     async def _ask_v2(self, v2: OpenInference, tensors: Images, spec: InputSpec, headers: dict[str, str]) -> list[int]:
         if self._config.protocol == "v2":
-            body = await _encoded(len(tensors), v2.request, tensors, spec)
+            body = await _encoded(v2.request, tensors, spec)
             return v2.digits(await self._post(f"/v2/models/{self._model}/infer", body, headers), len(tensors))
         return v2.digits_of(await self._infer(v2.tensor(tensors, spec), spec, headers), len(tensors))
 
@@ -236,8 +236,10 @@ def _groups(tensors: Images, size: int) -> Iterator[Images]:
     return (tensors[start : start + size] for start in range(0, len(tensors), size))
 
 
-async def _encoded(images: int, encode: Callable[..., bytes], *args: Any) -> bytes:
-    return encode(*args) if images <= _ENCODED_ON_THE_LOOP else await asyncio.to_thread(encode, *args)
+async def _encoded(encode: Callable[..., bytes], tensors: Images, *args: Any) -> bytes:
+    if len(tensors) <= _ENCODED_ON_THE_LOOP:
+        return encode(tensors, *args)
+    return await asyncio.to_thread(encode, tensors, *args)
 
 
 def _ca() -> ssl.SSLContext:

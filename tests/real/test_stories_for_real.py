@@ -156,7 +156,7 @@ def test_a_thousand_in_any_order_are_all_filed_once_although_a_source_is_killed_
     objects = thousand(prefix)
     upload(site, objects)
     with site.delivering("--unordered", "--max-in-flight", "16") as sources:
-        wait_until(lambda: filed(site, prefix) >= 100, "not even a hundred are filed", every=0.25)
+        wait_until(lambda: filed(site, prefix) >= 100, "not even a hundred are filed", seconds=60, every=0.25)
         sources[1].kill()
         sources[1] = site.start_source(site.transformers[1], "--unordered", "--max-in-flight", "16")
         site.wait_delivering(sources[1])
@@ -198,7 +198,7 @@ def test_a_source_that_keeps_a_partition_while_another_joins_skips_none_of_its_r
             )
 
         join()
-        wait_until(lambda: len(sink.received) == 2, "nothing is delivered")
+        wait_until(lambda: len(sink.received) == 2, "nothing is delivered", seconds=60)
         join()
         joined.set()
         wait_until(
