@@ -50,11 +50,17 @@ class CloudEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectRef:
-    """An object as a notification names it: the key decoded once, the version where it names one (`"null"` too)."""
+    """An object as a notification names it: the likelier reading of its key, the version where it names one (`"null"`
+    too), its ETag without quotes.
+
+    Stores differ in whether they escape a key: `other_key` is the other way to read it, where that gives another name.
+    """
 
     bucket: str
     key: str
     version_id: str | None = None
+    etag: str | None = None
+    other_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
