@@ -21,7 +21,8 @@
     │   │   └── MessageTooLarge
     │   └── PredictorUnavailable 503
     │       └── TensorRefused
-    └── ObjectGone              nothing to do: the object left before its event came
+    ├── ObjectGone              nothing to do: the object left before its event came
+    └── ObjectRetained          nothing more to do: the store does not let the source go
 
 Knative's dispatcher retries 404, 408, 409, 429 and every 5xx, and takes any other 4xx for final; so those are the
 statuses.
@@ -170,6 +171,15 @@ class ObjectGone(PipelineError):
 
     status = 200
     reason = "gone"
+
+
+class ObjectRetained(PipelineError):
+    """The store refuses to remove the object, and would refuse it again: a retention, a legal hold, or a policy that
+    forbids it.
+    """
+
+    status = 200
+    reason = "retained"
 
 
 _Error = TypeVar("_Error", bound=PipelineError)
