@@ -4,6 +4,8 @@
     ├── Permanent               4xx: sending it again changes nothing
     │   ├── MalformedBody       400  not JSON, or JSON that is no object
     │   ├── BadEvent            422  neither an event nor an inference request that we know
+    │   ├── BodyMissing         400  less came than was announced
+    │   ├── LengthRequired      411
     │   ├── BodyTooLarge        413
     │   ├── NotAllowed          422  bucket or suffix that is not ours to touch
     │   ├── BadKey              422  a key that no store can hold
@@ -14,6 +16,7 @@
     │   └── ResultTooLarge      422  Kafka refused the result of an inline request for its size
     ├── Retryable               503, 504 or 429: the source stays, sending it again may succeed
     │   ├── Busy                429  no slot within a quarter of the deadline
+    │   ├── NotReady            503
     │   ├── DeadlineExceeded    504
     │   ├── StoreUnavailable    503
     │   │   └── MetadataTooLarge
@@ -62,6 +65,20 @@ class BadEvent(Permanent):
     """The request is neither an event nor an inference request that we know."""
 
     reason = "badevent"
+
+
+class BodyMissing(Permanent):
+    """Less of the request's body came than its Content-Length announced."""
+
+    status = 400
+    reason = "bodymissing"
+
+
+class LengthRequired(Permanent):
+    """The request does not say whether it has a body."""
+
+    status = 411
+    reason = "lengthrequired"
 
 
 class BodyTooLarge(Permanent):
@@ -127,6 +144,12 @@ class Busy(Retryable):
     reason = "busy"
 
 
+class NotReady(Retryable):
+    """The store, Kafka or the predictor has not answered once yet."""
+
+    reason = "notready"
+
+
 class DeadlineExceeded(Retryable):
     """`EVENT_TIMEOUT_SECONDS` have passed."""
 
@@ -164,6 +187,22 @@ class TensorRefused(PredictorUnavailable):
     """The predictor answers 400 or 422 to a tensor. One that we made shows a wrong setting, one that came
     inline is bad.
     """
+
+
+class UnknownPath(PipelineError):
+    """Nothing is at this path: another model, a version, a verb. Knative tries a 404 again, so that a source with a
+    wrong URL does not pour its whole topic into the dead letters.
+    """
+
+    status = 404
+    reason = "unknownpath"
+
+
+class MethodNotAllowed(PipelineError):
+    """The path takes another HTTP method."""
+
+    status = 405
+    reason = "methodnotallowed"
 
 
 class ObjectGone(PipelineError):

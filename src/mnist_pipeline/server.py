@@ -5,13 +5,17 @@ What KServe 0.21 lacks, each mended here by name:
 - workers are killed while they still import, because they answer no ping before: `_patient_ping`;
 - spawned workers have neither the predictor's configuration nor our middleware: `set_up_process`;
 - two trace lines and one access line a request cost a third of its own time: off unless asked for by its flags;
-- every probe of a model that is not ready gets a stack in the log: `_NotReadyIsNoError`.
+- every probe of a model that is not ready, and every wrong URL, gets a stack in the log: `_WithoutStacks`;
+- an upgrade that a client offers loses the request's body: `NoUpgradeProtocol`;
+- gRPC input that is not well formed is an INTERNAL with a stack: `PipelineServicer`;
+- a port that is taken ends it with a stack, or not at all: `_check_port`.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import socket
 import sys
 import time
 import warnings
@@ -22,25 +26,26 @@ from typing import Any, Protocol
 import kserve
 from kserve import context as kserve_context
 from kserve import model_server
-from kserve.errors import ModelNotReady
+from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 from kserve.predictor_config import PredictorConfig
+from kserve.protocol.grpc import server as grpc_server
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
+from uvicorn.config import HTTP_PROTOCOLS
 
-from mnist_pipeline.middleware import BodyLimits, PipelineMiddleware
+from mnist_pipeline.grpc_servicer import PipelineServicer
+from mnist_pipeline.middleware import InferenceModel, PipelineMiddleware
 
 # A worker that has not answered by then will not: imports take a second or two, on a busy machine many times that.
 _FIRST_PONG_SECONDS = 300.0
 
+_REFUSALS = (InvalidInput, ModelNotFound, ModelNotReady, NotImplementedError)
 
-class ServedModel(Protocol):
+
+class ServedModel(InferenceModel, Protocol):
     """What `set_up_process` asks of a model."""
 
     predictor: PredictorConfig
-    body_limits: BodyLimits
     quiet: bool
-
-    async def close_clients(self) -> None:
-        """Close the clients of this process, within a few seconds."""
 
 
 def argument_parser(prog: str) -> argparse.ArgumentParser:
@@ -69,8 +74,15 @@ def predictor_of(args: argparse.Namespace) -> PredictorConfig:
 
 
 def serve(model: kserve.Model, args: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT; what is in flight is answered first."""
+    """Serve until SIGTERM or SIGINT; what is in flight is answered first.
+
+    Raises:
+        OSError: a port cannot be listened on; the text says which.
+    """
+    for port in (args.http_port, args.grpc_port) if args.enable_grpc else (args.http_port,):
+        _check_port(port)
     RESTServerProcess.ping = _patient_ping
+    grpc_server.InferenceServicer = PipelineServicer
     model.quiet = not args.enable_latency_logging
     set_up_process(model)
     server = model_server.ModelServer(
@@ -101,7 +113,7 @@ def set_up_process(model: ServedModel) -> None:
     logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
     # While brokers are away kafka-python logs several lines a second; KafkaPublisher says the same in one.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    logging.getLogger("kserve").addFilter(_NotReadyIsNoError())
+    logging.getLogger("kserve").addFilter(_WithoutStacks())
     # KServe's own use of FastAPI, and nothing that whoever reads the log could mend.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     if model.quiet:
@@ -109,14 +121,30 @@ def set_up_process(model: ServedModel) -> None:
         for name in ("kserve.trace", "uvicorn.access"):
             logging.getLogger(name).disabled = True
     kserve_context.set_predictor_config(_for_kserve(model.predictor))
-    model_server.app.add_middleware(PipelineMiddleware, limits=model.body_limits, on_shutdown=model.close_clients)
+    model_server.app.add_middleware(PipelineMiddleware, model=model)
+    HTTP_PROTOCOLS["auto"] = "mnist_pipeline.http_protocol:NoUpgradeProtocol"
 
 
-class _NotReadyIsNoError(logging.Filter):
-    """Leaves out that a model is not ready: the one line of `health` says why, and is not to drown."""
+class _WithoutStacks(logging.Filter):
+    """Leaves out what only says that a caller was refused, with a stack: a model that is not ready (the one line of
+    `health` says why, and is not to drown), and what is not there. The caller is told.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], ModelNotReady))
+        return not (record.exc_info and isinstance(record.exc_info[1], _REFUSALS))
+
+
+def _check_port(port: int) -> None:
+    """See that the port is free: uvicorn and gRPC would say so in a stack, and two gRPC servers would share it."""
+    with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as listener:
+        # What only waits for the last packets of closed connections does not take it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        try:
+            listener.bind(("", port))
+        except OSError as exc:
+            raise OSError(f"port {port} cannot be listened on: {exc.strerror}") from exc
 
 
 def _for_kserve(predictor: PredictorConfig) -> PredictorConfig:

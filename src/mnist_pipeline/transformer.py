@@ -15,12 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import kserve
 import orjson
-from grpc import StatusCode
-from grpc_interceptor.exceptions import GrpcException
 from kserve import InferRequest
 from kserve.model import InferenceVerb
 from kserve.predictor_config import PredictorConfig
@@ -28,6 +26,7 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 
 from mnist_pipeline import events, inference_v2, server
+from mnist_pipeline.bodies import BodyLimits
 from mnist_pipeline.errors import (
     BadTensor,
     Busy,
@@ -38,8 +37,9 @@ from mnist_pipeline.errors import (
     without_frames,
 )
 from mnist_pipeline.events import Inline, Nothing, Notification, Request
+from mnist_pipeline.grpc_servicer import grpc_error
 from mnist_pipeline.health import CHECK_SECONDS, Readiness
-from mnist_pipeline.middleware import BodyLimits, original_headers
+from mnist_pipeline.inference_v2 import RestRequest, V2Request
 from mnist_pipeline.pipeline import PREDICT_SHARE, Batch, Outcome, Pipeline, verdict
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.predictor_client import PredictorClient
@@ -60,12 +60,6 @@ _WAIT_FOR_SLOT = 0.25
 _PARSED_ON_THE_LOOP = 256 * 1024
 # What KServe gives to requests in flight when it is told to stop.
 _GRACE_SECONDS = 30.0
-
-_GRPC_STATUS = {
-    429: StatusCode.RESOURCE_EXHAUSTED,
-    503: StatusCode.UNAVAILABLE,
-    504: StatusCode.DEADLINE_EXCEEDED,
-}
 
 _Result = TypeVar("_Result")
 
@@ -159,34 +153,49 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         headers: dict[str, str] | None = None,
         verb: InferenceVerb = InferenceVerb.PREDICT,
     ) -> tuple[Any, dict[str, str]]:
-        """Handle one request: raw bytes on the V1 path (a caller in Python may pass the object), InferRequest on V2."""
+        """Handle one request as KServe gives it to a model: of V1 its bytes or its object, of V2 an InferRequest.
+
+        Raises:
+            HTTPException, GrpcException: with the status and the reason of a refusal, as KServe answers them.
+        """
         if verb != InferenceVerb.PREDICT:
             raise NotImplementedError("a transformer of digits explains nothing")
-        v2 = body if isinstance(body, InferRequest) else None
+        request: bytes | V2Request
+        if isinstance(body, InferRequest):
+            request = inference_v2.of_kserve(body)
+        else:
+            request = orjson.dumps(body) if isinstance(body, dict) else body
         try:
-            return await self._handle(body, original_headers(headers))
+            return await self.handle(request, headers or {})
+        except PipelineError as exc:
+            if isinstance(request, V2Request) and request.over_grpc:
+                raise grpc_error(exc) from exc
+            raise HTTPException(exc.status, detail=str(exc), headers={"kne-reason": exc.reason}) from exc
+
+    async def handle(
+        self, request: bytes | RestRequest | V2Request, headers: dict[str, str]
+    ) -> tuple[Any, dict[str, str]]:
+        """Payload and headers of the answer to one request: the body of one to the V1 path, or one of V2.
+
+        Raises:
+            PipelineError: every refusal, with its status and reason.
+        """
+        try:
+            if isinstance(request, bytes):
+                return await self._handle_v1(request, headers)
+            return await self._handle_v2(request, headers)
         except PipelineError as exc:
             self._count(exc.reason)
-            _refuse(exc, grpc=v2 is not None and v2.from_grpc)
-        except Exception:
+            raise
+        except Exception as exc:
             # A bug of ours: its text may say anything, so the caller gets none of it. 500 is retried.
             log.exception("a request failed in a way that nobody foresaw")
-            _refuse(PipelineError("internal error"), grpc=v2 is not None and v2.from_grpc)
+            self._count(PipelineError.reason)
+            raise PipelineError("internal error") from exc
 
-    async def _handle(
-        self, body: bytes | dict[str, Any] | InferRequest, headers: dict[str, str]
-    ) -> tuple[Any, dict[str, str]]:
+    async def _handle_v1(self, body: bytes, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
         settings = self.pipeline.settings
         deadline = Deadline(settings.event_timeout_seconds)
-        if isinstance(body, InferRequest):
-            async with self._slot(deadline):
-                inline = await self._in_thread(inference_v2.read, body, headers, settings)
-                result = await self._predicted(inline, headers, deadline)
-            if inline.cloudevent is None:
-                return inference_v2.reply(body, self.name, result.id, result.data["predictions"]), {}
-            return self._reply_to_event(result)
-        if isinstance(body, dict):
-            body = orjson.dumps(body)
         if len(body) > _PARSED_ON_THE_LOOP:
             request: Request = await self._in_thread(events.parse, body, headers, settings)
         else:
@@ -200,6 +209,20 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
                 return b"", {}
             result = await self._predicted(request, headers, deadline)
         return (dict(result.data), {}) if request.cloudevent is None else self._reply_to_event(result)
+
+    async def _handle_v2(self, request: RestRequest | V2Request, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
+        deadline = Deadline(self.pipeline.settings.event_timeout_seconds)
+        async with self._slot(deadline):
+            if isinstance(request, RestRequest):
+                v2 = await self._in_thread(inference_v2.of_rest, request, headers)
+            else:
+                v2 = request
+            inline = await self._in_thread(inference_v2.read, v2, headers, self.pipeline.settings)
+            result = await self._predicted(inline, headers, deadline)
+        if inline.cloudevent is not None:
+            return self._reply_to_event(result)
+        reply = inference_v2.reply(v2, self.name, result.id, result.data["predictions"])
+        return (reply.to_rest()[0] if isinstance(request, RestRequest) else reply), {}
 
     def _reply_to_event(self, result: Result) -> tuple[bytes, dict[str, str]]:
         """Nothing, once the result is published: Knative would deliver it. Else the result as an event."""
@@ -359,18 +382,6 @@ def _request(deadline: Deadline) -> Iterator[_Current]:
         yield current
     finally:
         _current.reset(token)
-
-
-def _refuse(error: PipelineError, *, grpc: bool) -> NoReturn:
-    """Raise what KServe's REST or gRPC server turns into this error's status; nothing of ours is shown but its
-    sentence.
-    """
-    if grpc:
-        status = _GRPC_STATUS.get(error.status)
-        if status is None:
-            status = StatusCode.INVALID_ARGUMENT if isinstance(error, Permanent) else StatusCode.INTERNAL
-        raise GrpcException(status_code=status, details=str(error)) from error
-    raise HTTPException(error.status, detail=str(error), headers={"kne-reason": error.reason}) from error
 
 
 def _is_tensor(instance: Any) -> bool:

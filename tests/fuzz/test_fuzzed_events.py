@@ -23,7 +23,8 @@ from fuzz.inputs import (
     trace_ids,
 )
 from mnist_pipeline.errors import BadTraceId, Permanent
-from mnist_pipeline.events import Inline, Nothing, Notification, ObjectRef, parse
+from mnist_pipeline.events import Inline, Nothing, Notification, parse
+from mnist_pipeline.notifications import ObjectRef
 from mnist_pipeline.settings import Settings
 from mnist_pipeline.testing import minio_event
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from mnist_pipeline.cloud_events import CloudEvent
 from mnist_pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed
-from mnist_pipeline.events import CloudEvent, Inline, Nothing, Notification, ObjectRef, Request, parse, trace_id_in
+from mnist_pipeline.events import Inline, Nothing, Notification, Request, parse, trace_id_in
+from mnist_pipeline.notifications import ObjectRef
 from mnist_pipeline.settings import Settings
 
 SETTINGS = Settings(trace_key="test-trace-id")
@@ -120,7 +122,9 @@ def test_the_version_is_the_one_that_the_record_names_and_null_is_one() -> None:
 
 def test_row_06_ceph_writes_keys_as_they_are_and_sizes_as_strings() -> None:
     ceph = record("a+b%20c.png", name="ObjectCreated:Put", size="17") | {"eventSource": "ceph:s3"}
-    assert objects_of({"Records": [ceph]}).objects == (ObjectRef(bucket="mnist", key="a+b%20c.png"),)
+    assert objects_of({"Records": [ceph]}).objects == (
+        ObjectRef(bucket="mnist", key="a+b%20c.png", other_key="a b c.png"),
+    )
 
 
 def test_the_kserve_sample_s_notification_is_an_object_with_its_version() -> None:

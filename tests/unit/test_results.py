@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from cloudevents.http import from_http
 
-from mnist_pipeline.events import Caller, CloudEvent, Inline
+from mnist_pipeline.cloud_events import CloudEvent
+from mnist_pipeline.events import Caller, Inline
 from mnist_pipeline.ports import ObjectVersion
 from mnist_pipeline.results import (
     Result,
