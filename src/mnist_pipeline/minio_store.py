@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import email.errors
 import email.header
+import hashlib
 import http
 import http.client
 import io
@@ -41,11 +42,19 @@ from mnist_pipeline.errors import (
     BadKey,
     MetadataTooLarge,
     ObjectGone,
+    ObjectRetained,
     ObjectTooLarge,
     PipelineError,
     StoreUnavailable,
 )
-from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, ObjectVersion, StoredObject
+from mnist_pipeline.ports import (
+    CONTENT_HEADERS,
+    MAX_KEY_BYTES,
+    Deadline,
+    ListedObject,
+    ObjectVersion,
+    StoredObject,
+)
 from mnist_pipeline.settings import Minio as MinioSettings
 
 log = logging.getLogger(__name__)
@@ -56,10 +65,12 @@ _CHUNK_BYTES = 64 * 1024
 _KEYS_A_LISTING = 1000
 _METADATA_PREFIX = "x-amz-meta-"
 _DEFAULT_CONTENT_TYPE = "application/octet-stream"
-# As S3 Batch Operations have it, because a PUT has no limit of its own. Longer ones could be uploaded, without the
-# headers that we send beside them, and not be sent again: all of a request's are 8 KB at most.
-# https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_S3ObjectMetadata.html
-_CONTENT_TYPE_LENGTH = 1024
+# Of a content type and each content header, as S3 Batch Operations have it, because a PUT has no limit of its own.
+# Longer ones could be uploaded, without the headers that we send beside them, and not be sent again: all of a request's
+# are 8 KB at most. https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_S3ObjectMetadata.html
+_CONTENT_HEADER_LENGTH = 1024
+# Names how the upload travelled, not what it is; a store may take it for how ours travels.
+_TRANSFER_CODING = "aws-chunked"
 
 # What an S3 error's code means to each method; every other code is StoreUnavailable.
 _BAD_KEY: dict[str, type[PipelineError]] = {
@@ -88,6 +99,22 @@ _COPY_ANSWERS: dict[str, type[PipelineError]] = {
     "EntityTooLarge": ObjectTooLarge,
     "InvalidRequest": ObjectTooLarge,  # AWS's answer to more than 5 GiB
 }
+_DELETE_ANSWERS: dict[str, type[PipelineError]] = dict.fromkeys(
+    (
+        "AccessDenied",  # a policy without delete, MFA delete; AWS's and Ceph's answer to a lock
+        "AllAccessDisabled",
+        "InvalidRequest",  # MinIO's answer to a lock
+        "ObjectLockedByBucketPolicy",  # Cloudflare R2
+        "ObjectUnderActiveHold",  # Google, as the next one
+        "RetentionPolicyNotMet",
+        "FileImmutable",  # Alibaba
+        "InvalidArgument",
+        "MethodNotAllowed",
+        "NotImplemented",
+    ),
+    ObjectRetained,
+)
+_TAGGING_ANSWERS = {**_GONE, **_BAD_KEY}
 _NO_ANSWERS: dict[str, type[PipelineError]] = {}
 
 _CREDENTIALS = "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY, and what their user may do"
@@ -211,6 +238,7 @@ class MinioObjectStore:
         data: bytes,
         *,
         content_type: str,
+        content_headers: Mapping[str, str],
         metadata: Mapping[str, str],
         tags: Mapping[str, str],
         deadline: Deadline,
@@ -220,7 +248,12 @@ class MinioObjectStore:
         Sent again if the connection breaks; where the first one had arrived the answer is then False, and the bytes are
         the same.
         """
-        headers = {"If-None-Match": "*", "Content-Type": content_type, **_metadata_headers(metadata)}
+        headers = {
+            "If-None-Match": "*",
+            "Content-Type": content_type,
+            **content_headers,
+            **_metadata_headers(metadata),
+        }
         if tags:
             headers["x-amz-tagging"] = urllib.parse.urlencode(tags, quote_via=urllib.parse.quote)
         with _translated("PUT", bucket, key, _PUT_ANSWERS):
@@ -242,6 +275,7 @@ class MinioObjectStore:
             "x-amz-copy-source-if-match": f'"{version.etag}"',
             "x-amz-metadata-directive": "REPLACE",
             "Content-Type": version.content_type,
+            **version.content_headers,
             **_metadata_headers(metadata),
         }
         with _translated(f"copy of {_place(version.bucket, version.key)}", bucket, key, _COPY_ANSWERS):
@@ -258,11 +292,11 @@ class MinioObjectStore:
         requests would be removed unseen, so source buckets should have versions.
         """
         bucket, key, version_id = version.bucket, version.key, version.version_id or "null"
-        with _translated("DELETE", bucket, key, _NO_ANSWERS):
+        with _translated("DELETE", bucket, key, _DELETE_ANSWERS):
             if version_id == "null":
                 self._warn_once(bucket)
                 try:
-                    now = self._send("HEAD", bucket, key, _Patience(deadline=deadline), version_id="null").headers
+                    now = self._headers_of_null(bucket, key, _Patience(deadline=deadline))
                 except S3Error as exc:
                     if exc.response.status in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.METHOD_NOT_ALLOWED):
                         return True
@@ -276,6 +310,28 @@ class MinioObjectStore:
                 if exc.code not in ("NoSuchKey", "NoSuchVersion"):
                     raise
             return True
+
+    def set_tags(self, bucket: str, key: str, tags: Mapping[str, str], *, deadline: Deadline) -> None:
+        """Replace the tags of the current object (S3: PutObjectTagging); one round trip."""
+        root = ET.Element("Tagging")
+        tag_set = ET.SubElement(root, "TagSet")
+        for name, value in tags.items():
+            tag = ET.SubElement(tag_set, "Tag")
+            ET.SubElement(tag, "Key").text = name
+            ET.SubElement(tag, "Value").text = value
+        body = ET.tostring(root)
+        # AWS wants it: https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObjectTagging.html
+        md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        with _translated("tagging of", bucket, key, _TAGGING_ANSWERS):
+            self._send(
+                "PUT",
+                bucket,
+                key,
+                _Patience(deadline=deadline),
+                query={"tagging": ""},
+                headers={"Content-MD5": md5},
+                body=body,
+            )
 
     def check(self, bucket: str, *, deadline: Deadline) -> None:
         """List at most one key of `bucket`, which takes the right to list it and no other."""
@@ -323,6 +379,19 @@ class MinioObjectStore:
             pool, self._pool, self._minio = self._pool, None, None
         if pool is not None:
             pool.clear()
+
+    def _headers_of_null(self, bucket: str, key: str, patience: _Patience) -> Mapping[str, str]:
+        """What a HEAD of the version `null` answers."""
+        try:
+            return self._send("HEAD", bucket, key, patience, version_id="null").headers
+        except S3Error as exc:
+            if exc.response.status != http.HTTPStatus.FORBIDDEN:
+                raise
+        # A HEAD has no body to say whether it is our credentials that are refused, or this user for good.
+        response = self._send("GET", bucket, key, patience, version_id="null", stream=True)
+        response.close()
+        response.release_conn()
+        return response.headers
 
     def _tags(self, version: ObjectVersion, patience: _Patience) -> dict[str, str]:
         version_id = version.version_id or "null"
@@ -450,14 +519,18 @@ def _read(response: BaseHTTPResponse, limit: int, deadline: Deadline) -> bytes |
 
 def _version(bucket: str, key: str, headers: Mapping[str, str]) -> ObjectVersion:
     content_type = headers.get("content-type", "")
+    content_headers = {name: headers.get(name, "") for name in CONTENT_HEADERS}
+    codings = content_headers["content-encoding"].split(",")
+    content_headers["content-encoding"] = ",".join(one for one in codings if one.strip().lower() != _TRANSFER_CODING)
     return ObjectVersion(
         bucket=bucket,
         key=key,
         version_id=headers.get("x-amz-version-id"),
         etag=_etag(headers),
         last_modified=headers.get("last-modified", ""),
-        # What could not be signed and sent again, when the object is filed, is replaced.
-        content_type=content_type if _is_content_type(content_type) else _DEFAULT_CONTENT_TYPE,
+        # What could not be signed and sent again, when the object is filed, is replaced or left out.
+        content_type=content_type if _can_be_sent(content_type) else _DEFAULT_CONTENT_TYPE,
+        content_headers={name: value for name, value in content_headers.items() if _can_be_sent(value)},
         metadata={
             name.lower()[len(_METADATA_PREFIX) :]: _decoded(value)
             for name, value in headers.items()
@@ -484,8 +557,8 @@ def _metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
     return {_METADATA_PREFIX + name: _encoded(value) for name, value in metadata.items()}
 
 
-def _is_content_type(value: str) -> bool:
-    return 0 < len(value) <= _CONTENT_TYPE_LENGTH and _is_plain(value)
+def _can_be_sent(content_header: str) -> bool:
+    return 0 < len(content_header) <= _CONTENT_HEADER_LENGTH and _is_plain(content_header)
 
 
 def _is_plain(value: str) -> bool:

@@ -9,27 +9,25 @@ source, and the same event delivered again converges: the copy is found to be th
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from mnist_pipeline import images
+from mnist_pipeline import content_encoding, filing, images, instances
 from mnist_pipeline.errors import (
     BadImage,
+    BadKey,
     BadTensor,
     BadTraceId,
     MessageTooLarge,
-    MetadataTooLarge,
     ObjectGone,
+    ObjectRetained,
     ObjectTooLarge,
     Permanent,
     PipelineError,
@@ -39,9 +37,11 @@ from mnist_pipeline.errors import (
     StoreUnavailable,
     without_frames,
 )
-from mnist_pipeline.events import Caller, Inline, Notification, ObjectRef, trace_id_in
+from mnist_pipeline.events import Caller, Inline, Notification, trace_id_in
+from mnist_pipeline.filing import Copy
 from mnist_pipeline.images import Grey
-from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
+from mnist_pipeline.notifications import ObjectRef
+from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
 from mnist_pipeline.predictors import Images
 from mnist_pipeline.results import (
     Result,
@@ -56,8 +56,6 @@ from mnist_pipeline.settings import DIGITS, Settings
 
 log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-
 Tensorizer = Callable[[bytes], Grey]
 """An encoded image → float32 `(28, 28)` in 0..1; raises BadImage."""
 
@@ -70,14 +68,7 @@ FETCH_SHARE = 0.5
 PREDICT_SHARE = 0.5
 """What of the time that is then left the predictor may take; filing, publishing and releasing have the rest."""
 
-MAX_SEGMENT_BYTES = 255
-# What follows the last dot is a suffix only if it is as short as one.
-MAX_SUFFIX = 16
-
 _PIXELS = 28 * 28
-
-# How often an object that appears and vanishes under our hands is put again.
-_PUT_ATTEMPTS = 3
 
 # Pixels take far more room than the bytes that they come from, so few images are decoded at once: as many as there are
 # processors, and no more than four, because a container sees all of its node's, whatever its own share is.
@@ -90,11 +81,13 @@ class Outcome:
     """What became of one record: a word that is counted, and the error where it is not settled well.
 
     `stays`: the object is not settled and still in its source bucket. A rejected one has an error, but is settled.
+    `retained`: it is settled, and still there because the store does not let it go.
     """
 
     reason: str
     error: PipelineError | None = None
     stays: bool = False
+    retained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,14 +135,17 @@ class Pipeline:
         self.publisher = publisher
         self._tensorize = tensorize
 
-    def tensorize(self, image: bytes) -> Grey:
-        """One encoded image as a float32 tensor `(28, 28)` in 0..1.
+    def tensorize(self, image: bytes, *, encoding: str = "") -> Grey:
+        """One image file as a float32 tensor `(28, 28)` in 0..1; `encoding` is its Content-Encoding.
 
         Raises:
             BadImage: it cannot be decoded.
+            ObjectTooLarge: without its encoding it is larger than an object may be.
             Retryable: the tensorizer of another transformer failed in a way of its own, which is not the image's fault.
         """
         with _decoding:
+            if encoding:
+                image = content_encoding.decoded(image, encoding, limit=self.settings.max_object_bytes)
             if self._tensorize is None:
                 return images.to_tensor(image, max_pixels=self.settings.max_image_pixels)
             try:
@@ -185,7 +181,7 @@ class Pipeline:
         begun = 0
         for ref in request.objects[:RECORDS_AT_ONCE]:
             try:
-                stored = self._store().get(ref.bucket, ref.key, ref.version_id, limit=room, deadline=deadline)
+                stored = self._fetched(ref, room, deadline)
                 if stored.data is None and room < limit:
                     break  # there is no room for it beside the others: it is fetched again with the next ones
                 room -= len(stored.data or b"")
@@ -205,14 +201,33 @@ class Pipeline:
             outcomes=tuple(outcomes),
         )
 
+    def _fetched(self, ref: ObjectRef, room: int, deadline: Deadline) -> StoredObject:
+        """The object that the event means: of the two readings of its key the one that has the event's ETag; where none
+        has it, the first one, which was overwritten since.
+        """
+
+        def get(key: str) -> StoredObject:
+            return self._store().get(ref.bucket, key, ref.version_id, limit=room, deadline=deadline)
+
+        if ref.other_key is None:
+            return get(ref.key)
+        for key in (ref.key, ref.other_key):
+            with contextlib.suppress(ObjectGone, BadKey):
+                found = get(key)
+                if ref.etag in (None, found.version.etag):
+                    return found
+                del found  # so that two are never in hand
+        return get(ref.key)
+
     def _tensorized(self, stored: StoredObject, trace_id: str | None) -> Fetched:
         trace_id = trace_id or self._trace_id_of(stored.version)
         if stored.data is None:
             refusal = ObjectTooLarge(f"the object is larger than {self.settings.max_object_bytes:,} bytes")
             return Fetched(stored=stored, trace_id=trace_id, refusal=refusal)
+        encoding = stored.version.content_headers.get("content-encoding", "")
         try:
-            return Fetched(stored=stored, trace_id=trace_id, tensor=self.tensorize(stored.data))
-        except BadImage as refusal:
+            return Fetched(stored=stored, trace_id=trace_id, tensor=self.tensorize(stored.data, encoding=encoding))
+        except (BadImage, ObjectTooLarge) as refusal:
             return Fetched(stored=stored, trace_id=trace_id, refusal=without_frames(refusal))
 
     def _trace_id_of(self, version: ObjectVersion) -> str:
@@ -223,20 +238,17 @@ class Pipeline:
             given = None
         return given or trace_id_of(object_identity(version))
 
-    def _instances(self, instances: Sequence[Any], deadline: Deadline) -> Images:
-        tensors = np.empty((len(instances), 28, 28), np.float32)
-        for tensor, instance in zip(tensors, instances, strict=True):
+    def _instances(self, given: Sequence[Any], deadline: Deadline) -> Images:
+        tensors = np.empty((len(given), 28, 28), np.float32)
+        for tensor, instance in zip(tensors, given, strict=True):
             deadline.remaining()  # thousands of images fit into one body
             tensor[:] = self._instance(instance)
         return tensors
 
     def _instance(self, instance: Any) -> Grey:
-        data = instance.get("data") if isinstance(instance, dict) else instance
+        data = instances.content_of(instance)
         if isinstance(data, str):
-            try:
-                data = base64.b64decode(data, validate=True)
-            except ValueError as exc:
-                raise BadImage(f"an instance's data is not base64: {exc}") from exc
+            data = instances.image_in(data)
         if isinstance(data, bytes):
             return self.tensorize(data)
         try:
@@ -281,8 +293,7 @@ class Pipeline:
         version = item.stored.version
         try:
             if item.refusal is not None:
-                self._reject(item, item.refusal, caller, deadline)
-                return Outcome(reason=item.refusal.reason, error=item.refusal)
+                return self._reject(item, item.refusal, caller, deadline)
             if digit is None:
                 raise AssertionError("an object with a tensor has a digit")
             return self._file(item, digit, caller, deadline)
@@ -293,121 +304,67 @@ class Pipeline:
             return _failed(version, exc)
 
     def _file(self, item: Fetched, digit: int, caller: Caller, deadline: Deadline) -> Outcome:
-        version = item.stored.version
         bucket, prefix = self.settings.destination_of(digit)
-        key = self._put(item.stored, bucket, prefix + version.key, {}, deadline)
-        data = {"predictions": [digit], "destination": f"{bucket}/{key}"}
-        self._publish_object(item, self.settings.event_type, data, caller, deadline)
-        if not self._store().delete(version, deadline=deadline):
-            log.info("%s/%s was overwritten meanwhile and stays", version.bucket, ascii(version.key))
-        return Outcome(reason="filed")
+        copy = self._copy(item, bucket, prefix + item.stored.version.key, {}, deadline)
+        result = self._object_result(item, copy, self.settings.event_type, {"predictions": [digit]}, caller)
+        if self._publish_and_release(item.stored.version, copy, result, deadline):
+            return Outcome(reason="filed")
+        return Outcome(reason=ObjectRetained.reason, retained=True)
 
-    def _reject(self, item: Fetched, refusal: Permanent, caller: Caller, deadline: Deadline) -> None:
+    def _reject(self, item: Fetched, refusal: Permanent, caller: Caller, deadline: Deadline) -> Outcome:
         """The same way into the rejected bucket, the reason in the metadata."""
-        version, bucket = item.stored.version, self.settings.rejected_bucket
-        reason = {"rejected-reason": refusal.reason}
+        version = item.stored.version
         log.warning("%s/%s is rejected: %s", version.bucket, ascii(version.key), refusal)
-        if item.stored.data is None:
-            # Its bytes are not in hand, so the server copies them, to a name that only this very version can have.
-            digest = hashlib.sha256("\n".join(object_identity(version)).encode()).hexdigest()
-            key = _suffixed(version.key, digest[:12])
-            self._described(
-                version,
-                reason,
-                lambda metadata, _: self._store().copy(version, bucket, key, metadata=metadata, deadline=deadline),
-            )
-        else:
-            key = self._put(item.stored, bucket, version.key, reason, deadline)
-        data = {**rejected_data(refusal), "destination": f"{bucket}/{key}"}
-        self._publish_object(item, self.settings.rejected_type, data, caller, deadline)
-        self._store().delete(version, deadline=deadline)
+        reason = {"rejected-reason": refusal.reason}
+        copy = self._copy(item, self.settings.rejected_bucket, version.key, reason, deadline)
+        result = self._object_result(item, copy, self.settings.rejected_type, rejected_data(refusal), caller)
+        released = self._publish_and_release(version, copy, result, deadline)
+        return Outcome(reason=refusal.reason, error=refusal, retained=not released)
 
-    def _put(self, stored: StoredObject, bucket: str, key: str, own: dict[str, str], deadline: Deadline) -> str:
-        """Put the bytes in hand with all that describes them and our `own` metadata; give the name that they have."""
-        return self._described(
-            stored.version,
-            own,
-            lambda metadata, tags: self._put_described(stored, bucket, key, metadata, tags, deadline=deadline),
-        )
-
-    def _described(
-        self, version: ObjectVersion, own: dict[str, str], write: Callable[[dict[str, str], Mapping[str, str]], _T]
-    ) -> _T:
-        """Have the object written with its metadata, our `own` and its tags: with less where the store takes no more.
-
-        The trace id that it brought and our own always stay. What we add to its metadata, or its being encoded, can be
-        too much for a store that took it from the user; tags may be set in a request's body, and are sent in a header.
-        """
-        whole, least = {**version.metadata, **own}, {**self._trace_metadata(version), **own}
-        *richer, poorest = itertools.product((version.tags, {}) if version.tags else ({},), (whole, least))
-        for tags, metadata in richer:
-            with contextlib.suppress(MetadataTooLarge):
-                written = write(metadata, tags)
-                break
-        else:
-            tags, metadata = poorest
-            written = write(metadata, tags)
-        if left_out := sorted(whole.keys() - metadata.keys()) + sorted(version.tags.keys() - tags.keys()):
-            log.warning(
-                "%s/%s had more metadata or tags than the store takes: %.200s are left out where it is now",
-                version.bucket,
-                ascii(version.key),
-                ascii(left_out),
-            )
-        return written
-
-    def _trace_metadata(self, version: ObjectVersion) -> dict[str, str]:
-        """What of the metadata holds the trace id; one that is ignored is not worth its room."""
-        name = self.settings.trace_key.lower()
-        try:
-            return {name: version.metadata[name]} if trace_id_in(version.metadata, self.settings) else {}
-        except BadTraceId:
-            return {}
-
-    def _put_described(
-        self,
-        stored: StoredObject,
-        bucket: str,
-        key: str,
-        metadata: Mapping[str, str],
-        tags: Mapping[str, str],
-        *,
-        deadline: Deadline,
-    ) -> str:
-        """Put the bytes in hand under the first of their names that is free or has the same bytes; give that name."""
-        version, data = stored.version, stored.data
+    def _copy(self, item: Fetched, bucket: str, key: str, reason: dict[str, str], deadline: Deadline) -> Copy:
+        """File the bytes in hand; those that are not, the server copies."""
+        version, data = item.stored.version, item.stored.data
+        own = {self.settings.trace_key.lower(): item.trace_id, **reason}
         if data is None:
-            raise AssertionError("only bytes in hand are put")
-        for name in _names(key, data):
-            for _ in range(_PUT_ATTEMPTS):
-                created = self._store().put(
-                    bucket,
-                    name,
-                    data,
-                    content_type=version.content_type,
-                    metadata=metadata,
-                    tags=tags,
-                    deadline=deadline,
-                )
-                if created:
-                    return name
-                try:
-                    there = self._store().get(bucket, name, None, limit=len(data), deadline=deadline)
-                except ObjectGone:
-                    continue  # it vanished meanwhile: put again
-                if there.data == data:
-                    return name
-                break
-        raise StoreUnavailable(f"every name for {key!r} in bucket {bucket!r} is taken by other bytes")
+            return filing.have_copied(self._store(), version, bucket, own=own, deadline=deadline)
+        return filing.put(self._store(), version, data, bucket, key, own=own, deadline=deadline)
 
-    def _publish_object(
-        self, item: Fetched, event_type: str, data: dict[str, Any], caller: Caller, deadline: Deadline
-    ) -> None:
-        source = self.settings.event_source
-        self._publish(
-            object_result(item.stored.version, item.trace_id, data, type=event_type, source=source, caller=caller),
-            deadline,
+    def _object_result(
+        self, item: Fetched, copy: Copy, event_type: str, data: dict[str, Any], caller: Caller
+    ) -> Result:
+        return object_result(
+            item.stored.version,
+            item.trace_id,
+            {**data, "destination": f"{copy.bucket}/{copy.key}"},
+            type=event_type,
+            source=self.settings.event_source,
+            caller=caller,
         )
+
+    def _publish_and_release(self, version: ObjectVersion, copy: Copy, result: Result, deadline: Deadline) -> bool:
+        """Publish the object's result, then release the source; False where the store does not let it go.
+
+        That is then noted on the copy, and a result that is noted there is not published again.
+        """
+        is_new = result.id not in copy.published
+        if is_new:
+            self._publish(result, deadline)
+        try:
+            if not self._store().delete(version, deadline=deadline):
+                log.info("%s/%s was overwritten meanwhile and stays", version.bucket, ascii(version.key))
+        except ObjectRetained as exc:
+            says = "%s/%s stays, though all is done: a retention, a legal hold or a policy keeps it (%s)"
+            log.warning(says, version.bucket, ascii(version.key), exc)
+            if is_new and self.publisher is not None:
+                self._mark(copy, result.id, deadline)
+            return False
+        return True
+
+    def _mark(self, copy: Copy, result_id: str, deadline: Deadline) -> None:
+        try:
+            filing.mark(self._store(), copy, result_id, deadline=deadline)
+        except PipelineError as exc:
+            log.warning("the result of %s/%s will be published again: %s", copy.bucket, ascii(copy.key), exc)
 
     # --- inline requests ---
 
@@ -482,31 +439,3 @@ def _failed(what: ObjectRef | ObjectVersion, error: PipelineError) -> Outcome:
         error,
     )
     return Outcome(reason=error.reason, error=without_frames(error), stays=True)
-
-
-def _names(key: str, data: bytes) -> Iterator[str]:
-    """The names for these bytes, best first: the key, then with 12 and with 64 hexadecimal digits of their sha256."""
-    if _fits(key):
-        yield key
-    digest = hashlib.sha256(data).hexdigest()
-    yield _suffixed(key, digest[:12])
-    yield _suffixed(key, digest)
-
-
-def _fits(key: str) -> bool:
-    encoded = key.encode()
-    return len(encoded) <= MAX_KEY_BYTES and all(len(part) <= MAX_SEGMENT_BYTES for part in encoded.split(b"/"))
-
-
-def _suffixed(key: str, digest: str) -> str:
-    """`<stem, cut to fit>-<digest><suffix>`; cut where the last segment or the whole name would be too long."""
-    stem, dot, suffix = key.rpartition(".")
-    if not dot or "/" in suffix or len(suffix) > MAX_SUFFIX:
-        stem, dot, suffix = key, "", ""
-    end = f"-{digest}{dot}{suffix}".encode()
-    cut = stem.encode()[: MAX_KEY_BYTES - len(end)]
-    too_long = len(cut.rpartition(b"/")[2]) + len(end) - MAX_SEGMENT_BYTES
-    if too_long > 0:
-        cut = cut[:-too_long]
-    # A character that was cut in two is left out whole.
-    return cut.decode(errors="ignore") + end.decode()

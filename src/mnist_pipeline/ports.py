@@ -16,6 +16,9 @@ from mnist_pipeline.errors import DeadlineExceeded
 MAX_KEY_BYTES = 1024
 """S3: a key is at most so many bytes of UTF-8."""
 
+CONTENT_HEADERS = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires")
+"""What S3 keeps of an upload's own headers beside its content type ("system-defined metadata" that a user may set)."""
+
 
 class Deadline:
     """A point in monotonic time by which an event must be settled, shared by all of its steps."""
@@ -47,7 +50,7 @@ class ObjectVersion:
 
     `version_id` is None in a bucket that never had versions, `"null"` for an object from before they were switched on.
     `etag` is without quotes, `last_modified` the HTTP date as sent, `metadata` has lower-case names without `x-amz-
-    meta-`.
+    meta-`, `content_headers` those of CONTENT_HEADERS that it has.
     """
 
     bucket: str
@@ -56,6 +59,7 @@ class ObjectVersion:
     etag: str
     last_modified: str
     content_type: str = "application/octet-stream"
+    content_headers: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -108,6 +112,7 @@ class ObjectStore(Protocol):
         data: bytes,
         *,
         content_type: str,
+        content_headers: Mapping[str, str],
         metadata: Mapping[str, str],
         tags: Mapping[str, str],
         deadline: Deadline,
@@ -116,7 +121,7 @@ class ObjectStore(Protocol):
 
         Raises:
             BadKey: the store says that no object can have this key.
-            MetadataTooLarge: `metadata` is more than it takes, or that with the tags; nothing is done.
+            MetadataTooLarge: `metadata` is more than it takes, or that with the headers and tags; nothing is done.
         """
         ...
 
@@ -124,12 +129,12 @@ class ObjectStore(Protocol):
         self, version: ObjectVersion, bucket: str, key: str, *, metadata: Mapping[str, str], deadline: Deadline
     ) -> None:
         """Have the server copy exactly this version, its metadata replaced by `metadata`, to a name that only it can
-        have.
+        have; its content type, content headers and tags stay.
 
         Raises:
             ObjectGone: it changed or vanished before.
             ObjectTooLarge: the server refuses to copy it.
-            MetadataTooLarge: `metadata` is more than it takes; nothing is done.
+            MetadataTooLarge: `metadata` is more than it takes, or that with the headers; nothing is done.
         """
         ...
 
@@ -137,6 +142,17 @@ class ObjectStore(Protocol):
         """Remove exactly this version; False, and nothing removed, where the key holds another one by now.
 
         A version that is gone already counts as removed. Never repeated, never begun after the deadline.
+
+        Raises:
+            ObjectRetained: the store refuses it, and would refuse it again.
+        """
+        ...
+
+    def set_tags(self, bucket: str, key: str, tags: Mapping[str, str], *, deadline: Deadline) -> None:
+        """Replace the tags of the object that is there now.
+
+        Raises:
+            ObjectGone: there is none.
         """
         ...
 

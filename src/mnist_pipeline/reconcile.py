@@ -16,9 +16,10 @@ from typing import Protocol
 
 import numpy as np
 
-from mnist_pipeline import events
+from mnist_pipeline import events, notifications
 from mnist_pipeline.errors import ObjectGone, Permanent, PipelineError, Retryable
-from mnist_pipeline.events import Notification, ObjectRef
+from mnist_pipeline.events import Notification
+from mnist_pipeline.notifications import ObjectRef
 from mnist_pipeline.pipeline import Outcome, Pipeline
 from mnist_pipeline.ports import Deadline, ListedObject
 from mnist_pipeline.predictors import Images
@@ -65,10 +66,10 @@ def missed(listing: Listing, settings: Settings, *, older_than_seconds: float) -
 
 
 def _is_source(bucket: str, key: str, settings: Settings) -> bool:
-    if events.is_output(bucket, key, settings):
+    if notifications.is_output(bucket, key, settings):
         return False
     try:
-        events.check_source(bucket, key, settings)
+        notifications.check_source(bucket, key, settings)
     except Permanent:
         return False
     return True
@@ -171,7 +172,7 @@ class Reconciler:
             ref, outcome = in_hand.pop(future), future.result()
             self.outcomes[outcome.reason] += 1
             self.left += outcome.stays
-            if not outcome.stays and outcome.reason != ObjectGone.reason:
+            if not (outcome.stays or outcome.retained or outcome.reason == ObjectGone.reason):
                 released.add(ref)
             self._failed_in_a_row = self._failed_in_a_row + 1 if isinstance(outcome.error, Retryable) else 0
         if self._failed_in_a_row >= DOUBT_AFTER and not self.gave_up:

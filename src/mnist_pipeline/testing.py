@@ -35,6 +35,7 @@ from mnist_pipeline.errors import (
     MessageTooLarge,
     MetadataTooLarge,
     ObjectGone,
+    ObjectRetained,
     StoreUnavailable,
 )
 from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, Message, ObjectVersion, StoredObject
@@ -46,6 +47,9 @@ _KEYS_A_LISTING = 1000
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
 _HEADER_BYTES = 8 * 1024
 _METADATA_BYTES = 2 * 1024
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html
+_MOST_TAGS = 10
+_TAG_LENGTH = 256
 _EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -89,6 +93,8 @@ class MemoryStore:
     Attributes:
         buckets: bucket → key → versions, oldest first, the last one being current; one without data is a delete marker.
         versioned: may be changed at any time, as versioning can be switched on.
+        locked: the ids of versions under a retention or a legal hold.
+        undeletable: buckets from which our user may not delete.
         calls: every call of the port, in order.
         failures: what shall fail.
         on_call: called before each call does anything, for what others do in the meantime.
@@ -99,6 +105,8 @@ class MemoryStore:
         self.buckets: dict[str, dict[str, list[StoredObject]]] = {bucket: {} for bucket in (*buckets, *versioned)}
         self.versioned = set(versioned)
         self.create_buckets = create_buckets
+        self.locked: set[str] = set()
+        self.undeletable: set[str] = set()
         self.calls: list[Call] = []
         self.failures = Failures()
         self.on_call: Callable[[Call], None] | None = None
@@ -114,6 +122,7 @@ class MemoryStore:
         data: bytes,
         *,
         content_type: str = "image/png",
+        content_headers: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> ObjectVersion:
@@ -132,6 +141,7 @@ class MemoryStore:
                 etag=hashlib.md5(data, usedforsecurity=False).hexdigest(),
                 last_modified=format_datetime(_EPOCH + timedelta(seconds=self._writes), usegmt=True),
                 content_type=content_type,
+                content_headers=dict(content_headers or {}),
                 metadata=dict(metadata or {}),
                 tags=dict(tags or {}),
             )
@@ -188,6 +198,7 @@ class MemoryStore:
         data: bytes,
         *,
         content_type: str,
+        content_headers: Mapping[str, str],
         metadata: Mapping[str, str],
         tags: Mapping[str, str],
         deadline: Deadline,
@@ -195,23 +206,31 @@ class MemoryStore:
         """Create the object; False where the key has a current version."""
         with self._lock:
             self._begin(Call(method="put", bucket=bucket, key=key), deadline)
-            _check_headers(metadata, tags)
+            _check_headers(content_headers, metadata, tags)
             self._keys(bucket, writing=True)
             created = self._find(bucket, key, None) is None
             if created:
-                self.upload(bucket, key, data, content_type=content_type, metadata=metadata, tags=tags)
+                self.upload(
+                    bucket,
+                    key,
+                    data,
+                    content_type=content_type,
+                    content_headers=content_headers,
+                    metadata=metadata,
+                    tags=tags,
+                )
             self._end("put")
             return created
 
     def copy(
         self, version: ObjectVersion, bucket: str, key: str, *, metadata: Mapping[str, str], deadline: Deadline
     ) -> None:
-        """Copy this version's bytes, content type and tags."""
+        """Copy this version's bytes and tags, described as `version` is."""
         with self._lock:
             self._begin(
                 Call(method="copy", bucket=version.bucket, key=version.key, version_id=version.version_id), deadline
             )
-            _check_headers(metadata, {})
+            _check_headers(version.content_headers, metadata, {})
             found = self._find(version.bucket, version.key, version.version_id or "null")
             if found is None or found.data is None or found.version.etag != version.etag:
                 raise ObjectGone(f"{version.bucket!r}/{version.key!r} changed or vanished before its copy")
@@ -220,6 +239,7 @@ class MemoryStore:
                 _stored_key(key),
                 found.data,
                 content_type=version.content_type,
+                content_headers=version.content_headers,
                 metadata=metadata,
                 tags=found.version.tags,
             )
@@ -236,6 +256,8 @@ class MemoryStore:
                 version.etag,
                 version.last_modified,
             )
+            if (unguarded or unchanged) and (bucket in self.undeletable or version_id in self.locked):
+                raise ObjectRetained(f"{bucket!r}/{key!r} may not be deleted")
             if found is not None and (unguarded or unchanged):
                 versions = self.buckets[bucket][found.version.key]
                 versions.remove(found)
@@ -243,6 +265,19 @@ class MemoryStore:
                     del self.buckets[bucket][found.version.key]
             self._end("delete")
             return found is None or unguarded or unchanged
+
+    def set_tags(self, bucket: str, key: str, tags: Mapping[str, str], *, deadline: Deadline) -> None:
+        """Replace the tags of the current version, which are ten at most."""
+        with self._lock:
+            self._begin(Call(method="set_tags", bucket=bucket, key=key), deadline)
+            found = self._find(bucket, key, None)
+            if found is None:
+                raise ObjectGone(f"there is no {bucket!r}/{key!r}")
+            if len(tags) > _MOST_TAGS or any(len(value) > _TAG_LENGTH for value in tags.values()):
+                raise StoreUnavailable(f"{len(tags)} tags are too many, or too long")
+            versions = self.buckets[bucket][found.version.key]
+            versions[versions.index(found)] = replace(found, version=replace(found.version, tags=dict(tags)))
+            self._end("set_tags")
 
     def check(self, bucket: str, *, deadline: Deadline) -> None:
         """Answer, whether there is such a bucket or not."""
@@ -323,12 +358,13 @@ def _stored_key(key: str) -> str:
     return stored
 
 
-def _check_headers(metadata: Mapping[str, str], tags: Mapping[str, str]) -> None:
-    """See that the two are not more than MinIO takes; what else it counts with the tags is not known here."""
+def _check_headers(content_headers: Mapping[str, str], metadata: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """See that they are not more than MinIO takes; what else it counts with them is not known here."""
     size = sum(len(f"x-amz-meta-{name}") + _sent_bytes(value) for name, value in metadata.items())
     tagging = len(urllib.parse.urlencode(tags, quote_via=urllib.parse.quote))
-    if size > _METADATA_BYTES or size + tagging > _HEADER_BYTES:
-        raise MetadataTooLarge(f"{size:,} bytes of metadata and {tagging:,} of tags are more than the store takes")
+    others = tagging + sum(len(name) + len(value) for name, value in content_headers.items())
+    if size > _METADATA_BYTES or size + others > _HEADER_BYTES:
+        raise MetadataTooLarge(f"{size:,} bytes of metadata and {others:,} of others are more than the store takes")
 
 
 def _sent_bytes(value: str) -> int:

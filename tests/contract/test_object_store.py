@@ -266,7 +266,14 @@ def fetch(backend: Backend, bucket: str, key: str, version_id: str | None = None
 
 def create(backend: Backend, bucket: str, key: str, data: bytes, metadata: Mapping[str, str] | None = None) -> bool:
     return backend.store.put(
-        bucket, key, data, content_type="image/png", metadata=metadata or {}, tags={}, deadline=soon()
+        bucket,
+        key,
+        data,
+        content_type="image/png",
+        content_headers={},
+        metadata=metadata or {},
+        tags={},
+        deadline=soon(),
     )
 
 
@@ -436,6 +443,7 @@ def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) 
         "7.png",
         b"seven",
         content_type="image/jpeg",
+        content_headers={},
         metadata=metadata,
         tags={"a b": "c/d=e", "f": ""},
         deadline=soon(),
@@ -481,7 +489,14 @@ def test_tags_that_no_header_can_hold_are_refused(backend: Backend) -> None:
     tags = {f"{number}" + " " * 100 + "x": " " * 250 + "x" for number in range(10)}
     with pytest.raises(MetadataTooLarge):
         backend.store.put(
-            destination, "7.png", b"seven", content_type="image/png", metadata={}, tags=tags, deadline=soon()
+            destination,
+            "7.png",
+            b"seven",
+            content_type="image/png",
+            content_headers={},
+            metadata={},
+            tags=tags,
+            deadline=soon(),
         )
     with pytest.raises(ObjectGone):
         fetch(backend, destination, "7.png")
@@ -703,7 +718,14 @@ def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
         backend.store.get(source, "7.png", None, limit=LIMIT, deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):
         backend.store.put(
-            destination, "8.png", b"8", content_type="image/png", metadata={}, tags={}, deadline=Deadline(0)
+            destination,
+            "8.png",
+            b"8",
+            content_type="image/png",
+            content_headers={},
+            metadata={},
+            tags={},
+            deadline=Deadline(0),
         )
     with pytest.raises(DeadlineExceeded):
         backend.store.copy(version, destination, "9.png", metadata={}, deadline=Deadline(0))

@@ -58,7 +58,16 @@ def store(fragile: MinioServer, user: Minio) -> Iterator[MinioObjectStore]:
 
 
 def create(store: MinioObjectStore, key: str = "7.png", *, bucket: str = BUCKET, within: float = 20) -> bool:
-    return store.put(bucket, key, b"seven", content_type="image/png", metadata={}, tags={}, deadline=Deadline(within))
+    return store.put(
+        bucket,
+        key,
+        b"seven",
+        content_type="image/png",
+        content_headers={},
+        metadata={},
+        tags={},
+        deadline=Deadline(within),
+    )
 
 
 def fetch(store: MinioObjectStore, *, within: float = 20) -> bytes | None:

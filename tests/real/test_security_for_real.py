@@ -502,7 +502,16 @@ def connect(stored: Environment) -> Iterator[Connect]:
 
 def put(store: MinioObjectStore, bucket: str, key: str, data: bytes) -> bool:
     options = {"trace-id": "4711"}
-    return store.put(bucket, key, data, content_type="image/png", metadata=options, tags=options, deadline=Deadline(20))
+    return store.put(
+        bucket,
+        key,
+        data,
+        content_type="image/png",
+        content_headers={},
+        metadata=options,
+        tags=options,
+        deadline=Deadline(20),
+    )
 
 
 def upload(minio: MinioServer, key: str, data: bytes) -> None:

@@ -194,7 +194,14 @@ def fetch(
 
 def create(store: MinioObjectStore, data: bytes = b"seven", **metadata: str) -> bool:
     return store.put(
-        "digit-7", "7.png", data, content_type="image/png", metadata=metadata, tags={}, deadline=Deadline(20)
+        "digit-7",
+        "7.png",
+        data,
+        content_type="image/png",
+        content_headers={},
+        metadata=metadata,
+        tags={},
+        deadline=Deadline(20),
     )
 
 
@@ -487,7 +494,7 @@ def test_row_21_a_store_that_never_answers_is_given_up_within_the_deadline(
     calls: dict[str, Callable[[Deadline], object]] = {
         "get": lambda deadline: store.get("mnist", "7.png", None, limit=LIMIT, deadline=deadline),
         "put": lambda deadline: store.put(
-            "mnist", "7.png", b"", content_type="image/png", metadata={}, tags={}, deadline=deadline
+            "mnist", "7.png", b"", content_type="image/png", content_headers={}, metadata={}, tags={}, deadline=deadline
         ),
         "copy": lambda deadline: store.copy(version(), "mnist", "7.png", metadata={}, deadline=deadline),
         "delete": lambda deadline: store.delete(version(), deadline=deadline),

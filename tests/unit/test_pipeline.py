@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import logging
@@ -10,11 +11,13 @@ import pickle
 import time
 import uuid
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mnist_pipeline.cloud_events import CloudEvent
 from mnist_pipeline.errors import (
     BadImage,
     BadTensor,
@@ -27,9 +30,11 @@ from mnist_pipeline.errors import (
     Retryable,
     StoreUnavailable,
 )
-from mnist_pipeline.events import Caller, CloudEvent, Inline, Notification, ObjectRef
+from mnist_pipeline.events import Caller, Inline, Notification
+from mnist_pipeline.filing import PUBLISHED_AS
+from mnist_pipeline.notifications import ObjectRef
 from mnist_pipeline.pipeline import Outcome, Pipeline, verdict
-from mnist_pipeline.ports import Deadline
+from mnist_pipeline.ports import CONTENT_HEADERS, Deadline
 from mnist_pipeline.settings import Settings
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
 
@@ -72,8 +77,9 @@ def test_an_object_moves_into_the_bucket_of_its_digit_and_is_published(versioned
     assert path.store.keys("mnist") == []
     assert path.store.data("digit-7", "a/7.png") == digit_png(7)
     filed = path.store.buckets["digit-7"]["a/7.png"][0].version
-    assert (filed.content_type, filed.metadata, filed.tags) == ("image/png", {"owner": "me"}, {"lot": "1"})
     (event,) = path.results
+    metadata = {"owner": "me", "trace-id": event["trace-id"]}
+    assert (filed.content_type, filed.metadata, filed.tags) == ("image/png", metadata, {"lot": "1"})
     assert event["type"] == "io.kserve.mnist.prediction"
     assert event["subject"] == "mnist/a/7.png"
     assert event["data"]["predictions"] == [7]
@@ -279,7 +285,8 @@ def test_row_14_an_object_over_the_limit_is_copied_by_the_server_to_a_name_of_it
     assert len(key) == len("big-.png") + 12
     assert path.store.data("mnist-rejected", key) == b"x" * 101
     assert path.store.keys("mnist") == []
-    assert [call.method for call in path.store.calls] == ["get", "copy", "delete"]
+    # The second looks for a copy of an earlier delivery.
+    assert [call.method for call in path.store.calls] == ["get", "get", "copy", "delete"]
 
 
 def test_an_object_over_the_limit_that_vanished_before_its_copy_is_nothing_to_reject() -> None:
@@ -325,7 +332,7 @@ def test_an_image_with_more_metadata_than_the_store_takes_is_filed_with_its_trac
 
 def test_an_image_with_as_much_metadata_as_the_store_takes_keeps_all_of_it(caplog: pytest.LogCaptureFixture) -> None:
     path = Path()
-    metadata = {"note": "x" * 2033}
+    metadata = {"note": "x" * 1992, **TRACE}
     assert reasons(path.send(path.upload("x.png", digit_png(7), metadata=metadata))) == ["filed"]
     assert described(path, "digit-7") == (metadata, {})
     assert caplog.records == []
@@ -350,13 +357,6 @@ def test_an_object_over_the_limit_whose_metadata_has_no_room_for_the_reason_is_c
     assert described(path, "mnist-rejected") == ({**TRACE, "rejected-reason": "objecttoolarge"}, {"lot": "1"})
     assert path.store.keys("mnist") == []
     assert caplog.records[-1].message.endswith("takes: ['note'] are left out where it is now")
-
-
-def test_a_trace_id_that_is_none_is_not_kept_where_there_is_no_room() -> None:
-    path = Path()
-    ref = path.upload("x.png", NOT_AN_IMAGE, metadata={"trace-id": "x" * 2030})
-    assert reasons(path.send(ref)) == ["badimage"]
-    assert described(path, "mnist-rejected") == ({"rejected-reason": "badimage"}, {})
 
 
 def test_the_trace_id_is_kept_under_the_name_of_the_settings() -> None:
@@ -384,7 +384,7 @@ def test_an_image_with_too_much_of_both_is_filed_too() -> None:
     path = Path()
     tags = {f"{number}" + "日" * 100: "本" * 200 for number in range(10)}
     assert reasons(path.send(path.upload("x.png", digit_png(7), metadata={"note": LONG}, tags=tags))) == ["filed"]
-    assert described(path, "digit-7") == ({}, {})
+    assert described(path, "digit-7") == ({"trace-id": path.results[0]["trace-id"]}, {})
 
 
 def test_less_is_kept_under_the_same_name_when_the_event_comes_again() -> None:
@@ -397,6 +397,17 @@ def test_less_is_kept_under_the_same_name_when_the_event_comes_again() -> None:
     assert len({event["id"] for event in path.results}) == 1
 
 
+def test_content_headers_that_leave_no_room_for_the_trace_id_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    path = Path()
+    headers = dict.fromkeys(CONTENT_HEADERS, "x" * 2100)
+    path.upload("x.png", digit_png(7), content_headers={**headers, "content-encoding": ""})
+    assert reasons(path.send(ObjectRef(bucket="mnist", key="x.png"))) == ["filed"]
+    filed = path.store.buckets["digit-7"]["x.png"][0].version
+    assert (filed.content_type, filed.content_headers) == ("image/png", {})
+    assert filed.metadata == {"trace-id": path.results[0]["trace-id"]}
+    assert "['cache-control', " in caplog.text
+
+
 def test_a_store_that_takes_no_metadata_at_all_is_worth_a_retry() -> None:
     path = Path()
     path.store.failures.before["put"] = [MetadataTooLarge("any")] * 4
@@ -404,6 +415,212 @@ def test_a_store_that_takes_no_metadata_at_all_is_worth_a_retry() -> None:
     assert reasons(path.send(ref)) == ["store"]
     assert path.store.keys("mnist") == ["x.png"]
     assert path.results == []
+
+
+KEPT = {
+    "cache-control": "max-age=60",
+    "content-disposition": 'attachment; filename="7.png"',
+    "content-encoding": "gzip",
+    "content-language": "de",
+    "expires": "Thu, 01 Dec 2033 16:00:00 GMT",
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "bucket"),
+    [(gzip.compress(digit_png(7)), "digit-7"), (NOT_AN_IMAGE, "mnist-rejected"), (b"x" * 2001, "mnist-rejected")],
+    ids=["filed", "rejected", "copied by the server"],
+)
+def test_row_48_an_object_moved_is_the_same_object_and_bears_its_trace_id(data: bytes, bucket: str) -> None:
+    path = Path(max_object_bytes=2000, trace_key="Trace-Id")
+    # A trace id that is none is replaced.
+    path.send(path.upload("x.png", data, content_headers=KEPT, metadata={"a": "b", "trace-id": "x" * 300}))
+    (key,) = path.store.keys(bucket)
+    version = path.store.buckets[bucket][key][0].version
+    assert (path.store.data(bucket, key), path.store.keys("mnist")) == (data, [])
+    assert (version.content_type, version.content_headers) == ("image/png", KEPT)
+    metadata = {name: value for name, value in version.metadata.items() if name != "rejected-reason"}
+    assert metadata == {"a": "b", "trace-id": path.results[0]["Trace-Id"]}
+
+
+def test_the_trace_id_that_an_event_gives_is_that_of_the_copy_too() -> None:
+    path = Path()
+    path.send(path.upload("x.png", digit_png(7), metadata={"trace-id": "its own"}), trace_id="the event's")
+    assert described(path, "digit-7") == ({"trace-id": "the event's"}, {})
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data", "reason"),
+    [
+        ("gzip", gzip.compress(digit_png(7)), "filed"),
+        ("aws-chunked,gzip", gzip.compress(digit_png(7)), "filed"),
+        ("gzip", digit_png(7), "filed"),
+        ("identity", digit_png(7), "filed"),
+        ("br", digit_png(7), "badimage"),
+        ("gzip", gzip.compress(digit_png(7))[:-9], "badimage"),
+        ("gzip", gzip.compress(NOT_AN_IMAGE), "badimage"),
+        ("gzip", gzip.compress(bytes(100_000)), "objecttoolarge"),
+    ],
+)
+def test_row_48_an_encoded_image_is_read_and_filed_as_it_is(encoding: str, data: bytes, reason: str) -> None:
+    path = Path(max_object_bytes=50_000)
+    assert reasons(path.send(path.upload("x.png", data, content_headers={"content-encoding": encoding}))) == [reason]
+    assert path.store.data("digit-7" if reason == "filed" else "mnist-rejected", "x.png") == data
+    assert path.store.keys("mnist") == []
+
+
+class Retaining(Path):
+    """A path whose store does not let the sources go: versions are locked, or their bucket is."""
+
+    def __init__(self, *, versioned: bool = True) -> None:
+        super().__init__(versioned=versioned, max_object_bytes=2000)
+        self.versioned = versioned
+
+    def retain(self, data: bytes, **more: Any) -> ObjectRef:
+        ref = self.upload("x.png", data, **more)
+        if ref.version_id is None:
+            self.store.undeletable.add("mnist")
+        else:
+            self.store.locked.add(ref.version_id)
+        return ref
+
+    def let_go(self) -> None:
+        self.store.locked.clear()
+        self.store.undeletable.clear()
+
+
+RETAINED = [(digit_png(7), "retained"), (NOT_AN_IMAGE, "badimage"), (b"x" * 2001, "objecttoolarge")]
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize(("data", "reason"), RETAINED, ids=["filed", "rejected", "copied by the server"])
+def test_row_44_what_cannot_be_released_is_published_once_until_it_can(
+    data: bytes, reason: str, versioned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Retaining(versioned=versioned)
+    ref = path.retain(data, tags={"lot": "1"})
+    for _ in range(3):
+        (outcome,) = path.send(ref)
+        assert (outcome.reason, outcome.retained, outcome.stays) == (reason, True, False)
+    assert "mnist/'x.png' stays, though all is done" in caplog.text
+    assert (path.store.keys("mnist"), len(path.results)) == (["x.png"], 1)
+    bucket, _, key = path.results[0]["data"]["destination"].partition("/")
+    assert path.store.buckets[bucket][key][0].version.tags == {"lot": "1", PUBLISHED_AS: path.results[0]["id"]}
+    path.let_go()
+    (outcome,) = path.send(ref)
+    assert not outcome.retained
+    assert (path.store.keys("mnist"), len(path.results)) == ([], 1)
+
+
+@pytest.mark.parametrize("step", ["publish", "delete", "set_tags"])
+@pytest.mark.parametrize(("data", "reason"), RETAINED, ids=["filed", "rejected", "copied by the server"])
+def test_row_44_a_retained_object_whose_way_is_cut_is_published_again_until_its_copy_is_marked(
+    data: bytes, reason: str, step: str
+) -> None:
+    path = Retaining()
+    ref = path.retain(data)
+    failures = (path.publisher if step == "publish" else path.store).failures
+    failures.before[step] = [KafkaUnavailable("cut") if step == "publish" else StoreUnavailable("cut")]
+    path.send(ref)
+    path.send(ref)
+    published = len(path.results)
+    assert published == (1 if step == "publish" else 2)
+    assert reasons(path.send(ref)) == [reason]
+    assert len(path.results) == published
+    assert len({event["id"] for event in path.results}) == 1
+
+
+def test_row_44_retained_objects_that_share_a_copy_are_published_once_each() -> None:
+    path = Retaining()
+    refs = [path.retain(digit_png(7)) for _ in range(3)]
+    for _ in range(3):
+        assert reasons(path.send(*refs)) == ["retained"] * 3
+    assert len(path.results) == len({event["id"] for event in path.results}) == 3
+    assert path.store.keys("digit-7") == ["x.png"]
+
+
+def test_row_44_a_retained_object_with_as_many_tags_as_there_can_be_is_published_at_least_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = Retaining()
+    ref = path.retain(digit_png(7), tags={str(number): "x" for number in range(10)})
+    assert reasons(path.send(ref)) == ["retained"]
+    assert "digit-7/'x.png' will be published again: 11 tags are too many" in caplog.text
+    assert reasons(path.send(ref)) == ["retained"]
+    assert len({event["id"] for event in path.results}) == 1
+
+
+def test_where_nothing_is_published_nothing_is_marked_as_published() -> None:
+    path = Retaining()
+    ref = path.retain(digit_png(7))
+    publishing, path.pipeline = path.pipeline, Pipeline(Settings(), path.store, None)
+    assert reasons(path.send(ref)) == ["retained"]
+    path.pipeline = publishing
+    assert reasons(path.send(ref)) == ["retained"]
+    assert len(path.results) == 1
+
+
+PLUS, BLANK = "a+b.png", "a b.png"
+
+
+def etag_of(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize(
+    ("there", "etag", "taken"),
+    [
+        ({PLUS: 1, BLANK: 2}, 1, PLUS),
+        ({PLUS: 1, BLANK: 2}, 2, BLANK),
+        ({PLUS: 1, BLANK: 2}, None, PLUS),
+        ({PLUS: 1, BLANK: 2}, 3, PLUS),  # overwritten since
+        ({PLUS: 1}, 1, PLUS),
+        ({PLUS: 1}, 2, PLUS),
+        ({PLUS: 1}, None, PLUS),
+        ({BLANK: 2}, 2, BLANK),
+        ({BLANK: 2}, None, BLANK),
+        ({BLANK: 2}, 1, None),
+        ({}, 1, None),
+    ],
+)
+def test_row_42_of_two_readings_of_a_key_the_object_with_the_event_s_etag_is_taken_and_the_other_untouched(
+    there: dict[str, int], etag: int | None, taken: str | None, versioned: bool
+) -> None:
+    path = Path(versioned=versioned)
+    for key, digit in there.items():
+        path.upload(key, digit_png(digit))
+    digest = None if etag is None else etag_of(digit_png(etag))
+    (outcome,) = path.send(ObjectRef(bucket="mnist", key=PLUS, other_key=BLANK, etag=digest))
+    assert outcome.reason == ("gone" if taken is None else "filed")
+    assert path.store.keys("mnist") == sorted(there.keys() - {taken})
+    assert [event["subject"] for event in path.results] == ([] if taken is None else [f"mnist/{taken}"])
+
+
+def test_row_42_a_version_is_looked_for_under_both_readings() -> None:
+    path = Path()
+    path.upload(PLUS, digit_png(1))
+    meant = path.upload(BLANK, digit_png(1))
+    path.upload(BLANK, digit_png(3))
+    ref = replace(meant, key=PLUS, other_key=BLANK, etag=etag_of(digit_png(1)))
+    assert reasons(path.send(ref)) == ["filed"]
+    assert [event["subject"] for event in path.results] == [f"mnist/{BLANK}"]
+    assert path.store.keys("mnist") == [BLANK, PLUS]
+
+
+@pytest.mark.parametrize(("there", "reason"), [(True, "filed"), (False, "badkey")])
+def test_row_42_a_reading_that_can_be_no_key_is_a_miss_where_the_other_one_is_there(there: bool, reason: str) -> None:
+    path = Path()
+    if there:
+        path.upload("a%2F%2Fb.png", digit_png(1))
+    assert reasons(path.send(ObjectRef(bucket="mnist", key="a//b.png", other_key="a%2F%2Fb.png"))) == [reason]
+
+
+def test_row_42_an_ordinary_key_is_read_once_whatever_its_etag() -> None:
+    path = Path()
+    path.upload("x.png", digit_png(1))
+    assert reasons(path.send(ObjectRef(bucket="mnist", key="x.png", etag="overwritten since"))) == ["filed"]
+    assert [call.method for call in path.store.calls] == ["get", "put", "delete"]
 
 
 def test_row_04_several_records_are_settled_each_and_answered_once() -> None:
@@ -581,6 +798,8 @@ def test_inline_images_and_tensors_become_one_batch_in_order() -> None:
         ({"data": "é"}, BadImage),
         ({"data": base64.b64encode(NOT_AN_IMAGE).decode()}, BadImage),
         ({"data": ""}, BadImage),
+        ({"b64": [0.0] * 784}, BadTensor),
+        ({"data": {"image": "x"}}, BadTensor),
         ({"image": "x"}, BadTensor),
         ([1, 2, 3], BadTensor),
         (["0"] * 784, BadTensor),

@@ -11,7 +11,7 @@ import pytest
 
 from mnist_pipeline import Pipeline, Settings, reconcile
 from mnist_pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable
-from mnist_pipeline.events import ObjectRef
+from mnist_pipeline.notifications import ObjectRef
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.predictors import Images
 from mnist_pipeline.reconcile import AT_ONCE, DOUBT_AFTER, Reconciler, missed

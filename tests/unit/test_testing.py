@@ -29,7 +29,9 @@ def soon() -> Deadline:
 
 
 def put(store: MemoryStore, bucket: str, key: str, data: bytes = b"x") -> bool:
-    return store.put(bucket, key, data, content_type="image/png", metadata={}, tags={}, deadline=soon())
+    return store.put(
+        bucket, key, data, content_type="image/png", content_headers={}, metadata={}, tags={}, deadline=soon()
+    )
 
 
 def pixels(png: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -275,7 +275,14 @@ def _check_preconditions(store: BucketStore, objects: MinioObjectStore, bucket: 
 
 def _put_probe(objects: MinioObjectStore, bucket: str, key: str) -> bool:
     return objects.put(
-        bucket, key, b"probe", content_type="text/plain", metadata={}, tags={}, deadline=Deadline(_STORE_SECONDS)
+        bucket,
+        key,
+        b"probe",
+        content_type="text/plain",
+        content_headers={},
+        metadata={},
+        tags={},
+        deadline=Deadline(_STORE_SECONDS),
     )
 
 
