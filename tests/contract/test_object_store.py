@@ -20,14 +20,22 @@ from minio.commonconfig import ENABLED, Tags
 from minio.versioningconfig import VersioningConfig
 
 from mnist_pipeline import settings
-from mnist_pipeline.errors import BadKey, DeadlineExceeded, MetadataTooLarge, ObjectGone, Permanent, StoreUnavailable
+from mnist_pipeline.errors import (
+    BadKey,
+    DeadlineExceeded,
+    MetadataTooLarge,
+    ObjectGone,
+    ObjectRetained,
+    Permanent,
+    StoreUnavailable,
+)
 from mnist_pipeline.local.gateway import REGION, Gateway
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.minio_store import MinioObjectStore
-from mnist_pipeline.ports import Deadline, ObjectStore, ObjectVersion
+from mnist_pipeline.ports import CONTENT_HEADERS, Deadline, ObjectStore, ObjectVersion
 from mnist_pipeline.reconcile import Listing
 from mnist_pipeline.testing import MemoryStore
-from servers.minio import MinioServer
+from servers.minio import MinioServer, upload_with
 
 LIMIT = 1_000_000
 # Which buckets the policy means by which name.
@@ -58,6 +66,14 @@ class Backend(Protocol):
         """Make an empty bucket to file into, with versions or without as the backend has them; return its name."""
         ...
 
+    def make_lockable_source(self) -> str:
+        """Make an empty bucket to fetch from, whose versions can be locked; return its name."""
+        ...
+
+    def lock(self, version: ObjectVersion, *, locked: bool = True) -> None:
+        """Put the version under a legal hold, or end that."""
+        ...
+
     def switch_versions_on(self, bucket: str) -> None:
         """Have the bucket's further uploads get version ids."""
         ...
@@ -72,6 +88,10 @@ class Backend(Protocol):
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Store an object as a user does, as `image/png`."""
+        ...
+
+    def upload_with(self, bucket: str, key: str, data: bytes, headers: Mapping[str, str]) -> None:
+        """Store an object as a user does who sends these content headers too."""
         ...
 
     def remove(self, bucket: str, key: str) -> None:
@@ -99,6 +119,14 @@ class MemoryBackend:
         """Make an empty bucket to file into."""
         return self._make(f"destination-{len(self.store.buckets)}")
 
+    def make_lockable_source(self) -> str:
+        """Make an empty bucket to fetch from."""
+        return self.make_source(versioned=True)
+
+    def lock(self, version: ObjectVersion, *, locked: bool = True) -> None:
+        """Lock the version, or let it go."""
+        (self.store.locked.add if locked else self.store.locked.discard)(str(version.version_id))
+
     def _make(self, name: str, *, versioned: bool | None = None) -> str:
         self.store.buckets[name] = {}
         if self.versioned if versioned is None else versioned:
@@ -120,6 +148,10 @@ class MemoryBackend:
     ) -> None:
         """Store an object."""
         self.store.upload(bucket, key, data, metadata=metadata, tags=tags)
+
+    def upload_with(self, bucket: str, key: str, data: bytes, headers: Mapping[str, str]) -> None:
+        """Store an object with them."""
+        self.store.upload(bucket, key, data, content_headers=headers)
 
     def remove(self, bucket: str, key: str) -> None:
         """Delete an object."""
@@ -147,6 +179,17 @@ class ServerBackend:
     def make_destination(self) -> str:
         """Make an empty bucket to file into."""
         return self._make(f"destination-{next(self.numbers)}")
+
+    def make_lockable_source(self) -> str:
+        """Make an empty bucket to fetch from, with object lock."""
+        name = f"source-{next(self.numbers)}"
+        self.client.make_bucket(bucket_name=name, object_lock=True)
+        return name
+
+    def lock(self, version: ObjectVersion, *, locked: bool = True) -> None:
+        """Put the version under a legal hold, or end that."""
+        switch = self.client.enable_object_legal_hold if locked else self.client.disable_object_legal_hold
+        switch(bucket_name=version.bucket, object_name=version.key, version_id=version.version_id)
 
     def _make(self, name: str, *, versioned: bool | None = None) -> str:
         self.client.make_bucket(bucket_name=name)
@@ -180,6 +223,10 @@ class ServerBackend:
             tags=object_tags,
         )
 
+    def upload_with(self, bucket: str, key: str, data: bytes, headers: Mapping[str, str]) -> None:
+        """Store an object with them."""
+        upload_with(self.client, bucket, key, data, {"content-type": "image/png", **headers})
+
     def remove(self, bucket: str, key: str) -> None:
         """Delete an object."""
         self.client.remove_object(bucket_name=bucket, object_name=key)
@@ -204,6 +251,8 @@ def gateway() -> Iterator[ServerBackend]:
         store = MinioObjectStore(root, connections=16)
         lacks = {
             "conditional PUT": "the embedded gateway ignores If-None-Match of a PUT and overwrites",
+            "content headers": "the embedded gateway keeps no content encoding, content language and expiry",
+            "tags of nothing": "the embedded gateway answers InternalError to who tags what is not there",
             "refused keys": "the embedded gateway stores keys that MinIO refuses",
         }
         client = server.client()
@@ -455,6 +504,82 @@ def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) 
     assert version.tags == {"a b": "c/d=e", "f": ""}
 
 
+HEADERS = {
+    "cache-control": "max-age=60, no-transform",
+    "content-disposition": "attachment; filename=\"7.png\"; filename*=UTF-8''%e2%82%ac.png",
+    "content-encoding": "gzip",
+    "content-language": "de, en",
+    "expires": "Thu, 01 Dec 2033 16:00:00 GMT",
+}
+
+
+@pytest.mark.parametrize("headers", [HEADERS, *({name: value} for name, value in HEADERS.items())])
+def test_row_48_an_upload_keeps_its_content_headers_where_it_is_put_and_copied(
+    backend: Backend, headers: dict[str, str]
+) -> None:
+    need(backend, "content headers")
+    source, destination = backend.make_source(), backend.make_destination()
+    backend.upload_with(source, "7.png", b"seven", headers)
+    version, data = fetch(backend, source, "7.png")
+    assert (data, version.content_headers, version.metadata) == (b"seven", headers, {})
+    assert backend.store.put(
+        destination,
+        "put.png",
+        b"seven",
+        content_type=version.content_type,
+        content_headers=version.content_headers,
+        metadata={},
+        tags={},
+        deadline=soon(),
+    )
+    backend.store.copy(version, destination, "copied.png", metadata={}, deadline=soon())
+    for key in ("put.png", "copied.png"):
+        there, data = fetch(backend, destination, key)
+        assert (data, there.content_type, there.content_headers) == (b"seven", "image/png", headers)
+
+
+def test_content_headers_of_more_than_8_kb_are_refused(backend: Backend) -> None:
+    destination = backend.make_destination()
+    with pytest.raises(MetadataTooLarge):
+        backend.store.put(
+            destination,
+            "7.png",
+            b"seven",
+            content_type="image/png",
+            content_headers=dict.fromkeys(CONTENT_HEADERS, "x" * 1700),
+            metadata={},
+            tags={},
+            deadline=soon(),
+        )
+    with pytest.raises(ObjectGone):
+        fetch(backend, destination, "7.png")
+
+
+def test_the_tags_of_the_object_that_is_there_are_replaced_and_nothing_else(backend: Backend) -> None:
+    destination = backend.make_destination()
+    assert create(backend, destination, "7.png", b"seven", {"trace-id": "abc"})
+    before, _ = fetch(backend, destination, "7.png")
+    for tags in ({"a b": "c d", "empty": ""}, {"published-as": "x" * 256}, {}):
+        backend.store.set_tags(destination, "7.png", tags, deadline=soon())
+        assert fetch(backend, destination, "7.png") == (replace(before, tags=tags), b"seven")
+
+
+def test_what_is_not_there_cannot_be_tagged(backend: Backend) -> None:
+    need(backend, "tags of nothing")
+    destination = backend.make_destination()
+    with pytest.raises(ObjectGone):
+        backend.store.set_tags(destination, "none.png", {"a": "b"}, deadline=soon())
+
+
+@pytest.mark.parametrize("tags", [{str(number): "x" for number in range(11)}, {"a": "x" * 257}])
+def test_more_tags_than_s3_takes_are_refused(backend: Backend, tags: dict[str, str]) -> None:
+    destination = backend.make_destination()
+    assert create(backend, destination, "7.png", b"seven")
+    with pytest.raises(StoreUnavailable):
+        backend.store.set_tags(destination, "7.png", tags, deadline=soon())
+    assert fetch(backend, destination, "7.png")[0].tags == {}
+
+
 @pytest.mark.parametrize("value", ["grün 日本 🙂", "line\r\nx-injected: 1", "=?UTF-8?B?eA==?=", "tab\there", "\x00"])
 def test_metadata_that_no_header_can_hold_survives(backend: Backend, value: str) -> None:
     destination = backend.make_destination()
@@ -591,6 +716,25 @@ def test_an_upload_that_replaced_the_object_is_not_deleted(plain: Backend) -> No
     plain.upload(source, "7.png", b"second")
     assert not plain.store.delete(version, deadline=soon())
     assert fetch(plain, source, "7.png")[1] == b"second"
+
+
+def test_row_44_a_locked_version_is_fetched_and_copied_and_not_deleted_before_it_is_let_go(versioned: Backend) -> None:
+    source, destination = versioned.make_lockable_source(), versioned.make_destination()
+    versioned.upload(source, "7.png", b"first")
+    locked, _ = fetch(versioned, source, "7.png")
+    versioned.lock(locked)
+    versioned.upload(source, "7.png", b"second")
+    free, _ = fetch(versioned, source, "7.png")
+    versioned.store.copy(locked, destination, "7.png", metadata={}, deadline=soon())
+    assert versioned.store.delete(free, deadline=soon())
+    for _ in range(2):
+        with pytest.raises(ObjectRetained, match=r"7\.png"):
+            versioned.store.delete(locked, deadline=soon())
+    assert fetch(versioned, source, "7.png") == (locked, b"first")
+    versioned.lock(locked, locked=False)
+    assert versioned.store.delete(locked, deadline=soon())
+    with pytest.raises(ObjectGone):
+        fetch(versioned, source, "7.png")
 
 
 def test_each_version_is_fetched_copied_and_deleted_by_its_id(versioned: Backend) -> None:
@@ -731,6 +875,8 @@ def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
         backend.store.copy(version, destination, "9.png", metadata={}, deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):
         backend.store.delete(version, deadline=Deadline(0))
+    with pytest.raises(DeadlineExceeded):
+        backend.store.set_tags(source, "7.png", {}, deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):
         backend.store.check(source, deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):

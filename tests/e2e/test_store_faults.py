@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-import urllib3
 from minio.commonconfig import ENABLED, Tags
 from minio.datatypes import Object
 from minio.versioningconfig import VersioningConfig
@@ -26,6 +25,7 @@ from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.pipeline import DECODED_AT_ONCE
 from mnist_pipeline.testing import digit_png, minio_event
+from servers.minio import upload_with
 from servers.proxy import Proxy
 
 DEADLINE_SECONDS = 4
@@ -248,11 +248,9 @@ def test_an_image_that_cannot_be_sent_again_with_all_its_description_is_filed_wi
     trace = {f"x-amz-meta-{trace_key}": trace_id}
     # minio-py sends UTF-8 as we do; in a signed query it can be raw.
     raw = {"x-amz-meta-note": "日本" * 300} if described_by == "metadata" else {}
-    url = client.get_presigned_url("PUT", place.bucket, key, extra_query_params={**trace, **raw})
-    with urllib3.PoolManager() as http:
-        put = http.request("PUT", url, body=digit_png(7), headers={"content-type": "image/png"})
-    assert put.status == 200, put.data
-    version_id = put.headers["x-amz-version-id"]
+    version_id = upload_with(
+        client, place.bucket, key, digit_png(7), {"content-type": "image/png"}, query={**trace, **raw}
+    )
     if described_by == "tags":
         tags = Tags.new_object_tags()
         # S3's own limits, and each blank takes three bytes of a header.

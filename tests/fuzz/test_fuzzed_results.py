@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fuzz.inputs import header_texts, keys, trace_ids
 from mnist_pipeline.errors import BadImage
 from mnist_pipeline.events import Caller
-from mnist_pipeline.pipeline import _fits, _names, _suffixed
+from mnist_pipeline.filing import _fits, _names, _suffixed
 from mnist_pipeline.ports import ObjectVersion
 from mnist_pipeline.results import (
     Result,
