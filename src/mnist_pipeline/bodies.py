@@ -1,4 +1,4 @@
-"""The bodies of HTTP requests: read whole or not at all, each and all together within their bounds."""
+"""The bodies of HTTP requests: read whole or not at all, each and all together within their bounds, and decoded."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Scope
 
+from mnist_pipeline import content_encoding
 from mnist_pipeline.errors import (
+    BadImage,
     BodyMissing,
     BodyTooLarge,
     Busy,
     DeadlineExceeded,
     LengthRequired,
+    MalformedBody,
+    ObjectTooLarge,
     PipelineError,
 )
 
@@ -60,7 +64,8 @@ class Bodies:
         """The whole body, which has its room as long as the block lasts.
 
         Raises:
-            BodyRefused: it is too large, too slow, shorter than announced, or there is no room for it.
+            BodyRefused: it is too large, too slow, shorter than announced, encoded in a way that is not known, or there
+                is no room for it.
             ClientGone: it was cut short.
         """
         limits, headers = self._limits, dict(scope["headers"])
@@ -68,9 +73,11 @@ class Bodies:
         if scope["http_version"] == "1.0" and announced is None:
             # Whatever it sends is not to be told from the next request.
             raise BodyRefused(LengthRequired("HTTP/1.0 needs a Content-Length"), close=True)
+        encoding: str = headers.get(b"content-encoding", b"").decode("latin-1")
         # Whoever says nothing holds no room.
         first = await receive()
-        needed = _room_for(first, announced, limits.each)
+        # Decoded, a small body may be as large as any.
+        needed = limits.each if encoding else _room_for(first, announced, limits.each)
         entered = await self._room.enter(needed, limits.wait_seconds)
         try:
             reading = _read(first, receive, limits.each, keep=entered and needed > 0)
@@ -86,10 +93,19 @@ class Bodies:
                 raise BodyRefused(Busy("the bodies of other requests take all the room there is"))
             if announced is not None and size != int(announced):
                 raise BodyRefused(BodyMissing(f"{size:,} bytes came of the {int(announced):,} announced"), close=True)
-            yield body
+            yield await asyncio.to_thread(_decoded, body, encoding, limits.each) if encoding else body
         finally:
             if entered:
                 self._room.leave(needed)
+
+
+def _decoded(body: bytes, encoding: str, limit: int) -> bytes:
+    try:
+        return content_encoding.decoded(body, encoding, limit=limit)
+    except ObjectTooLarge as exc:
+        raise BodyRefused(BodyTooLarge(str(exc))) from exc
+    except BadImage as exc:
+        raise BodyRefused(MalformedBody(str(exc))) from exc
 
 
 class _Room:

@@ -67,8 +67,10 @@ def is_notification(payload: object) -> bool:
     match payload:
         case list():
             return any(isinstance(one, dict) for one in payload)
+        case {"Records": _}:
+            return True
         case {"instances": _}:
-            return "Records" in payload
+            return False
         case dict():
             return not _MEMBERS.isdisjoint(payload)
     return False

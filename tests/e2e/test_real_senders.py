@@ -246,8 +246,8 @@ def test_row_40_nonsense_is_a_4xx_with_its_reason_and_a_rejected_event(
 ) -> None:
     before = server.child.log.stat().st_size
     trace_id = f"t-{uuid.uuid4()}"
-    for headers in ({"test-trace-id": trace_id}, {"test-trace-id": trace_id, **JSON}):
-        assert_refused(v2(server, NONSENSE[name], **headers))
+    for content_type in ("application/json", "application/octet-stream"):
+        assert_refused(v2(server, NONSENSE[name], test_trace_id=trace_id, Content_Type=content_type))
     assert "Traceback" not in server.child.log.read_text()[before:]
     if name == "nothing":
         return

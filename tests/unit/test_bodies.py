@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -92,6 +95,15 @@ def test_row_39_http_1_0_has_to_say_how_long_its_body_is() -> None:
     refused = Reading(messages(b""), version="1.0").refused()
     assert (refused.error.status, refused.close) == (411, True)
     assert Reading(messages(b""), version="1.0", content_length="0").body() == b""
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_an_encoded_body_is_decoded_within_the_limit(encoding: str, encode: Callable[[bytes], bytes]) -> None:
+    assert Reading(messages(encode(b"x" * LIMIT)), content_encoding=encoding).body() == b"x" * LIMIT
+    bomb = Reading(messages(encode(b"x" * 50 * LIMIT)), content_encoding=encoding)
+    assert bomb.refused().error.status == 413
+    unknown = Reading(messages(b"x"), content_encoding="br").refused()
+    assert (unknown.error.status, unknown.error.reason) == (400, "malformedbody")
 
 
 class Crowd:
