@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer
-from minio.commonconfig import Tags
+from minio.commonconfig import GOVERNANCE, Tags
 from minio.notificationconfig import NotificationConfig, PrefixFilterRule, QueueConfig
+from minio.objectlockconfig import DAYS, ObjectLockConfig
 from minio.versioningconfig import SUSPENDED, VersioningConfig
 
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.site import setup
 from real.site import DIGIT_BUCKETS, REJECTED_BUCKET
 from servers.kafka import KafkaServer
-from servers.minio import REGION, MinioServer, variables_of
+from servers.minio import REGION, MinioServer, transformer_policy, variables_of
 
 pytestmark = pytest.mark.real
 
@@ -70,7 +71,8 @@ def test_a_site_is_made_once_and_then_it_is_there_and_passes_the_check(
     environ: dict[str, str], topics: tuple[str, str], minio: MinioServer, real_kafka: KafkaServer
 ) -> None:
     parts = [*BUCKETS, *(f"topic {topic}" for topic in topics)]
-    checked = ["credentials of the store", *BUCKETS, "If-None-Match in bucket mnist-rejected", *parts[-2:]]
+    checked = ["credentials of the store", *BUCKETS, "right to release from bucket mnist"]
+    checked += ["object lock of bucket mnist (off)", "If-None-Match in bucket mnist-rejected", *parts[-2:]]
     checked.append(f"right to produce to topic {topics[1]}")
 
     assert run(environ, topics[0], "--partitions", "3") == (0, [f"made: {part}" for part in parts])
@@ -172,11 +174,35 @@ def test_the_transformer_s_user_passes_the_check_and_writes_nothing_that_it_coul
 
     assert code == 0
     unseen = [line.split(": ")[1].partition(" (")[0] for line in lines if line.startswith("not allowed to look")]
-    assert unseen == [*SOURCE[1:], "If-None-Match in bucket mnist-rejected"]
+    assert unseen == [*SOURCE[1:], "object lock of bucket mnist", "If-None-Match in bucket mnist-rejected"]
     assert versions_in(minio, "mnist-rejected") == []
 
     code, lines = run(least, topics[0])
     assert (code, [line.split(": ")[1] for line in lines if line.startswith("not allowed")]) == (1, [*SOURCE[1:]])
+
+
+def test_row_44_the_check_names_a_source_that_keeps_its_uploads_and_a_user_who_may_not_delete(
+    environ: dict[str, str], topics: tuple[str, str], minio: MinioServer
+) -> None:
+    client = minio.client()
+    client.make_bucket(bucket_name="mnist", object_lock=True)
+    run(environ, topics[0])
+    client.set_object_lock_config(bucket_name="mnist", config=ObjectLockConfig(GOVERNANCE, 1, DAYS))
+    policy = transformer_policy()
+    for statement in policy["Statement"]:
+        statement["Action"] = [action for action in statement["Action"] if "Delete" not in action]
+    minio.add_user("keeper", "keeper-secret", policy)
+    keeper = {**environ, "MINIO_ACCESS_KEY": "keeper", "MINIO_SECRET_KEY": "keeper-secret"}
+
+    code, lines = run(environ, topics[0], "--check")
+    assert code == 1
+    (problem,) = [line for line in lines if line.startswith("problem")]
+    assert problem.startswith("problem: object lock of bucket mnist: it keeps every upload (GOVERNANCE, 1 days): ")
+    code, lines = run(keeper, topics[0], "--check")
+    assert code == 1
+    (problem,) = [line for line in lines if line.startswith("problem")]
+    assert problem.startswith("problem: right to release from bucket mnist: the store answered AccessDenied; ")
+    assert versions_in(minio, "mnist") == []
 
 
 @pytest.mark.parametrize(

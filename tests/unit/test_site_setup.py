@@ -354,7 +354,10 @@ def test_a_topic_that_our_user_may_not_see_matters_where_we_produce_to_it() -> N
 
 
 class MemoryS3(ThreadingHTTPServer):
-    """So much of S3 as the command needs, over HTTP; `denied` and `broken` name actions, `versioned` names buckets."""
+    """So much of S3 as the command needs, over HTTP.
+
+    `denied` names actions, or an action and a bucket; `broken` names actions, `versioned` buckets.
+    """
 
     daemon_threads = True
 
@@ -374,12 +377,15 @@ class MemoryS3(ThreadingHTTPServer):
         url = urlsplit(target)
         bucket, _, key = unquote(url.path).lstrip("/").partition("/")
         query = parse_qs(url.query, keep_blank_values=True)
-        kind = next((kind for kind in ("versioning", "lifecycle", "notification") if kind in query), "")
+        kinds = ("versioning", "lifecycle", "notification", "object-lock")
+        kind = next((kind for kind in kinds if kind in query), "")
         noun = "Object" if key else kind.capitalize() or ("Bucket" if "list-type" not in query else "Listing")
         action = method.capitalize() + noun
         self.done.append(action)
-        if action in self.denied | self.broken:
-            return (403, "AccessDenied", b"") if action in self.denied else (501, "NotImplemented", b"")
+        if {action, f"{action} {bucket}"} & self.denied:
+            return 403, "AccessDenied", b""
+        if action in self.broken:
+            return 501, "NotImplemented", b""
         if action == "PutBucket":
             self.configs[bucket] = {}
         if bucket not in self.configs:
@@ -396,6 +402,8 @@ class MemoryS3(ThreadingHTTPServer):
             self.configs[bucket][kind] = body
         if method == "GET" and kind == "lifecycle" and kind not in self.configs[bucket]:
             return 404, "NoSuchLifecycleConfiguration", b""
+        if method == "GET" and kind == "object-lock" and kind not in self.configs[bucket]:
+            return 404, "ObjectLockConfigurationNotFoundError", b""
         return 200, "", self.configs[bucket].get(kind, f"<{kind.capitalize()}Configuration/>".encode())
 
     def _object(
@@ -494,7 +502,8 @@ def test_a_site_is_made_once_and_then_it_is_there(store: MemoryS3) -> None:
 def test_a_site_that_was_set_up_passes_the_check_which_leaves_nothing_behind(store: MemoryS3) -> None:
     run(store)
     before = {name: dict(configs) for name, configs in store.configs.items()}
-    parts = ["credentials of the store", *PARTS_OF_THE_STORE, "If-None-Match in bucket mnist-rejected"]
+    parts = ["credentials of the store", *PARTS_OF_THE_STORE, "right to release from bucket mnist"]
+    parts += ["object lock of bucket mnist (off)", "If-None-Match in bucket mnist-rejected"]
     assert run(store, "--check") == (0, [*(f"there: {part}" for part in parts), NO_TOPICS, NO_PREDICTOR])
     assert (store.configs, store.leftovers) == (before, [])
 
@@ -548,12 +557,17 @@ def test_a_user_with_the_least_privileges_passes_the_check_of_what_it_needs(stor
     run(store)
     store.objects.clear()
     # On the source it may list; elsewhere only GET and PUT objects. HEAD and GET of an object are one right.
-    store.denied = {"HeadBucket", "GetVersioning", "GetLifecycle", "GetNotification", "DeleteObject"}
+    store.denied = {"HeadBucket", "GetVersioning", "GetLifecycle", "GetNotification", "GetObject-lock"}
+    store.denied |= {"DeleteObject mnist-rejected"}
     store.done.clear()
     code, lines = run(store, "--check")
     assert code == 0
     unseen = [line.partition(": ")[2].partition(" (")[0] for line in lines if line.startswith("not allowed to look: ")]
-    assert unseen == [*PARTS_OF_THE_STORE[1:4], "If-None-Match in bucket mnist-rejected"]
+    assert unseen == [
+        *PARTS_OF_THE_STORE[1:4],
+        "object lock of bucket mnist",
+        "If-None-Match in bucket mnist-rejected",
+    ]
     assert "PutObject" not in store.done  # what it could not remove again was never written
 
 
@@ -565,6 +579,43 @@ def test_a_user_who_may_not_list_a_source_bucket_has_a_problem(store: MemoryS3) 
     assert lines[0].startswith("problem: credentials of the store: may not list bucket mnist")
     assert "MINIO_ACCESS_KEY" in lines[0]
     assert run(store)[0] == 0  # setting up does not take it
+
+
+def test_row_44_a_user_who_may_not_delete_from_a_source_bucket_has_a_problem(store: MemoryS3) -> None:
+    run(store)
+    store.denied = {"DeleteObject mnist"}
+    code, lines = run(store, "--check")
+    assert code == 1
+    (problem,) = [line for line in lines if line.startswith("problem")]
+    assert problem.startswith("problem: right to release from bucket mnist: the store answered AccessDenied; ")
+    assert "MINIO_ACCESS_KEY" in problem
+    assert "s3:DeleteObjectVersion" in problem
+    assert store.leftovers == []
+
+
+LOCK = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled>{}</ObjectLockConfiguration>"
+RETENTION = "<Rule><DefaultRetention><Mode>GOVERNANCE</Mode><Days>30</Days></DefaultRetention></Rule>"
+
+
+def test_row_44_object_lock_is_named_and_a_default_retention_is_a_problem(store: MemoryS3) -> None:
+    run(store)
+    store.configs["mnist"]["object-lock"] = LOCK.format("").encode()
+    code, lines = run(store, "--check")
+    assert code == 0
+    assert "there: object lock of bucket mnist (on, without a default" in "\n".join(lines)
+    store.configs["mnist"]["object-lock"] = LOCK.format(RETENTION).encode()
+    code, lines = run(store, "--check")
+    assert code == 1
+    (problem,) = [line for line in lines if line.startswith("problem")]
+    assert problem.startswith("problem: object lock of bucket mnist: it keeps every upload (GOVERNANCE, 30 days): ")
+    assert "reconcile" in problem
+
+
+def test_a_store_that_knows_no_object_lock_keeps_nobody_from_anything(store: MemoryS3) -> None:
+    run(store)
+    store.broken = {"GetObject-lock"}
+    code, lines = run(store, "--check")
+    assert (code, next(line for line in lines if "object lock" in line)[:9]) == (0, "left out:")
 
 
 def test_a_user_who_may_not_write_into_the_rejected_bucket_has_a_problem(store: MemoryS3) -> None:

@@ -102,6 +102,23 @@ def notification_change(config: bytes, arn: str, suffixes: Sequence[str]) -> Cha
     return Change(config=_written(root), state=State(lacks="; ".join(lacks), mended=mended, note=", ".join(notes)))
 
 
+def object_lock_state(config: bytes | None) -> State:
+    """Whether object lock keeps every upload for a while (S3: GetObjectLockConfiguration); setup does not change that.
+
+    What is under a lock cannot be released, and stays in its source bucket.
+    """
+    if config is None:
+        return State(note="off")
+    retention = _parsed(config).find("Rule/DefaultRetention")
+    if retention is None:
+        return State(note="on, without a default: what somebody locks is filed, and stays as retained")
+    terms = [f"{one.text} {one.tag.lower()}" if one.tag in ("Days", "Years") else one.text or "" for one in retention]
+    return State(
+        lacks=f"it keeps every upload ({', '.join(terms)}): what is filed stays as retained, until mnist-pipeline "
+        "reconcile finds it free; remove the default retention, or run reconcile regularly"
+    )
+
+
 def _parsed(config: bytes) -> ET.Element:
     """The root, all names without their namespace: some servers give one, some none."""
     root = ET.fromstring(config)  # noqa: S314 - from our own store, as minio-py reads it

@@ -21,7 +21,13 @@ from urllib3.response import BaseHTTPResponse
 
 from mnist_pipeline.settings import DIGITS, Settings
 from mnist_pipeline.settings import Minio as MinioSettings
-from mnist_pipeline.site.bucket_configs import Change, lifecycle_change, notification_change, versioning_change
+from mnist_pipeline.site.bucket_configs import (
+    Change,
+    lifecycle_change,
+    notification_change,
+    object_lock_state,
+    versioning_change,
+)
 from mnist_pipeline.site.parts import Away, Part, Refused, State
 
 DENIED = ("AccessDenied", "AllAccessDisabled")
@@ -35,7 +41,7 @@ _READ_SECONDS = 10.0
 _ARN_SECONDS = 3.0
 _ARN_PAUSE_SECONDS = 0.2
 _MESSAGE_LENGTH = 200
-_NO_CONFIGURATION = ("NoSuchLifecycleConfiguration", "NoSuchConfiguration")
+_NO_CONFIGURATION = ("NoSuchLifecycleConfiguration", "NoSuchConfiguration", "ObjectLockConfigurationNotFoundError")
 _EMPTY = {
     "versioning": b"<VersioningConfiguration/>",
     "lifecycle": b"<LifecycleConfiguration/>",
@@ -96,13 +102,18 @@ class BucketStore:
                     raise
 
     def config(self, bucket: str, kind: str) -> bytes | None:
-        """The bucket's `versioning`, `lifecycle` or `notification`, XML; None where it has none."""
+        """The bucket's `versioning`, `lifecycle`, `notification` or `object-lock`, XML; None where it has none."""
         try:
             return bytes(self._send("GET", bucket, query={kind: ""}).data)
         except Refused as refused:
             if refused.code not in _NO_CONFIGURATION:
                 raise
             return None
+
+    def object_lock(self, bucket: str) -> State:
+        """Whether object lock keeps every upload of the bucket."""
+        with _translated(f"object lock of bucket {bucket}"):
+            return object_lock_state(self.config(bucket, "object-lock"))
 
     def set_config(self, bucket: str, kind: str, config: bytes) -> None:
         """Replace the bucket's `versioning`, `lifecycle` or `notification`."""

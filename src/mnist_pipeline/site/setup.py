@@ -14,8 +14,8 @@ buckets of the digits and of what is rejected; the two topics. Each is one part,
 
 `--check` is meant to be run with the transformer's own credentials. What its policy need not grant (to read a bucket's
 configuration, to describe the notifications' topic, to remove a probe) is then `not allowed to look`; what the
-transformer cannot do without (to list a source bucket, to write into the rejected bucket, to produce to `KAFKA_TOPIC`)
-is a `problem`. With the credentials that set the site up, everything is looked at.
+transformer cannot do without (to list a source bucket and delete from it, to write into the rejected bucket, to produce
+to `KAFKA_TOPIC`) is a `problem`. With the credentials that set the site up, everything is looked at.
 """
 
 from __future__ import annotations
@@ -177,6 +177,8 @@ def _store_section(settings: Settings, minio: MinioSettings, args: argparse.Name
             groups = bucket_parts(store, settings, args.notification_arn)
             each_of(groups, report, check if args.check else set_up)
             if args.check:
+                for bucket in dict.fromkeys(settings.source_buckets):
+                    _check_release(store, bucket, report)
                 _check_preconditions(store, objects, settings.rejected_bucket, report)
 
 
@@ -244,6 +246,27 @@ def check(part: Part, report: Report) -> bool:
         return False
     report.say(Outcome.THERE, part.what, state.note)
     return True
+
+
+def _check_release(store: BucketStore, bucket: str, report: Report) -> None:
+    """Whether what is filed can be deleted from a source bucket, asked with a version that is not there."""
+    what, lock = f"right to release from bucket {bucket}", f"object lock of bucket {bucket}"
+    try:
+        store.remove(bucket, absent_key(), "null")
+    except Refused as refused:
+        if refused.code == "NoSuchBucket":
+            report.say(Outcome.LEFT_OUT, what, f"for want of bucket {bucket}")
+            return
+        says = f"{refused} (s3:DeleteObject, s3:DeleteObjectVersion); what is filed stays here, as retained"
+        report.say(Outcome.PROBLEM, what, says)
+    else:
+        report.say(Outcome.THERE, what)
+    try:
+        state = store.object_lock(bucket)
+    except Refused as refused:
+        report.say(Outcome.UNSEEN if refused.denied else Outcome.LEFT_OUT, lock, "" if refused.denied else str(refused))
+    else:
+        report.say(Outcome.PROBLEM if state.lacks else Outcome.THERE, lock, state.lacks or state.note)
 
 
 def _check_preconditions(store: BucketStore, objects: MinioObjectStore, bucket: str, report: Report) -> None:
