@@ -3,7 +3,8 @@
 Formats: CloudEvents 1.0 with its JSON format, Kafka protocol binding and HTTP protocol binding. The structured form
 has the attribute names `request-host`, `kserve-isvc-name`, `kserve-isvc-namespace` and the trace key, as users of the
 Kafka-sink transformer know them; hyphens are not legal there, so strict SDKs read the binary form, where they are
-plain Kafka headers.
+plain Kafka headers. The CloudEvents SDK writes both, but for these names, for the content type by which a structured
+record is known, and for the percent-encoding of HTTP, which its version 1 does not have.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import quote
 
 import orjson
+from cloudevents import conversion, kafka
+from cloudevents.http import CloudEvent
 
 from mnist_pipeline.errors import Permanent
 from mnist_pipeline.events import NOBODY, Caller, Inline
 from mnist_pipeline.ports import Message, ObjectVersion
+
+_JSON = {"datacontenttype": "application/json"}
 
 # Of this project alone: never change it, or redelivered work gets new ids.
 _NAMESPACE = uuid.UUID("6c1f7d0e-5f0b-4c5e-9b52-0b1d6a4d7f11")
@@ -115,27 +120,31 @@ def to_message(result: Result, *, mode: Literal["structured", "binary"], trace_k
     key = result.trace_id.encode()
     extensions = _extensions(result, trace_key)
     if mode == "structured":
-        value = orjson.dumps({**_attributes(result), "data": result.data, **extensions})
-        headers = (("content-type", b"application/cloudevents+json; charset=UTF-8"), (trace_key, key))
-        return Message(key=key, value=value, headers=headers)
-    attributes = _attributes(result)
-    attributes.pop("datacontenttype", None)
-    pairs = [("content-type", "application/json"), *(("ce_" + name, value) for name, value in attributes.items())]
-    pairs += extensions.items()
-    return Message(
-        key=key,
-        value=orjson.dumps(result.data),
-        headers=tuple((name, value.encode()) for name, value in pairs),
-    )
+        record = kafka.to_structured(
+            CloudEvent.create(_attributes(result), result.data),
+            # The SDK takes names as CloudEvents have them: without capitals.
+            envelope_marshaller=lambda envelope: orjson.dumps({**envelope, **extensions}),
+            key_mapper=lambda _: key,
+        )
+        # Kafka protocol binding 1.0.2, section 3.3: by this a structured event is known. The SDK has its data's.
+        headers = {"content-type": b"application/cloudevents+json; charset=UTF-8", trace_key: key}
+    else:
+        record = kafka.to_binary(
+            CloudEvent.create({**_attributes(result), **_JSON}, result.data),
+            data_marshaller=orjson.dumps,
+            key_mapper=lambda _: key,
+        )
+        headers = record.headers | {name: value.encode() for name, value in extensions.items()}
+    # Bytes, as orjson has made them.
+    return Message(key=key, value=cast("bytes", record.value), headers=tuple(headers.items()))
 
 
 def to_reply(result: Result, *, trace_key: str) -> tuple[dict[str, str], bytes]:
     """The result as an HTTP reply in binary mode: headers and body. Here the four are extensions, without hyphens."""
-    attributes = _attributes(result)
-    attributes.pop("datacontenttype", None)
     extensions = {_legal(name): value for name, value in _extensions(result, trace_key).items()}
-    headers = {"ce-" + name: _percent_encoded(value) for name, value in {**attributes, **extensions}.items()}
-    return {"content-type": "application/json", **headers}, orjson.dumps(result.data)
+    event = CloudEvent.create({**_attributes(result), **_JSON, **extensions}, result.data)
+    headers, body = conversion.to_binary(event, data_marshaller=orjson.dumps)
+    return {name: _percent_encoded(value) if name.startswith("ce-") else value for name, value in headers.items()}, body
 
 
 def _attributes(result: Result) -> dict[str, str]:
@@ -148,7 +157,7 @@ def _attributes(result: Result) -> dict[str, str]:
         "time": result.time,
     }
     if result.subject is not None:
-        attributes |= {"subject": result.subject, "datacontenttype": "application/json"}
+        attributes |= {"subject": result.subject, **_JSON}
     return attributes
 
 
