@@ -521,7 +521,8 @@ def _version(bucket: str, key: str, headers: Mapping[str, str]) -> ObjectVersion
     content_type = headers.get("content-type", "")
     content_headers = {name: headers.get(name, "") for name in CONTENT_HEADERS}
     codings = content_headers["content-encoding"].split(",")
-    content_headers["content-encoding"] = ",".join(one for one in codings if one.strip().lower() != _TRANSFER_CODING)
+    kept = [coding for coding in codings if coding.strip().lower() != _TRANSFER_CODING]
+    content_headers["content-encoding"] = ",".join(kept).strip()
     return ObjectVersion(
         bucket=bucket,
         key=key,

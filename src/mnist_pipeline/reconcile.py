@@ -2,7 +2,7 @@
 
 The store's listing is the truth: whatever lies in a source bucket for longer than an event takes was missed. It is safe
 beside live traffic, as a second delivery of the same event is: the copy is found to be there, the result has the same
-id, and what is released already is gone.
+id, and what is released already is gone. What the store did not let go before is only tried to be released again.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Reconciler:
 
     Attributes:
         outcomes: how often each word of `Outcome.reason` was met.
-        left: how many objects are still in their source bucket, for the next run.
+        left: how many objects are not settled, for the next run; what the store retains is settled.
         gave_up: whether it ended early, because the store, Kafka or the predictor is away.
     """
 
@@ -199,4 +199,4 @@ class Reconciler:
     def summary(self) -> str:
         """What became of the objects, in one line."""
         counted = ", ".join(f"{number:,} {reason}" for reason, number in self.outcomes.most_common())
-        return f"{counted or 'nothing was missed'}; {self.left:,} left in the source"
+        return f"{counted or 'nothing was missed'}; {self.left:,} left unsettled"

@@ -41,6 +41,7 @@ The settings are those of the transformer, from the environment (README.md has t
 _EPILOG = """\
 It gives up where the store, Kafka or the predictor is away. SIGTERM and Ctrl-C end it after the objects in hand.
 
+What the store does not let go (retained: object lock, no right to delete) is published once and counts as settled.
 Exit code 0: nothing that was missed is left; 1: something is, what failed with a line on stderr; 2: wrong settings.
 """
 

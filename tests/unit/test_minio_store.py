@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import inspect
 import logging
 import os
@@ -13,6 +15,7 @@ import ssl
 import struct
 import threading
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +35,7 @@ from mnist_pipeline.errors import (
     DeadlineExceeded,
     MetadataTooLarge,
     ObjectGone,
+    ObjectRetained,
     ObjectTooLarge,
     PipelineError,
     StoreUnavailable,
@@ -317,6 +321,70 @@ def test_another_or_no_object_in_its_place_is_left_alone(
     assert sent(server) == ["HEAD /mnist/a%20b.png?versionId=null"]
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "InvalidRequest"),
+        (403, "AccessDenied"),
+        (403, "AllAccessDisabled"),
+        (403, "ObjectLockedByBucketPolicy"),
+        (405, "MethodNotAllowed"),
+        (409, "FileImmutable"),
+        (501, "NotImplemented"),
+    ],
+)
+def test_row_44_a_delete_that_would_be_refused_again_is_told_as_such(
+    server: Server, store: MinioObjectStore, status: int, code: str
+) -> None:
+    server.answers = [refused(status, code)]
+    with pytest.raises(ObjectRetained, match=rf"DELETE 'mnist'/'a b\.png': the store answered '{code}'"):
+        store.delete(version(), deadline=Deadline(20))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (403, "InvalidAccessKeyId"),
+        (403, "SignatureDoesNotMatch"),
+        (400, "ExpiredToken"),
+        (403, "RequestTimeTooSkewed"),
+        (503, "SlowDown"),
+        (500, "InternalError"),
+        (409, "OperationAborted"),
+        (404, "NoSuchBucket"),
+    ],
+)
+@pytest.mark.parametrize("version_id", [VERSION_ID, None])
+def test_row_44_a_delete_that_may_succeed_later_is_worth_a_retry(
+    server: Server, store: MinioObjectStore, status: int, code: str, version_id: str | None
+) -> None:
+    server.answers = [found(b"", length=5), refused(status, code)] if version_id is None else [refused(status, code)]
+    with pytest.raises(StoreUnavailable, match="DELETE"):
+        store.delete(version(version_id), deadline=Deadline(20))
+
+
+@pytest.mark.parametrize(("code", "expected"), [("AccessDenied", ObjectRetained), ("ExpiredToken", StoreUnavailable)])
+def test_row_44_a_head_that_is_refused_without_a_word_is_followed_by_a_get_that_tells_why(
+    server: Server, store: MinioObjectStore, code: str, expected: type[PipelineError]
+) -> None:
+    server.answers = [answer(403), refused(403, code)]
+    with pytest.raises(expected, match=code):
+        store.delete(version(None), deadline=Deadline(20))
+    assert sent(server) == ["HEAD /mnist/a%20b.png?versionId=null", "GET /mnist/a%20b.png?versionId=null"]
+
+
+def test_tags_are_replaced_by_one_request(server: Server, store: MinioObjectStore) -> None:
+    server.answers = [answer(200), refused(404, "NoSuchKey")]
+    store.set_tags("digit-7", "7.png", {"a": "<b> & ü", "c": ""}, deadline=Deadline(20))
+    assert sent(server) == ["PUT /digit-7/7.png?tagging="]
+    body = server.requests[0].body
+    tags = [(tag.findtext("Key"), tag.findtext("Value")) for tag in ET.fromstring(body).iter("Tag")]  # noqa: S314 - ours
+    assert tags == [("a", "<b> & ü"), ("c", "")]
+    assert server.requests[0].headers["content-md5"] == base64.b64encode(hashlib.md5(body).digest()).decode()  # noqa: S324 - S3's
+    with pytest.raises(ObjectGone):
+        store.set_tags("digit-7", "7.png", {}, deadline=Deadline(20))
+
+
 def test_the_window_of_unversioned_buckets_is_told_once(
     server: Server, store: MinioObjectStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -486,7 +554,7 @@ def test_row_21_an_answer_that_makes_no_sense_is_worth_a_retry_and_comes_at_once
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize("call", ["get", "put", "copy", "delete", "check"])
+@pytest.mark.parametrize("call", ["get", "put", "copy", "delete", "set_tags", "check"])
 def test_row_21_a_store_that_never_answers_is_given_up_within_the_deadline(
     server: Server, store: MinioObjectStore, call: str
 ) -> None:
@@ -498,6 +566,7 @@ def test_row_21_a_store_that_never_answers_is_given_up_within_the_deadline(
         ),
         "copy": lambda deadline: store.copy(version(), "mnist", "7.png", metadata={}, deadline=deadline),
         "delete": lambda deadline: store.delete(version(), deadline=deadline),
+        "set_tags": lambda deadline: store.set_tags("mnist", "7.png", {}, deadline=deadline),
         "check": lambda deadline: store.check("mnist", deadline=deadline),
     }
     started = time.monotonic()
@@ -679,6 +748,24 @@ def test_a_content_type_that_could_not_be_signed_or_sent_is_replaced(
     assert fetch(store).version.content_type == "application/octet-stream"
 
 
+def test_row_48_content_headers_are_fetched_but_for_what_could_not_be_sent_again(
+    server: Server, store: MinioObjectStore
+) -> None:
+    server.answers = [
+        found(
+            cache_control="no-cache",
+            content_disposition="attachment; filename=grün.png",
+            content_encoding="aws-chunked, gzip",
+            content_language="x" * 1025,
+            expires="0",
+        ),
+        found(content_encoding="aws-chunked"),
+    ]
+    expected = {"cache-control": "no-cache", "content-encoding": "gzip", "expires": "0"}
+    assert fetch(store).version.content_headers == expected
+    assert fetch(store).version.content_headers == {}
+
+
 def test_a_content_type_of_1024_characters_is_kept(server: Server, store: MinioObjectStore) -> None:
     server.answers = [found(content_type="x" * 1024)]
     assert fetch(store).version.content_type == "x" * 1024
@@ -843,6 +930,7 @@ def test_no_error_of_a_library_gets_out(kind: type[Exception], monkeypatch: pyte
         lambda: store.copy(version(), "rejected", "7.png", metadata={}, deadline=Deadline(20)),
         lambda: store.delete(version(), deadline=Deadline(20)),
         lambda: store.delete(version(None), deadline=Deadline(20)),
+        lambda: store.set_tags("mnist", "7.png", {}, deadline=Deadline(20)),
         lambda: store.check("mnist", deadline=Deadline(20)),
     ):
         with pytest.raises(StoreUnavailable):

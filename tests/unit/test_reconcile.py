@@ -92,6 +92,25 @@ def test_what_can_never_be_classified_is_rejected_and_leaves_nothing_behind() ->
     assert (site.reconciler.left, site.store.keys("mnist")) == (0, [])
 
 
+def test_row_44_what_is_retained_is_published_once_and_not_left_and_let_go_by_a_later_run() -> None:
+    site = Site()
+    for key, data in (("1.png", digit_png(1)), ("bad.png", b"no image"), ("2.png", digit_png(2))):
+        site.store.locked.add(str(site.store.upload("mnist", key, data).version_id))
+    site.store.upload("mnist", "2.png", digit_png(2))  # under which the locked one comes to light
+    assert site.run() == {"retained": 2, "badimage": 1, "filed": 1}
+    for _ in range(2):
+        again = Reconciler(Pipeline(site.settings, site.store, site.publisher), site.predict)
+        site.store.calls.clear()
+        again.run(site.store, older_than_seconds=0)
+        assert (again.outcomes, again.left, again.gave_up) == ({"retained": 2, "badimage": 1}, 0, False)
+        # To its end, and not once more.
+        assert [call.key for call in site.store.calls if call.method == "list_after"] == ["", "bad.png"]
+    assert len(site.publisher.messages) == 4
+    site.store.locked.clear()
+    assert site.run()["filed"] == 3
+    assert (site.store.keys("mnist"), len(site.publisher.messages)) == ([], 4)
+
+
 def test_an_object_that_fails_is_left_for_the_next_run_and_not_tried_again_in_this_one() -> None:
     site = Site()
     for n in range(3):
@@ -158,7 +177,7 @@ def test_the_progress_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: p
         site.store.upload("mnist", f"{n}.png", digit_png(n))
     with caplog.at_level(logging.INFO):
         site.run()
-    assert "so far: 3 filed; 0 left in the source" in caplog.text
+    assert "so far: 3 filed; 0 left unsettled" in caplog.text
 
 
 def test_a_bug_for_one_object_does_not_keep_the_others_from_being_settled(caplog: pytest.LogCaptureFixture) -> None:
@@ -248,7 +267,7 @@ def test_a_live_event_for_the_same_object_at_the_same_time_does_no_harm() -> Non
 
 def test_the_summary_tells_what_became_of_how_many() -> None:
     site = Site()
-    assert site.reconciler.summary() == "nothing was missed; 0 left in the source"
+    assert site.reconciler.summary() == "nothing was missed; 0 left unsettled"
     site.store.upload("mnist", "1.png", digit_png(1))
     site.run()
-    assert site.reconciler.summary() == "1 filed; 0 left in the source"
+    assert site.reconciler.summary() == "1 filed; 0 left unsettled"
