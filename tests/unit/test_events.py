@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -417,3 +418,112 @@ def test_row_09_our_own_reply_is_known_however_its_source_is_written() -> None:
     settings = replace(SETTINGS, event_source="é digits")
     own = {**BINARY, "ce-source": "%C3%A9%20digits", "ce-type": settings.event_type}
     assert parse(b'{"predictions": [2]}', own, settings) == Nothing(reason="ownreply")
+
+
+# --- bodies that are no JSON object ---
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [(PNG, None), (PNG, "application/json"), (b"\xff\xd8\xff\xe0", None), (b"x", "image/png"), (b"{}", "IMAGE/x; a=b")],
+)
+def test_row_47_a_body_that_is_an_image_is_one_inline_instance(body: bytes, content_type: str | None) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    plain, event = (
+        parse(body, {**headers, "test-trace-id": "t"}, SETTINGS),
+        parse(body, {**headers, **BINARY}, SETTINGS),
+    )
+    for request in (plain, event):
+        assert isinstance(request, Inline)
+        assert (request.instances, request.refusal) == ((body,), None)
+        assert request.identity
+
+
+def structured(**members: Any) -> dict[str, Any]:
+    return {"specversion": "1.0", "id": "7", "source": "s", "type": "t", **members}
+
+
+def in_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def test_row_41_data_in_base64_or_as_text_are_read_as_data() -> None:
+    event = json.dumps({"Records": [record()], "test-trace-id": "p"})
+    for envelope in (structured(data_base64=in_base64(event.encode())), structured(data=event)):
+        assert objects_of(envelope).trace_id == "p"
+    image = structured(data_base64=in_base64(PNG), datacontenttype="image/png")
+    assert inline_of(image).instances == (PNG,)
+    assert read(structured(data_base64="")) == Nothing(reason="empty")
+
+
+@pytest.mark.parametrize("data", ["!!", "e30", "e30=\n!", 7, ["e30="], in_base64(b"[1]"), in_base64(b"no JSON")])
+def test_row_41_data_in_base64_that_are_none_are_malformed(data: object) -> None:
+    with pytest.raises(MalformedBody):
+        read(structured(data_base64=data))
+
+
+@pytest.mark.parametrize("version", ["2.0", "0.2", "", 1, ["1.0"], None])
+def test_an_event_of_a_version_that_is_not_known_is_refused(version: object) -> None:
+    with pytest.raises(BadEvent):
+        read(structured(specversion=version, data=EXAMPLE))
+
+
+# --- envelopes and keys ---
+
+
+def sqs(payload: object) -> dict[str, Any]:
+    return {"messageId": "1", "body": json.dumps(payload)}
+
+
+def test_row_43_records_are_found_however_deep_and_each_counts_for_itself() -> None:
+    first, second = record("1.png"), record("2.png", name="s3:ObjectRemoved:Delete")
+    test = {"Event": "s3:TestEvent"}
+    request = objects_of([sqs({"Message": json.dumps([first, test])}), {"Records": [second, sqs("x")]}, {"body": 7}])
+    assert [ref.key for ref in request.objects] == ["1.png"]
+    assert [type(refusal) for refusal in request.refused] == [BadEvent, BadEvent]
+    assert request.ignored == 2
+
+
+def test_row_43_envelopes_without_end_are_refused() -> None:
+    payload: object = record()
+    for _ in range(9):
+        payload = [payload]
+    assert isinstance(objects_of({"Records": payload}).refused[0], BadEvent)
+
+
+def test_row_43_a_batch_of_cloudevents_with_notifications_is_one() -> None:
+    batch = [structured(data={"Records": [record(f"{number}.png")]}) for number in range(3)]
+    headers = {"content-type": "application/cloudevents-batch+json"}
+    assert [ref.key for ref in objects_of(batch, headers).objects] == ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize("reason", ["PutObject", "CopyObject"])
+@pytest.mark.parametrize(("kind", "number"), [("Object Created", 1), ("Object Deleted", 0), ("Object Tags Added", 0)])
+def test_row_43_of_eventbridge_only_created_objects_are_handled(kind: str, number: int, reason: str) -> None:
+    named = {"key": "a+b.png", "etag": "e", "version-id": "v", "size": 1}
+    detail = {"bucket": {"name": "mnist"}, "object": named, "reason": reason}
+    request = objects_of({"detail-type": kind, "source": "aws.s3", "detail": detail})
+    ref = ObjectRef(bucket="mnist", key="a+b.png", version_id="v", etag="e", other_key="a b.png")
+    assert request.objects == (ref,) * number
+    assert request.ignored == 1 - number
+
+
+@pytest.mark.parametrize(
+    ("source", "written", "key", "other"),
+    [
+        ("minio:s3", "a+b.png", "a b.png", "a+b.png"),
+        ("noobaa:s3", "a%2Bb.png", "a+b.png", "a%2Bb.png"),
+        ("ceph:s3", "a%20b.png", "a%20b.png", "a b.png"),
+        ("minio:s3", "plain.png", "plain.png", None),
+        ("ceph:s3", "%FF.png", "%FF.png", None),
+        ("ceph:s3", "a%0Ab.png", "a%0Ab.png", None),
+        ("minio:s3", "a%2Epng", "a.png", None),
+    ],
+)
+def test_row_42_a_key_is_read_both_ways_where_both_may_be_touched(
+    source: str, written: str, key: str, other: str | None
+) -> None:
+    (ref,) = objects_of({"Records": [record(written, eTag='"e"') | {"eventSource": source}]}).objects
+    assert (ref.key, ref.other_key, ref.etag) == (key, other, "e")
