@@ -8,8 +8,9 @@ An image is a 28x28 array of float32 in 0..1, white on black; a batch is an arra
 | `TorchServe` | V1 | a base64 PNG in `data` an image | the same |
 | `OpenInference` | V2, REST and gRPC | one tensor, as the model's metadata says | a tensor of classes or of scores |
 
-Whatever a predictor answers that is not exactly one digit an image raises PredictorUnavailable: nothing is filed by a
-guess. What it sent is quoted short and printable: it may be HTML, or somebody's idea of a log line.
+A class is a number from 0 to 9, a whole float too (XGBoost), or the same as text, one ASCII digit (scikit-learn on text
+labels). Whatever a predictor answers that is not exactly one digit an image raises PredictorUnavailable: nothing is
+filed by a guess. What it sent is quoted short and printable: it may be HTML, or somebody's idea of a log line.
 
 Sources: KServe's V1 protocol (kserve.github.io, "V1 Inference Protocol"), TensorFlow Serving's REST API ("Predict API",
 row format), the Open Inference Protocol (github.com/kserve/open-inference-protocol, `inference_rest.md`).
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +56,8 @@ class V1Format(ABC):
         """The JSON body that asks for the digits of `batch`, shape (N, 28, 28)."""
 
     def digits(self, answer: bytes, n: int) -> list[int]:
-        """The digits of `n` images: each prediction is a class, an object with `classes`, or a list of ten scores.
+        """The digits of `n` images: each prediction is a class, alone or in a list, an object with `classes`, or a list
+        of ten scores.
 
         Raises:
             PredictorUnavailable: the answer is anything else.
@@ -174,16 +177,22 @@ class OpenInference:
     def digits_of(self, outputs: Sequence[Output], n: int) -> list[int]:
         """The digits of `n` images: integers of shape (N) or (N, 1), else the best of ten scores, floats (N, 10).
 
-        The outputs' order says nothing; of several that fit, the one with the likeliest name counts.
+        Texts and floats of the integers' shapes are classes too: those that are named as classes are, and the others
+        where there are no scores, because beside scores they are something else (a version, an entropy).
+
+        The outputs' order says nothing; of several that fit alike, the one with the likeliest name counts.
 
         Raises:
             PredictorUnavailable: no output fits, or several of unknown names, or it holds something else than digits or
                 scores.
         """
-        classes = [o for o in outputs if o.datatype in _INTEGERS and o.shape in {(n,), (n, 1)}]
-        if classes:
-            return [_digit_of_class(value) for value in _elements(_named_best(classes), n)]
+        one_an_image = [o for o in outputs if o.shape in {(n,), (n, 1)}]
+        integers = [o for o in one_an_image if o.datatype in _INTEGERS]
+        others = [o for o in one_an_image if o.datatype in {"BYTES", *_FLOATS} and not _SCORE.search(o.name)]
+        named = [o for o in others if o.name in _CLASS_NAMES]
         scores = [o for o in outputs if o.datatype in _FLOATS and o.shape == (n, _CLASSES)]
+        if classes := integers or named or ([] if scores else others):
+            return [_digit_of_class(value) for value in _elements(_named_best(classes), n)]
         if scores:
             elements = _elements(_named_best(scores), n * _CLASSES)
             return [_digit_of_scores(elements[i : i + _CLASSES]) for i in range(0, len(elements), _CLASSES)]
@@ -220,20 +229,11 @@ _INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UI
 _FLOATS = {"FP16", "FP32", "FP64"}
 
 # What models call their answer, the likeliest first. The last is what KServe's own servers call it, whatever it is.
-_NAMES = (
-    "predictions",
-    "classes",
-    "digits",
-    "labels",
-    "predict",
-    "label",
-    "output_label",
-    "probabilities",
-    "predict_proba",
-    "scores",
-    "logits",
-    "output-0",
-)
+_CLASS_NAMES = ("predictions", "classes", "digits", "labels", "predict", "label", "output_label")
+_NAMES = (*_CLASS_NAMES, "probabilities", "predict_proba", "scores", "logits", "output-0")
+
+# One such number an image says how sure the model is, and not of what: 1.0 is not the digit 1.
+_SCORE = re.compile("confidence|probab|proba$|score|logit", re.IGNORECASE)
 
 
 def _named_best(outputs: Sequence[Output]) -> Output:
@@ -266,31 +266,36 @@ def _output_of_json(output: object) -> Output:
     match output:
         case {"name": str(name), "shape": list(shape), "datatype": str(datatype), **rest} if _are_integers(shape):
             # As objects, so that a bool, a string or a null is still seen for what it is.
-            data = np.array(rest.get("data"), dtype=np.object_)
-            return Output(name=name, datatype=datatype, shape=tuple(shape), data=data)
+            data = rest.get("data")
+            elements = np.array(data if isinstance(data, list) else [], dtype=np.object_)
+            return Output(name=name, datatype=datatype, shape=tuple(shape), data=elements)
     raise PredictorUnavailable("an output of the predictor lacks a name, a shape or a datatype")
 
 
 def _elements(output: Output, count: int) -> list[object]:
     elements: list[object] = output.data.ravel().tolist()
     if len(elements) != count:
-        raise PredictorUnavailable(f"the predictor's output {reprlib.repr(output.name)} does not hold {count} numbers")
+        raise PredictorUnavailable(f"the predictor's output {reprlib.repr(output.name)} does not hold {count} elements")
     return elements
 
 
 def _digit_of_prediction(prediction: object) -> int:
     if isinstance(prediction, dict) and "classes" in prediction:
-        prediction = prediction["classes"]
-        if isinstance(prediction, list) and len(prediction) == 1:
-            prediction = prediction[0]
-        return _digit_of_class(prediction)
-    if isinstance(prediction, list):
-        return _digit_of_scores(prediction)
-    return _digit_of_class(prediction)
+        return _digit_of_class(_alone(prediction["classes"]))
+    prediction = _alone(prediction)
+    return _digit_of_scores(prediction) if isinstance(prediction, list) else _digit_of_class(prediction)
+
+
+def _alone(value: object) -> object:
+    """The one element of a list that has one: a class that is a tensor of one number, or a batch of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list) else value
 
 
 def _digit_of_class(value: object) -> int:
     if _is_number(value) and value in range(_CLASSES):
+        return int(value)
+    # KServe gives the BYTES of gRPC as bytes. The Arabic seven is a digit to Python, but not ASCII.
+    if isinstance(value, (str, bytes)) and len(value) == 1 and value.isascii() and value.isdigit():
         return int(value)
     raise PredictorUnavailable(f"the predictor's class is no digit: {reprlib.repr(value)}")
 

@@ -1,4 +1,4 @@
-"""Rows 24 and 25: a transformer whose predictor refuses, fails, hangs, or answers nonsense."""
+"""Rows 24, 25 and 45: a transformer whose predictor refuses, fails, hangs, or answers in its own way or nonsense."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
+from kserve import InferOutput, InferResponse
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )
+from numpy.typing import NDArray
 
 from e2e.following import Answer, post, wait_until
 from e2e.places import REJECTED_BUCKET, Place, Upload
@@ -85,10 +88,10 @@ def sevens(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 class GrpcPredictor(GRPCInferenceServiceServicer, Part):  # type: ignore[misc]  # generated code has no types
-    """Answers V2 over gRPC: with these digits, or with that status; with sevens if `answer` is None."""
+    """Answers V2 over gRPC: with this output, or with that status; with sevens if `answer` is None."""
 
     def __init__(self) -> None:
-        self.answer: grpc.StatusCode | tuple[int, ...] | None = None
+        self.answer: grpc.StatusCode | InferOutput | None = None
         self._server = grpc.server(ThreadPoolExecutor(8))
         add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -105,14 +108,18 @@ class GrpcPredictor(GRPCInferenceServiceServicer, Part):  # type: ignore[misc]  
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         if isinstance(self.answer, grpc.StatusCode):
             context.abort(self.answer, "says no")
-        digits = (DIGIT,) * request.inputs[0].shape[0] if self.answer is None else self.answer
-        reply = pb.ModelInferResponse(model_name="mnist")
-        output = reply.outputs.add(name="classes", datatype="INT64", shape=[len(digits)])
-        output.contents.int64_contents.extend(digits)
-        return reply
+        n = request.inputs[0].shape[0]
+        output = self.answer or infer_output(np.full(n, DIGIT))
+        return InferResponse("1", "mnist", [output]).to_grpc()
 
     def close(self) -> None:
         self._server.stop(None).wait()
+
+
+def infer_output(data: NDArray[Any], datatype: str = "INT64") -> InferOutput:
+    output = InferOutput("classes", list(data.shape), datatype)
+    output.set_data_from_numpy(data, binary_data=True)
+    return output
 
 
 @dataclass(kw_only=True)
@@ -348,6 +355,9 @@ CONFUSED = {
     "NaN": (b'{"predictions": [NaN]}', "is not JSON"),
     "a null among scores": (b'{"predictions": [[0, 0, 0, 0, 0, 0, 0, 9, 0, null]]}', "not ten finite numbers"),
     "class 10": (b'{"predictions": [10]}', "no digit: 10"),
+    "a word": (b'{"predictions": ["seven"]}', "no digit: 'seven'"),
+    "half a digit": (b'{"predictions": [7.5]}', "no digit: 7.5"),
+    "not ASCII": ('{"predictions": ["\u0667"]}'.encode(), "no digit: '\u0667'"),
     "an object instead of a list": (b'{"predictions": {"0": 7}}', "no list of predictions"),
 }
 
@@ -366,7 +376,8 @@ CONFUSED_V2: dict[str, tuple[dict[str, Any], str]] = {
     "too many": ({**SEVEN, "shape": [2], "data": [7, 7]}, "no output of the predictor"),
     "NaN": ({**SEVEN, "data": [None]}, "no digit: None"),
     "class 10": ({**SEVEN, "data": [10]}, "no digit: 10"),
-    "floats": ({**SEVEN, "datatype": "FP32"}, "no output of the predictor"),
+    "a word": ({**SEVEN, "datatype": "BYTES", "data": ["seven"]}, "no digit: 'seven'"),
+    "half a digit": ({**SEVEN, "datatype": "FP32", "data": [7.5]}, "no digit: 7.5"),
 }
 
 
@@ -379,13 +390,53 @@ def test_row_25_an_object_whose_digit_a_v2_predictor_does_not_tell_is_never_move
     stays_and_is_filed_once_the_predictor_is_well(embedded_place, all_asking["v2"], says)
 
 
-@pytest.mark.parametrize("digits", [(), (7, 7), (10,)])
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (infer_output(np.zeros(0, np.int64)), "no output of the predictor"),
+        (infer_output(np.array([7, 7])), "no output of the predictor"),
+        (infer_output(np.array([10])), "no digit: 10"),
+        (infer_output(np.array([b"seven"], np.object_), "BYTES"), "no digit: b'seven'"),
+        (infer_output(np.array([7.5], np.float32), "FP32"), "no digit: 7.5"),
+    ],
+)
 def test_row_25_an_object_whose_digit_a_grpc_predictor_does_not_tell_is_never_moved(
-    embedded_place: Place, all_asking: dict[str, Asking], digits: tuple[int, ...]
+    embedded_place: Place, all_asking: dict[str, Asking], answer: InferOutput, says: str
 ) -> None:
-    all_asking["grpc-v2"].predictor.answer = digits
-    says = "no digit: 10" if digits == (10,) else "no output of the predictor"
+    all_asking["grpc-v2"].predictor.answer = answer
     stays_and_is_filed_once_the_predictor_is_well(embedded_place, all_asking["grpc-v2"], says)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answer"),
+    [
+        *(("v1", (200, b'{"predictions": [%b]}' % one)) for one in (b'"7"', b"[7]", b'["7"]', b"7.0")),
+        ("v1", (200, b'{"predictions": [{"classes": "7", "predictions": [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]}]}')),
+        *(
+            ("v2", (200, json.dumps({"outputs": [{**SEVEN, **one}]}).encode()))
+            for one in (
+                {"datatype": "BYTES", "data": ["7"]},
+                {"datatype": "FP32", "data": [7.0]},
+                {"datatype": "FP64", "shape": [1, 1], "data": [[7.0]]},
+            )
+        ),
+        ("grpc-v2", infer_output(np.array([b"7"], np.object_), "BYTES")),
+        ("grpc-v2", infer_output(np.array([[b"7"]], np.object_), "BYTES")),
+        ("grpc-v2", infer_output(np.array([7], np.float16), "FP16")),
+        ("grpc-v2", infer_output(np.array([[7]], np.float32), "FP32")),
+    ],
+)
+def test_row_45_a_digit_as_text_as_a_whole_float_or_in_a_column_is_filed(
+    embedded_place: Place, all_asking: dict[str, Asking], protocol: str, answer: Any
+) -> None:
+    asking = all_asking[protocol]
+    asking.heal()
+    asking.predictor.answer = answer
+    upload = embedded_place.upload(new_key(), digit_png(DIGIT))
+    deliver_until_done(asking, upload.event)
+    assert embedded_place.copies(upload) == {f"digit-{DIGIT}/{upload.key}": upload.data}
+    assert [result["data"]["predictions"] for result in embedded_place.results(upload)] == [[DIGIT]]
+    asking.heal()
 
 
 def test_row_25_of_several_objects_none_is_moved_where_one_digit_is_missing(embedded_place: Place, v1: Asking) -> None:

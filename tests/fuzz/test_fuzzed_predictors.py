@@ -15,6 +15,8 @@ from mnist_pipeline.predictors import InputSpec, OpenInference, Output, Tensorfl
 
 counts = st.integers(1, 3)
 numbers = st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 9)
+# Digits as text, and what is nearly one: to Python, the Arabic seven and a superscript are.
+texts = st.sampled_from("0123456789\u0667\u00b2") | st.text(max_size=2)
 datatypes = st.sampled_from(["INT8", "INT64", "UINT64", "FP16", "FP32", "FP64", "BYTES", "BOOL", ""])
 names = st.sampled_from(["predictions", "classes", "output-0", "scores"]) | st.text(max_size=8)
 shapes = st.lists(st.integers(-1, 10), max_size=3)
@@ -23,13 +25,15 @@ outputs = st.fixed_dictionaries(
         "name": names,
         "shape": st.sampled_from([[1], [2], [3], [2, 1], [1, 10], [2, 10], [3, 10]]) | shapes,
         "datatype": datatypes,
-        "data": st.lists(numbers, max_size=30) | json_values,
+        "data": st.lists(numbers | texts, max_size=30) | json_values,
     }
 )
 predictions = (
     st.integers(0, 9)
     | st.lists(numbers, min_size=10, max_size=10)
-    | st.builds(lambda value: {"classes": value}, numbers | st.lists(numbers, max_size=2))
+    | texts
+    | st.lists(numbers | texts, max_size=2)
+    | st.builds(lambda value: {"classes": value}, numbers | texts | st.lists(numbers | texts, max_size=2))
     | json_values
 )
 
@@ -66,7 +70,8 @@ def test_any_json_is_digits_or_unavailable(model: V1Format | OpenInference, answ
 @given(
     mutated({"outputs": [{"name": "classes", "shape": [2], "datatype": "INT64", "data": [3, 4]}]})
     | mutated({"outputs": [{"name": "x", "shape": [2, 10], "datatype": "FP32", "data": [[0.1] * 10, [0.2] * 10]}]})
-    | mutated({"predictions": [{"classes": 3, "scores": [0.1] * 10}, {"classes": [4]}]})
+    | mutated({"outputs": [{"name": "label", "shape": [2, 1], "datatype": "BYTES", "data": ["3", "4"]}]})
+    | mutated({"predictions": [{"classes": 3, "scores": [0.1] * 10}, {"classes": ["4"]}]})
 )
 def test_a_changed_answer_is_digits_or_unavailable(answer: object) -> None:
     for model in (Tensorflow(), OpenInference()):

@@ -198,6 +198,38 @@ def test_a_class_an_object_with_classes_and_ten_scores_all_give_the_digit(
     assert format_.digits(v1(*predictions), 3) == [2, 0, 9]
 
 
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        ["2", "0", "9"],
+        [["2"], ["0"], ["9"]],
+        [[2], [-0.0], ["9"]],
+        [{"classes": "2"}, {"classes": ["0"]}, {"classes": 9, "predictions": scores(7)}],
+    ],
+)
+def test_row_45_a_class_may_be_text_a_whole_float_or_alone_in_a_list(predictions: list[Any]) -> None:
+    assert Tensorflow().digits(v1(*predictions), 3) == [2, 0, 9]
+
+
+# What is nearly a digit, as JSON has it. The Arabic seven and the full-width one are digits to Python.
+NEARLY = ["seven", "", " 7", "7 ", "07", "7.0", "+7", "-7", "1_0", "10", "0x7", "\u0667", "\uff17", "\u00b2", "\0"]
+
+
+@pytest.mark.parametrize("nearly", [*NEARLY, 7.5, 10, -1, True, None])
+def test_row_45_what_is_nearly_a_digit_is_never_one(nearly: object) -> None:
+    for prediction in (nearly, [nearly], {"classes": nearly}, {"classes": [nearly]}):
+        with pytest.raises(PredictorUnavailable, match="no digit"):
+            Tensorflow().digits(v1(prediction), 1)
+    for datatype in ("BYTES", "FP32", "INT64"):
+        for shape in ([1], [1, 1]):
+            with pytest.raises(PredictorUnavailable, match="no digit"):
+                OpenInference().digits(v2(output("y", datatype, shape, [nearly])), 1)
+    if isinstance(nearly, str):
+        told = Output(name="y", datatype="BYTES", shape=(1,), data=np.array([nearly.encode()], np.object_))
+        with pytest.raises(PredictorUnavailable, match="no digit"):
+            OpenInference().digits_of([told], 1)
+
+
 def test_of_equal_scores_the_lowest_digit_wins() -> None:
     assert Tensorflow().digits(v1([0, 0, 0, 0.5, 0, 0.5, 0, 0, 0, 0]), 1) == [3]
 
@@ -247,16 +279,15 @@ def test_row_25_an_answer_without_one_prediction_an_image_is_no_answer(answer: b
         "true",
         "false",
         "null",
-        '"2"',
         "[]",
-        "[2]",
         "[[2]]",
+        '[["2"]]',
+        "[2, 2]",
         "{}",
         '{"class": 2}',
         '{"predictions": [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]}',
         '{"classes": null}',
         '{"classes": true}',
-        '{"classes": "2"}',
         '{"classes": 10}',
         '{"classes": []}',
         '{"classes": [2, 3]}',
@@ -374,7 +405,12 @@ def test_outputs_of_grpc_are_read_like_those_of_rest() -> None:
         Output(name="c", datatype="INT64", shape=(1,), data=np.array([True])),
         Output(name="confidence", datatype="FP32", shape=(1,), data=np.array([1.0], np.float32)),
         Output(name="c", datatype="BOOL", shape=(1,), data=np.array([True])),
-        Output(name="c", datatype="BYTES", shape=(1,), data=np.array([b"2"], np.object_)),
+        Output(name="c", datatype="BYTES", shape=(1,), data=np.array([b"\xb2"], np.object_)),
+        Output(name="c", datatype="BYTES", shape=(1,), data=np.array([b"2", b"2"], np.object_)),
+        Output(name="c", datatype="BYTES", shape=(1, 10), data=np.array([[b"2"] * 10], np.object_)),
+        Output(name="c", datatype="FP32", shape=(1,), data=np.array([np.nan], np.float32)),
+        Output(name="c", datatype="FP32", shape=(1,), data=np.array([np.inf], np.float32)),
+        Output(name="probability", datatype="FP64", shape=(1, 1), data=np.array([[1.0]])),
         Output(name="c", datatype="INT64", shape=(2,), data=np.array([2, 2])),
         Output(name="c", datatype="INT64", shape=(), data=np.array(2)),
         Output(name="p", datatype="FP32", shape=(10,), data=np.array(scores(2), np.float32)),
@@ -388,10 +424,76 @@ def test_row_25_an_output_that_does_not_tell_the_digit_of_each_image_is_refused(
         OpenInference().digits_of([out], 1)
 
 
-def test_a_wrong_class_is_not_made_good_by_the_probabilities_beside_it() -> None:
-    outputs = [output("classes", "INT64", [1], [10]), output("probabilities", "FP32", [1, 10], scores(3))]
-    with pytest.raises(PredictorUnavailable, match="10"):
-        OpenInference().digits(v2(*outputs), 1)
+@pytest.mark.parametrize("shape", [[3], [3, 1]])
+@pytest.mark.parametrize("name", ["predict", "output-0", "whatever"])
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        *((datatype, [2.0, 0.0, 9.0]) for datatype in ("FP16", "FP32", "FP64")),
+        ("BYTES", ["2", "0", "9"]),
+        # So proto3 writes int64 as JSON, and who puts REST in front of gRPC.
+        ("INT64", ["2", "0", "9"]),
+    ],
+)
+def test_row_45_texts_and_whole_floats_one_an_image_are_the_digits(
+    name: str, datatype: str, data: list[Any], shape: list[int]
+) -> None:
+    assert OpenInference().digits(v2(output(name, datatype, shape, data)), 3) == [2, 0, 9]
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        ("FP16", np.array([4, 7], np.float16)),
+        ("FP32", np.array([4, 7], np.float32)),
+        ("FP64", np.array([4.0, 7.0])),
+        ("BYTES", np.array([b"4", b"7"], np.object_)),
+        ("BYTES", np.array(["4", "7"], np.object_)),
+        ("BYTES", np.array(["4", "7"])),
+    ],
+)
+def test_row_45_texts_and_whole_floats_of_grpc_are_the_digits(
+    datatype: str, data: NDArray[Any], shape: tuple[int, ...]
+) -> None:
+    out = Output(name="predict", datatype=datatype, shape=shape, data=data.reshape(shape))
+    assert OpenInference().digits_of([out], 2) == [4, 7]
+
+
+def test_row_45_ten_floats_are_ten_classes_of_ten_images_and_ten_scores_of_one() -> None:
+    digits = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+    assert OpenInference().digits(v2(output("y", "FP32", [10], [float(digit) for digit in digits])), 10) == digits
+    assert OpenInference().digits(v2(output("y", "FP32", [1, 10], scores(4))), 1) == [4]
+    assert OpenInference().digits(v2(output("y", "FP32", [1, 1], [4.0])), 1) == [4]
+
+
+SCORES = output("probabilities", "FP32", [1, 10], scores(3))
+
+
+@pytest.mark.parametrize(
+    ("beside", "digit"),
+    [
+        (output("label", "BYTES", [1], ["7"]), 7),
+        (output("predict", "FP32", [1], [7.0]), 7),
+        (output("whatever", "INT64", [1], [7]), 7),
+        # Something else about the image, or about the model.
+        (output("version", "BYTES", [1], ["1"]), 3),
+        (output("word", "BYTES", [1], ["seven"]), 3),
+        (output("entropy", "FP32", [1], [1.0]), 3),
+        (output("confidence", "FP32", [1], [1.0]), 3),
+    ],
+)
+def test_row_45_beside_scores_only_integers_and_what_is_named_so_are_classes(
+    beside: dict[str, Any], digit: int
+) -> None:
+    assert OpenInference().digits(v2(beside, SCORES), 1) == OpenInference().digits(v2(SCORES, beside), 1) == [digit]
+
+
+@pytest.mark.parametrize(("datatype", "wrong"), [("INT64", 10), ("BYTES", "seven"), ("FP32", 7.5)])
+def test_a_wrong_class_is_not_made_good_by_the_probabilities_beside_it(datatype: str, wrong: object) -> None:
+    # Of labels that are words, the scores are in the order of the words.
+    with pytest.raises(PredictorUnavailable, match=f"no digit: .?{wrong}"):
+        OpenInference().digits(v2(output("classes", datatype, [1], [wrong]), SCORES), 1)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +518,6 @@ def test_a_wrong_class_is_not_made_good_by_the_probabilities_beside_it() -> None
         v2(output("classes", "INT64", [1], None)),
         v2(output("classes", "INT64", [1], [])),
         v2(output("classes", "INT64", [1], [2, 3])),
-        v2(output("classes", "INT64", [1], ["2"])),
         v2(output("classes", "INT64", [1], [True])),
         v2(output("classes", "INT64", [1], [None])),
         v2(output("classes", "INT64", [1], {"0": 2})),
