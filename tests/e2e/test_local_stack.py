@@ -8,8 +8,8 @@ import gc
 import io
 import json
 import os
+import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +22,7 @@ import pytest
 
 from e2e.following import wait_until
 from e2e.sinks import Received, Sink, always, produce
+from mnist_pipeline.local import processes
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
@@ -365,17 +366,51 @@ for number in range(2):
 print(sandbox.directory, flush=True)
 time.sleep(100)
 """
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    with parent.stdout as output:
-        pids = [int(pid) for _ in range(2) for pid in output.readline().split()]
-        directory = Path(output.readline().strip())
-    assert len(pids) == 4
-    assert all(is_alive(pid) for pid in pids)
-    assert directory.is_dir()
-    parent.kill()
-    parent.wait()
-    wait_until(lambda: not any(is_alive(pid) for pid in pids) and not directory.exists(), seconds=15)
+    with Sandbox() as outer:
+        parent = outer.start("parent", [sys.executable, "-c", program], env={})
+        parent.wait_ready(lambda: len(parent.log.read_text().splitlines()) == 3, timeout_seconds=20)
+        *lines, last = parent.log.read_text().splitlines()
+        pids, directory = [int(pid) for line in lines for pid in line.split()], Path(last)
+        assert len(pids) == 4
+        assert all(is_alive(pid) for pid in pids)
+        assert directory.is_dir()
+        parent.kill()
+        wait_until(lambda: not any(is_alive(pid) for pid in pids) and not directory.exists(), seconds=15)
+
+
+FAILING = """
+import os, signal, sys, time
+from mnist_pipeline.local.processes import Sandbox
+
+def test_that_fails():
+    with Sandbox() as sandbox:
+        child = sandbox.start("part", [sys.executable, "-c", "import time; time.sleep(100)"], env={})
+        print("pid", child.pid, flush=True)
+        ENDING
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "option"),
+    [
+        ("assert False", "--timeout=0"),
+        ("time.sleep(100)", "--timeout=2"),
+        ("time.sleep(100)", "--timeout-method=thread"),
+        ("os.kill(os.getpid(), signal.SIGINT)", "--timeout=0"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "--timeout=0"),
+    ],
+)
+def test_a_test_that_fails_in_whatever_way_leaves_no_process_behind(ending: str, option: str) -> None:
+    with Sandbox() as sandbox:
+        file = sandbox.directory / "test_failing.py"
+        file.write_text(FAILING.replace("ENDING", ending))
+        options = ("-s", "-p", "no:cacheprovider", "--timeout=2", option)
+        run = sandbox.start("pytest", [sys.executable, "-m", "pytest", *options, file], env={})
+        wait_until(lambda: not run.running, seconds=30)
+        assert run.kill() != 0
+        (pid,) = re.findall(r"pid (\d+)", run.log.read_text())
+        wait_until(lambda: not is_alive(int(pid)), seconds=15)
+        wait_until(lambda: not list(sandbox.directory.glob("mnist-pipeline-*")))
 
 
 def test_a_part_that_ends_at_once_is_named_with_the_end_of_its_log() -> None:
@@ -387,6 +422,22 @@ def test_a_part_that_ends_at_once_is_named_with_the_end_of_its_log() -> None:
     assert failure.value.part == "predictor"
     assert str(failure.value).startswith("predictor ended with code 3 before it was ready\nthe end of its log:\n")
     assert str(failure.value).endswith("no such port")
+
+
+def test_a_port_that_was_given_away_is_given_to_nobody_else_before_its_program_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ask = "from mnist_pipeline.local import processes; processes._PORTS = {}; print(processes.free_port())"
+    ports = range(first := free_port(), first + 3)
+    monkeypatch.setattr(processes, "_PORTS", ports)
+    given = [free_port()]
+    with Sandbox() as sandbox:
+        other = sandbox.start("other", [sys.executable, "-c", ask.format(ports)], env={})
+        wait_until(lambda: not other.running)
+        assert int(other.log.read_text()) != first
+    with pytest.raises(PartFailed, match="no free port"):
+        given += [free_port() for _ in ports]
+    assert len({*given, first}) == len(given) + 1
 
 
 def test_a_part_that_never_answers_is_named_when_the_time_is_up() -> None:
@@ -422,22 +473,22 @@ import time
 from mnist_pipeline.local.stack import Stack
 with Stack() as stack:
     try:
-        print(stack.sandbox.directory, *(child.pid for child in stack.sandbox.children), flush=True)
+        print(stack.sandbox.directory, *(child.pid for child in stack.sandbox.children), sep="\\n", flush=True)
         time.sleep(100)
     finally:
         print("left", flush=True)
 print("not reached")
 """
-    stack = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert stack.stdout is not None
-    with stack.stdout as output:
-        directory, *pids = output.readline().split()
-        assert len(pids) == 3, "gateway, predictor and transformer"
-        assert all(is_alive(int(pid)) for pid in pids)
-        stack.send_signal(number)
-        assert stack.wait(30) == (-signal.SIGINT if number == signal.SIGINT else 128 + signal.SIGTERM)
-        assert output.read() == "left\n"
-    assert not any(is_alive(int(pid)) for pid in pids)
-    assert not Path(directory).exists()
+    with Sandbox() as sandbox:
+        stack = sandbox.start("stack", [sys.executable, "-c", program], env={})
+        stack.wait_ready(lambda: len(stack.log.read_text().splitlines()) == 4, timeout_seconds=120)
+        directory, *pids = stack.log.read_text().splitlines()
+        assert all(is_alive(int(pid)) for pid in pids), "gateway, predictor and transformer"
+        os.kill(stack.pid, number)
+        wait_until(lambda: not stack.running, seconds=30)
+        assert stack.kill() == (-signal.SIGINT if number == signal.SIGINT else 128 + signal.SIGTERM)
+        said = stack.log.read_text().splitlines()[4:]
+        assert said[0] == "left"
+        assert "not reached" not in said
+        assert not any(is_alive(int(pid)) for pid in pids)
+        assert not Path(directory).exists()

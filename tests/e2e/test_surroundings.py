@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import uuid
@@ -15,10 +14,10 @@ from datetime import datetime, timedelta, timezone
 import minio.time
 import pytest
 
-from e2e.following import post, wait_until
+from e2e.following import post
 from e2e.places import Place
 from mnist_pipeline.errors import StoreUnavailable
-from mnist_pipeline.local.processes import answers_ok, free_port
+from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.minio_store import MinioObjectStore
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.settings import Settings
@@ -48,24 +47,14 @@ def transformer(place: Place, environment: Mapping[str, str]) -> Iterator[int]:
     command = bare(sys.executable, "-m", "mnist_pipeline", "--http_port", str(port), *flags)
     inherited = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     search_path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-    settings = {**place.settings, "SOURCE_BUCKETS": place.bucket}
-    with subprocess.Popen(
-        command,
-        env={**inherited, **search_path, **settings, **environment},
-        cwd="/",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            wait_until(lambda: answers_ok(port, "/v1/models/mnist") or process.poll() is not None, seconds=60)
-            assert process.poll() is None, process.stdout and process.stdout.read()
-            yield port
-        finally:
-            process.send_signal(signal.SIGTERM)
-            out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, out
-    assert "Traceback" not in out, out
+    variables = {**inherited, **search_path, **place.settings, "SOURCE_BUCKETS": place.bucket, **environment}
+    with Sandbox() as sandbox:
+        only = ("env", "-i", *(f"{name}={value}" for name, value in variables.items()))
+        child = sandbox.start("transformer", [*only, *command], env={})
+        child.wait_ready(lambda: answers_ok(port, "/v1/models/mnist"), timeout_seconds=60)
+        yield port
+        assert child.stop(grace_seconds=60) == 0, child.log_tail()
+        assert "Traceback" not in child.log.read_text(), child.log_tail()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import inherited
+
 _TAIL_LINES = 20
 
 
@@ -34,14 +36,14 @@ def tool(name: str) -> str:
 
 
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
-    """Run a program of a build to its end, `env` added to our environment.
+    """Run a program of a build to its end, `env` added to our environment; it may need a proxy.
 
     Raises:
         BuildFailed: its exit code is not 0.
     """
     done = subprocess.run(
         argv,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, **inherited.PROXIES, **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ with Sandbox() as sandbox:
 from __future__ import annotations
 
 import abc
+import collections
 import contextlib
 import http.client
 import os
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -49,6 +50,9 @@ _INHERITED = (
 # Below the ephemeral range of Linux (32768) and macOS (49152), so that no outgoing connection takes the port between
 # our look and the child's bind.
 _PORTS = range(20_000, 32_000)
+# How many of the ports that were given away last are kept from everybody who asks, while their programs still start.
+_PORTS_KEPT = 64
+_kept: collections.deque[int] = collections.deque()
 
 
 def _inherited_environment() -> dict[str, str]:
@@ -59,6 +63,16 @@ def _inherited_environment() -> dict[str, str]:
             str(Path(entry).absolute()) for entry in search_path.split(os.pathsep)
         )
     return environment
+
+
+@contextlib.contextmanager
+def _unblocked(number: signal.Signals) -> Iterator[None]:
+    """Let what is started meanwhile be reached by the signal, although whoever started us has blocked it."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class PartFailed(Exception):
@@ -72,15 +86,23 @@ class PartFailed(Exception):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens."""
-    for port in random.sample(_PORTS, k=200):
-        with socket.socket() as probe:
+    """A TCP port of 127.0.0.1 on which nothing listens, and which no other caller is given for now.
+
+    A program may take seconds until it listens. Till then the UDP port of the same number, which nobody else needs, is
+    held in its place: other processes see that too, and it is free again when we end, in whatever way.
+    """
+    for port in random.sample(_PORTS, k=min(200, len(_PORTS))):
+        with socket.socket(type=socket.SOCK_DGRAM) as held, socket.socket() as probe:
             # As servers do: a port whose last connections still linger in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                held.bind(("127.0.0.1", port))
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _kept.append(held.detach())
+            if len(_kept) > _PORTS_KEPT:
+                os.close(_kept.popleft())
             return port
     raise PartFailed("the network", "has no free port on 127.0.0.1")
 
@@ -220,15 +242,16 @@ class Sandbox(Part):
         with log.open("ab") as output:
             try:
                 # Its own process group: Ctrl-C reaches us alone and the parts are stopped in order.
-                process = subprocess.Popen(
-                    argv,
-                    env={**_inherited_environment(), **ours, **env},
-                    cwd=self.directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+                with _unblocked(signal.SIGTERM):
+                    process = subprocess.Popen(
+                        argv,
+                        env={**_inherited_environment(), **ours, **env},
+                        cwd=self.directory,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
             except OSError as exc:
                 raise PartFailed(name, f"cannot be started: {exc}") from exc
         self._tell_reaper(f"+{process.pid}")
