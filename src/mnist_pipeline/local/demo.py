@@ -187,20 +187,22 @@ class _Progress:
         self._last = ""
         self._shown_at = 0.0
         self._lock = threading.Lock()
+        # None where the program was started with its output closed.
+        self._terminal = sys.stdout is not None and sys.stdout.isatty()
 
     def __call__(self, text: str) -> None:
         with self._lock:
             if text == self._last:
                 return
             self._last = text
-            if sys.stdout.isatty():
+            if self._terminal:
                 print(f"\r\x1b[K{text}", end="", flush=True)
             elif time.monotonic() - self._shown_at > 1:
                 self._shown_at = time.monotonic()
                 print(text, flush=True)
 
     def end(self) -> None:
-        print(f"\r\x1b[K{self._last}\n" if sys.stdout.isatty() else f"{self._last}\n")
+        print(f"\r\x1b[K{self._last}\n" if self._terminal else f"{self._last}\n")
 
 
 def _arrival(picture: Picture, uploaded: float, records: Sequence[Record]) -> Arrival:
