@@ -7,8 +7,15 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # What is locked is what CI has run; the second name is the one by which pip 25.3 and later constrain what builds the wheel.
-export PIP_CONSTRAINT := $(CURDIR)/requirements.lock
-export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements.lock
+# A name and not a path: pip takes a blank in it for its end.
+export PIP_CONSTRAINT := requirements.lock
+export PIP_BUILD_CONSTRAINT := requirements.lock
+
+# What a profile says to every Python and pip is not meant for .venv: text is UTF-8, an assert is heard, a warning is none
+# of pip's failures.
+export PYTHONUTF8 := 1
+export PIP_USER := 0
+unexport PYTHONDEVMODE PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-real fuzz soak lint accuracy image test-image manifests lock wheel clean
