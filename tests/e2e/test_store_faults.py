@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import os
 import struct
+import subprocess
+import sys
 import time
 import uuid
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
-from minio.commonconfig import ENABLED, Tags
+from minio.commonconfig import COMPLIANCE, ENABLED, Tags
 from minio.datatypes import Object
+from minio.retention import Retention
 from minio.versioningconfig import VersioningConfig
 from PIL import Image
 
@@ -25,7 +31,7 @@ from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.pipeline import DECODED_AT_ONCE
 from mnist_pipeline.testing import digit_png, minio_event
-from servers.minio import upload_with
+from servers.minio import MinioServer, transformer_policy, upload_with
 from servers.proxy import Proxy
 
 DEADLINE_SECONDS = 4
@@ -291,6 +297,152 @@ def test_an_object_whose_metadata_has_no_room_for_the_reason_is_rejected_with_it
         rejected = place.client().stat_object(bucket_name=bucket, object_name=key)
         assert user_metadata(rejected) == {trace_key: str(number), "rejected-reason": reason}
         assert [event[trace_key] for event in place.results(upload)] == [str(number)]
+    server.close()
+
+
+CONTENT_HEADERS = {
+    "content-type": "image/png",
+    "cache-control": "max-age=60",
+    "content-disposition": 'attachment; filename="7.png"',
+    "content-language": "de",
+    "expires": "Thu, 01 Dec 2033 16:00:00 GMT",
+}
+
+
+@pytest.mark.real
+def test_row_48_an_object_moved_is_the_same_object_and_its_trace_id_leads_to_its_result(real_place: Place) -> None:
+    place, client, trace_key = real_place, real_place.client(), real_place.settings["REQUEST_TRACE_KEY"]
+    server = place.start(settings={"MAX_OBJECT_BYTES": "1000"})
+    server.wait_ready()
+    contents = [
+        (gzip.compress(digit_png(7)), "gzip", 200),
+        (zlib.compress(digit_png(7)), "deflate", 200),
+        (digit_png(7), "gzip", 200),
+        (digit_png(7), "br", 422),
+        (gzip.compress(bytes(1001)), "gzip", 422),
+        (b"x" * 1001, "gzip", 422),
+    ]
+    for data, encoding, status in contents:
+        key, headers = new_key(), {**CONTENT_HEADERS, "content-encoding": encoding}
+        version_id = upload_with(client, place.bucket, key, data, headers)
+        event = minio_event(place.bucket, key, version_id=version_id)
+        upload = Upload(bucket=place.bucket, key=key, data=data, event=event)
+        assert deliver(server, upload) == status
+        assert not place.is_left(upload)
+        (result,) = place.results(upload)
+        bucket, _, key_now = result["data"]["destination"].partition("/")
+        assert bucket == ("digit-7" if status == 200 else REJECTED_BUCKET)
+        # A client decodes what it gets.
+        copy = client.stat_object(bucket_name=bucket, object_name=key_now)
+        assert copy.etag == hashlib.md5(data, usedforsecurity=False).hexdigest()
+        described = {name.lower(): value for name, value in (copy.metadata or {}).items()}
+        assert {name: described.get(name) for name in headers} == headers
+        assert user_metadata(copy)[trace_key] == result[trace_key]
+    server.close()
+
+
+# --- retained ---
+
+
+def settings_of_keeper(place: Place, minio: MinioServer) -> dict[str, str]:
+    """Who may do all that a transformer does, but delete."""
+    policy = transformer_policy({"mnist": "source-*"})
+    for statement in policy["Statement"]:
+        statement["Action"] = [action for action in statement["Action"] if "Delete" not in action]
+    name, secret = f"keeper-{uuid.uuid4()}", str(uuid.uuid4())
+    minio.add_user(name, secret, policy)
+    return {**place.settings, "MINIO_ACCESS_KEY": name, "MINIO_SECRET_KEY": secret}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("because", ["a legal hold", "a retention", "no right", "no right, no versions"])
+def test_row_44_what_cannot_be_released_is_filed_and_published_once_and_let_go_once_it_can_be(
+    real_place: Place, real_minio: MinioServer, because: str
+) -> None:
+    place = replace(real_place, bucket=f"source-{uuid.uuid4()}", versioned=because != "no right, no versions")
+    client = place.client()
+    if not because.startswith("no right"):
+        client.make_bucket(bucket_name=place.bucket, object_lock=True)
+    place.make_buckets()
+    uploads = [place.upload(new_key(), data) for data in (digit_png(7), b"no image", b"x" * 1001)]
+    place.settings = {**place.settings, "MAX_OBJECT_BYTES": "1000"}
+    limited = place.settings
+    if because.startswith("no right"):
+        place.settings = settings_of_keeper(place, real_minio)
+    until = datetime.now(timezone.utc) + timedelta(seconds=20)
+    for upload in uploads:
+        version_id = upload.event["Records"][0]["s3"]["object"].get("versionId")
+        if because == "a legal hold":
+            client.enable_object_legal_hold(place.bucket, upload.key, version_id)
+        elif because == "a retention":
+            client.set_object_retention(place.bucket, upload.key, Retention(COMPLIANCE, until), version_id)
+
+    server = place.start()
+    server.wait_ready()
+    for _ in range(2):
+        assert [deliver(server, upload) for upload in uploads] == [200, 422, 422]
+    for _ in range(2):
+        assert reconciled(place) == (0, "1 badimage, 1 objecttoolarge, 1 retained; 0 left unsettled")
+    assert counted(server, "retained") == 2
+    assert all(place.is_left(upload) for upload in uploads)
+    assert [len(place.results(upload)) for upload in uploads] == [1, 1, 1]
+    assert [[*place.copies(upload).values()] for upload in uploads] == [[upload.data] for upload in uploads]
+    log = server.child.log.read_text()
+    assert all(f"{place.bucket}/'{upload.key}' stays, though all is done" in log for upload in uploads)
+    server.close()
+
+    place.settings = limited
+    for upload in uploads if because == "a legal hold" else []:
+        version_id = upload.event["Records"][0]["s3"]["object"]["versionId"]
+        client.disable_object_legal_hold(place.bucket, upload.key, version_id)
+    if because == "a retention":
+        time.sleep(max(0.0, (until - datetime.now(timezone.utc)).total_seconds()) + 1)
+    assert reconciled(place) == (0, "1 badimage, 1 filed, 1 objecttoolarge; 0 left unsettled")
+    assert not any(place.is_left(upload) for upload in uploads)
+    assert [len(place.results(upload)) for upload in uploads] == [1, 1, 1]
+
+
+def reconciled(place: Place) -> tuple[int, str]:
+    """The exit code and the summary of `mnist-pipeline reconcile`, its counts sorted."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mnist_pipeline", "reconcile", "--older-than", "0s"),
+            *("--predictor_host", f"127.0.0.1:{place.predictor.http_port}"),
+        ],
+        env={**os.environ, **place.settings, "SOURCE_BUCKETS": place.bucket},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    counts, _, left = done.stdout.strip().partition("; ")
+    return done.returncode, f"{', '.join(sorted(counts.split(', ')))}; {left}"
+
+
+# --- two readings of one key ---
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("versioned", [True, False])
+def test_row_42_of_two_objects_that_an_event_may_mean_the_one_with_its_etag_is_filed(
+    real_place: Place, versioned: bool
+) -> None:
+    place = replace(real_place, bucket=f"source-{uuid.uuid4()}", versioned=versioned)
+    place.make_buckets()
+    server = place.start()
+    server.wait_ready()
+    for meant in (0, 1):
+        stem = uuid.uuid4()
+        uploads = [place.upload(f"{stem} {sign}b.png", digit_png(n)) for n, sign in ((3, "+"), (4, " "))]
+        # As a store writes it that escapes no keys, or one that escapes them all: both can be read so.
+        event = uploads[meant].event
+        event["Records"][0]["s3"]["object"]["key"] = f"{stem} +b.png"
+        assert deliver(server, uploads[meant]) == 200
+        assert [place.is_left(upload) for upload in uploads] == [meant == 1, meant == 0]
+        assert place.copies(uploads[meant]) == {f"digit-{meant + 3}/{uploads[meant].key}": uploads[meant].data}
+        if versioned:  # else the one that is left may be the one that was meant, overwritten since
+            assert deliver(server, uploads[meant]) == 200
+            assert [place.is_left(upload) for upload in uploads] == [meant == 1, meant == 0]
     server.close()
 
 
