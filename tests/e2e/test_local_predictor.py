@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -24,18 +20,18 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_pipeline.local.processes import free_port
+from mnist_pipeline.local.processes import Sandbox
+from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.predictors import InputSpec, OpenInference, Output, Tensorflow, TorchServe
 
 
 @dataclass(frozen=True)
 class Server:
-    """The predictor's process, its two addresses and its log."""
+    """The predictor's two addresses and its log."""
 
     url: str
     grpc_target: str
     log: Path
-    process: subprocess.Popen[bytes]
 
     def get(self, path: str) -> Any:
         """What the server tells there, parsed."""
@@ -51,39 +47,16 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    http, grpc_ = free_port(), free_port()
-    log = tmp_path_factory.mktemp("predictor") / "log"
-    command = [sys.executable, "-m", "mnist_pipeline.local.predictor", "--model_name", "mnist"]
-    command += ["--http_port", str(http), "--grpc_port", str(grpc_)]
-    with log.open("wb") as stream:
-        # FastAPI warns once a place about what KServe calls; that is no line a request.
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-    running = Server(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc_}", log, process)
-    try:
-        wait_until_ready(running)
-        yield running
-    finally:
-        process.terminate()
-        try:
-            code = process.wait(timeout=20)
-        finally:
-            process.kill()
-    assert code == 0, log.read_text()[-2000:]
-
-
-def wait_until_ready(server: Server) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        assert server.process.poll() is None, server.log.read_text()[-2000:]
-        try:
-            server.get("/v2/models/mnist/ready")
-        except urllib3.exceptions.HTTPError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(server.log.read_text()[-2000:])
+def server() -> Iterator[Server]:
+    # FastAPI warns once a place about what KServe calls; that is no line a request.
+    environment = {"PYTHONWARNINGS": "ignore"}
+    with Sandbox() as sandbox:
+        server = ModelServer(
+            sandbox, "predictor", "mnist_pipeline.local.predictor", model_name="mnist", env=environment
+        )
+        server.wait_ready()
+        yield Server(server.url, server.grpc_address, server.child.log)
+        assert server.child.stop(grace_seconds=20) == 0, server.child.log_tail()
 
 
 @pytest.fixture(scope="module")
