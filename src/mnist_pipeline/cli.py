@@ -7,7 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mnist_pipeline.settings import Settings, SettingsError
@@ -30,7 +32,7 @@ source     delivers a topic's records over HTTP where there is no Knative
 reconcile  finds the objects whose notification was lost, and sends them down the same path
 demo       the whole path on this machine: uploads digits and shows where they go
 
-mnist-pipeline COMMAND --help tells more.
+mnist-pipeline COMMAND --help tells more; mnist-pipeline --version which one this is.
 """
 
 # Each has a function `main(argv) -> exit code`; imported only when it is wanted.
@@ -39,6 +41,12 @@ _COMMANDS = {
     "reconcile": "mnist_pipeline.reconcile_command",
     "setup": "mnist_pipeline.site.setup",
     "source": "mnist_pipeline.local.source_command",
+}
+# What is told of the program itself.
+_ABOUT: Mapping[str, Callable[[], str]] = {
+    "-h": lambda: _USAGE,
+    "--help": lambda: _USAGE,
+    "--version": lambda: f"mnist-pipeline {version('mnist-pipeline')}\n",
 }
 # These take the parts of another transformer.
 _WITH_PARTS = {"reconcile", "setup"}
@@ -59,13 +67,18 @@ def main(
     parts = {"transformer": transformer, "tensorize": tensorize, "settings": settings}
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
-    if command == "serve" or (command is None and arguments and arguments[0] not in ("-h", "--help")):
-        return serve(arguments, transformer=transformer, tensorize=tensorize, settings=settings)
     if command in _COMMANDS:
         return _run(_COMMANDS[command], arguments, parts if command in _WITH_PARTS else {})
-    wanted = command is None and bool(arguments)
-    print(_USAGE, end="", file=sys.stdout if wanted else sys.stderr)
-    return 0 if wanted else 2
+    if command == "serve" or (command is None and arguments and arguments[0] not in _ABOUT):
+        return serve(arguments, transformer=transformer, tensorize=tensorize, settings=settings)
+    if command is None and arguments:
+        print(_ABOUT[arguments[0]](), end="")
+        return 0
+    if command is not None:
+        meant = get_close_matches(command, ("serve", *_COMMANDS), 1)
+        print(f"{command!a:.80} is no command" + (f": is {meant[0]} meant?" if meant else ""), file=sys.stderr)
+    print(_USAGE, end="", file=sys.stderr)
+    return 2
 
 
 def serve(
@@ -94,7 +107,11 @@ def serve(
     args = server.argument_parser("mnist-pipeline serve").parse_args(arguments)
     pipeline = pipeline_of(read, tensorize=tensorize)
     model = (transformer or MnistTransformer)(args.model_name, pipeline, server.predictor_of(args))
-    server.serve(model, args)
+    try:
+        server.serve(model, args)
+    except server.PortTaken as exc:
+        print(exc, file=sys.stderr)
+        return 2
     return 0
 
 

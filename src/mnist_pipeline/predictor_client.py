@@ -224,6 +224,8 @@ class PredictorClient:
                 ("grpc.max_receive_message_length", -1),
                 # gRPC's own pauses grow to two minutes, in which a predictor that is back is not asked.
                 ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
+                # gRPC would ask the proxy of the environment for a predictor in the same cluster.
+                ("grpc.enable_http_proxy", 0),
             ]
             if self._config.use_ssl:
                 self._channel = grpc.aio.secure_channel(host, grpc.ssl_channel_credentials(_ca_pem()), options=options)

@@ -41,6 +41,10 @@ _FIRST_PONG_SECONDS = 300.0
 _REFUSALS = (InvalidInput, ModelNotFound, ModelNotReady, NotImplementedError)
 
 
+class PortTaken(Exception):
+    """A port cannot be listened on; the text says which, and why."""
+
+
 class ServedModel(InferenceModel, Protocol):
     """What `set_up_process` asks of a model."""
 
@@ -77,10 +81,8 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; what is in flight is answered first.
 
     Raises:
-        OSError: a port cannot be listened on; the text says which.
+        PortTaken: one of its ports cannot be listened on.
     """
-    for port in (args.http_port, args.grpc_port) if args.enable_grpc else (args.http_port,):
-        _check_port(port)
     RESTServerProcess.ping = _patient_ping
     grpc_server.InferenceServicer = PipelineServicer
     model.quiet = not args.enable_latency_logging
@@ -102,6 +104,8 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
         ssl_certfile=args.ssl_certfile,
         ssl_keyfile=args.ssl_keyfile,
     )
+    for port in (server.http_port, server.grpc_port) if server.enable_grpc else (server.http_port,):
+        _check_port(port)
     server.start([model])
 
 
@@ -144,7 +148,7 @@ def _check_port(port: int) -> None:
         try:
             listener.bind(("", port))
         except OSError as exc:
-            raise OSError(f"port {port} cannot be listened on: {exc.strerror}") from exc
+            raise PortTaken(f"port {port} cannot be listened on: {exc.strerror}") from exc
 
 
 def _for_kserve(predictor: PredictorConfig) -> PredictorConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -40,6 +41,16 @@ def test_help_is_given_on_request_and_otherwise_an_unknown_command_is_an_error(
     for arguments in ([], ["dmeo"]):
         assert cli.main(arguments) == 2
         assert "usage" in capsys.readouterr().err
+    assert cli.main(["rekoncile"]) == 2
+    assert capsys.readouterr().err.startswith("'rekoncile' is no command: is reconcile meant?\n")
+    assert cli.main(["\x1b[2J" * 99]) == 2
+    assert capsys.readouterr().err.splitlines()[0].isprintable()
+
+
+def test_it_tells_its_version_without_kserve(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mnist-pipeline {version('mnist-pipeline')}\n"
+    assert "kserve" not in imported_by("from mnist_pipeline.cli import main\nmain(['--version'])")
 
 
 def test_serve_names_all_that_is_wrong_before_it_imports_kserve(

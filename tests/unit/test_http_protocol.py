@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 from mnist_pipeline.http_protocol import NoUpgradeProtocol
 
 OFFERS = {
-    "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+    "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAA",
     "tls": "Connection: Upgrade\r\nUpgrade: TLS/1.2",
     "websocket": "Upgrade: websocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
     "several": "connection: upgrade\r\nupgrade: foo/2, h2c",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from multiprocessing import Pipe
 from typing import Any
 
 import pytest
+from kserve.protocol.grpc import server as grpc_server
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mnist_pipeline import server
+from mnist_pipeline.grpc_servicer import PipelineServicer
 
 
 class Worker:
@@ -60,9 +65,25 @@ def test_a_worker_that_never_answers_is_given_up_in_the_end(worker: Worker, monk
     assert not server._patient_ping(worker)  # noqa: SLF001 - the same
 
 
-def test_kserve_still_has_what_is_mended_by_name() -> None:
+def test_kserve_and_uvicorn_still_have_what_is_mended_by_name() -> None:
     assert callable(RESTServerProcess.ping)
     assert "_parent_conn" in RESTServerProcess.__init__.__code__.co_names
+    assert issubclass(PipelineServicer, grpc_server.InferenceServicer)
+    assert "InferenceServicer" in grpc_server.GRPCServer.start.__code__.co_names
+    assert "auto" in HTTP_PROTOCOLS
+    assert "_should_upgrade" in HttpToolsProtocol.on_headers_complete.__code__.co_names
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "", "::"])
+def test_a_port_that_is_taken_is_told_in_one_line(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((address, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(server.PortTaken, match=f"port {port} cannot be listened on: Address already in use"):
+            server._check_port(port)  # noqa: SLF001 - what `serve` does first
+    server._check_port(port)  # noqa: SLF001 - the same
 
 
 def test_every_flag_of_kserve_is_taken_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
