@@ -206,18 +206,28 @@ class Pipeline:
         has it, the first one, which was overwritten since.
         """
 
-        def get(key: str) -> StoredObject:
-            return self._store().get(ref.bucket, key, ref.version_id, limit=room, deadline=deadline)
+        def get(key: str, limit: int) -> StoredObject:
+            return self._store().get(ref.bucket, key, ref.version_id, limit=limit, deadline=deadline)
 
-        if ref.other_key is None:
-            return get(ref.key)
-        for key in (ref.key, ref.other_key):
-            with contextlib.suppress(ObjectGone, BadKey):
-                found = get(key)
-                if ref.etag in (None, found.version.etag):
-                    return found
-                del found  # so that two are never in hand
-        return get(ref.key)
+        def is_meant(found: StoredObject) -> bool:
+            return ref.etag in (None, found.version.etag)
+
+        try:
+            first = get(ref.key, room)
+        except (ObjectGone, BadKey) as miss:
+            if ref.other_key is not None:
+                with contextlib.suppress(ObjectGone, BadKey):
+                    if is_meant(other := get(ref.other_key, room)):
+                        return other
+            raise miss from None
+        if ref.other_key is None or is_meant(first):
+            return first
+        with contextlib.suppress(ObjectGone, BadKey):
+            # Only looked at, so that two are never in hand.
+            if is_meant(get(ref.other_key, 0)):
+                del first
+                return get(ref.other_key, room)
+        return first
 
     def _tensorized(self, stored: StoredObject, trace_id: str | None) -> Fetched:
         trace_id = trace_id or self._trace_id_of(stored.version)
