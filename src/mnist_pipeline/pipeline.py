@@ -210,7 +210,8 @@ class Pipeline:
             return self._store().get(ref.bucket, key, ref.version_id, limit=limit, deadline=deadline)
 
         def is_meant(found: StoredObject) -> bool:
-            return ref.etag in (None, found.version.etag)
+            named = ref.version_id not in (None, "null") and ref.version_id == found.version.version_id
+            return named or ref.etag in (None, found.version.etag)
 
         try:
             first = get(ref.key, room)
