@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from fuzz.inputs import assert_refusal_can_be_shown, json_values
 from mnist_pipeline.errors import Permanent
 from mnist_pipeline.events import Inline
+from mnist_pipeline.instances import image_in
 from mnist_pipeline.pipeline import Pipeline
 from mnist_pipeline.ports import Deadline
 from mnist_pipeline.settings import Settings
@@ -29,7 +31,26 @@ instances = (
     | st.builds(lambda data: {"data": data}, json_values | tensors | st.text(max_size=40))
     | st.binary(max_size=60).map(lambda data: {"data": base64.b64encode(data).decode()})
     | st.integers(0, 9).map(lambda digit: base64.b64encode(digit_png(digit)).decode())
+    | st.builds(lambda data: {"b64": data}, json_values | st.text(max_size=40))
+    | st.builds(lambda name, data: {name: {"b64": data}}, st.sampled_from(["data", "image_bytes"]), json_values)
+    | st.text("data:;base64,/png%+-_= \r\nAQ", max_size=40)
 )
+
+
+@given(
+    image=st.binary(max_size=60),
+    write=st.sampled_from([base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes]),
+    padding=st.sampled_from(["=\n", "\n"]),
+    blank=st.sampled_from(["", " ", "\r\n", "\t"]),
+    width=st.integers(1, 80),
+    prefix=st.sampled_from(["", "data:image/png;base64,", "DATA:;base64,"]),
+)
+def test_row_47_base64_of_any_writer_is_read(
+    image: bytes, write: Callable[[bytes], bytes], *, padding: str, blank: str, width: int, prefix: str
+) -> None:
+    text = write(image).decode().rstrip(padding)
+    lines = (text[place : place + width] for place in range(0, len(text), width))
+    assert image_in(prefix + blank.join(lines)) == image
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")

@@ -35,7 +35,7 @@ ROUNDS = 5
 # Few names and digits, so that they meet again; one of the names is too long for a suffix.
 keys = st.sampled_from(["0.png", "é" * 125 + ".png"])
 digits = st.sampled_from([3, 7])
-calls = st.sampled_from(["get", "put", "delete", "copy"])
+calls = st.sampled_from(["get", "put", "delete", "copy", "set_tags"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,16 @@ class Deliveries(RuleBasedStateMachine):
     def remove_as_a_user_does(self, key: str) -> None:
         if key in self.store.keys("mnist"):
             self.store.remove("mnist", key)
+
+    @precondition(lambda self: self.store.versioned and self.uploads)
+    @rule(data=st.data())
+    def lock_a_version(self, data: st.DataObject) -> None:
+        self.store.locked.add(str(data.draw(st.sampled_from(self.uploads)).version.version_id))
+
+    @precondition(lambda self: self.store.locked)
+    @rule()
+    def let_all_versions_go(self) -> None:
+        self.store.locked.clear()
 
     @rule(call=calls, error=st.sampled_from([StoreUnavailable, DeadlineExceeded]), done=st.booleans())
     def the_store_will_fail(self, call: str, error: type[Retryable], *, done: bool) -> None:
@@ -208,6 +218,14 @@ class Deliveries(RuleBasedStateMachine):
             for event in list(self.pending):
                 self._deliver([event])
         assert not self.pending
+        # What is retained is settled: once its copies are marked, it is published no more, and it goes when it may.
+        self._settle_again()
+        published = len(self.publisher.messages)
+        self._settle_again()
+        assert {version.version_id for version in self._in_the_source()} <= self.store.locked
+        self.store.locked.clear()
+        self._settle_again()
+        assert len(self.publisher.messages) == published
         assert not self._in_the_source()
         if not self.store.versioned:
             self.uploads = list({upload.version.key: upload for upload in self.uploads}.values())
@@ -219,6 +237,10 @@ class Deliveries(RuleBasedStateMachine):
         self.what_has_left_the_source_is_filed_and_published()
         self.nothing_is_announced_that_is_not_there()
         self.all_results_of_a_version_have_one_id_and_say_the_same()
+
+    def _settle_again(self) -> None:
+        for event in self.delivered:
+            assert not isinstance(self._settle([event]), Retryable)
 
     def _assert_nothing_else_is_filed(self) -> None:
         """Once a key and its bytes; what is too large to be read is copied once a version."""
