@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_pipeline.settings import Settings, SettingsError
@@ -42,6 +43,7 @@ _COMMANDS = {
     "setup": "mnist_pipeline.site.setup",
     "source": "mnist_pipeline.local.source_command",
 }
+_METRICS_DIRECTORY = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 # What is told of the program itself.
 _ABOUT: Mapping[str, Callable[[], str]] = {
     "-h": lambda: _USAGE,
@@ -144,6 +146,12 @@ def _settings_of(kind: type[Settings], arguments: Sequence[str], environ: Mappin
     problems: list[str] = []
     if not known.predictor_host and not help_wanted:
         problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
+    problems += [
+        f"{name} names {environ[name]!r}, which is no directory that can be written to"
+        for name in _METRICS_DIRECTORY
+        # prometheus-client reads it by itself, and would fail in every request.
+        if name in environ and not (Path(environ[name]).is_dir() and os.access(environ[name], os.W_OK))
+    ]
     try:
         settings = kind.from_environ(
             {} if help_wanted else environ, model_name=known.model_name, predictor_protocol=known.predictor_protocol

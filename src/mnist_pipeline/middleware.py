@@ -127,7 +127,11 @@ def _with_reason(send: Send) -> Send:
 
 
 async def _refuse(send: Send, error: PipelineError, *, close: bool = False) -> None:
-    headers = {"kne-reason": error.reason} | ({"connection": "close"} if close else {})
+    headers = {"kne-reason": error.reason}
+    if close:
+        headers["connection"] = "close"
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = "POST"
     await _answer(send, error.status, {"detail": str(error)}, headers)
 
 

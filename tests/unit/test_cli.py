@@ -58,9 +58,10 @@ def test_serve_names_all_that_is_wrong_before_it_imports_kserve(
 ) -> None:
     monkeypatch.setenv("EVENT_MODE", "x")
     monkeypatch.setenv("PREDICTOR_FORMAT", "torchserve")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/no/such/directory")
     assert cli.main(["--model_name", "m", "--predictor_protocol=v2"]) == 2
     names = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
-    assert names == ["--predictor_host", "EVENT_MODE", "PREDICTOR_FORMAT"]
+    assert names == ["--predictor_host", "PROMETHEUS_MULTIPROC_DIR", "EVENT_MODE", "PREDICTOR_FORMAT"]
 
 
 def test_the_demo_refuses_a_folder_without_pictures(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:

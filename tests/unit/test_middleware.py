@@ -135,7 +135,7 @@ def test_row_40_an_unknown_model_version_or_verb_is_not_found_and_says_so_in_one
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_row_40_inference_by_another_method_is_not_allowed(path: str, method: str) -> None:
     exchange = Exchange(path, method=method)
-    assert (exchange.status, exchange.reason) == (405, "methodnotallowed")
+    assert (exchange.status, exchange.reason, exchange.headers["allow"]) == (405, "methodnotallowed", "POST")
 
 
 @pytest.mark.parametrize(
