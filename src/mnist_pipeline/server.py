@@ -33,6 +33,7 @@ from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from uvicorn.config import HTTP_PROTOCOLS
 
 from mnist_pipeline.grpc_servicer import PipelineServicer
+from mnist_pipeline.http_protocol import NoUpgradeProtocol
 from mnist_pipeline.middleware import InferenceModel, PipelineMiddleware
 
 # A worker that has not answered by then will not: imports take a second or two, on a busy machine many times that.
@@ -126,7 +127,7 @@ def set_up_process(model: ServedModel) -> None:
             logging.getLogger(name).disabled = True
     kserve_context.set_predictor_config(_for_kserve(model.predictor))
     model_server.app.add_middleware(PipelineMiddleware, model=model)
-    HTTP_PROTOCOLS["auto"] = "mnist_pipeline.http_protocol:NoUpgradeProtocol"
+    HTTP_PROTOCOLS["auto"] = f"{NoUpgradeProtocol.__module__}:{NoUpgradeProtocol.__name__}"
 
 
 class _WithoutStacks(logging.Filter):
