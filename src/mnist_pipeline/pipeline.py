@@ -223,12 +223,15 @@ class Pipeline:
             raise miss from None
         if ref.other_key is None or is_meant(first):
             return first
-        with contextlib.suppress(ObjectGone, BadKey):
+        try:
             # Only looked at, so that two are never in hand.
-            if is_meant(get(ref.other_key, 0)):
-                del first
-                return get(ref.other_key, room)
-        return first
+            other = get(ref.other_key, 0)
+        except (ObjectGone, BadKey):
+            return first
+        if not is_meant(other):
+            return first
+        del first
+        return get(ref.other_key, room)
 
     def _tensorized(self, stored: StoredObject, trace_id: str | None) -> Fetched:
         trace_id = trace_id or self._trace_id_of(stored.version)

@@ -608,6 +608,21 @@ def test_row_42_a_version_is_looked_for_under_both_readings() -> None:
     assert path.store.keys("mnist") == [BLANK, PLUS]
 
 
+def test_row_42_the_other_reading_that_another_replica_moves_meanwhile_is_gone() -> None:
+    path = Path()
+    path.upload(PLUS, digit_png(1))
+    path.upload(BLANK, digit_png(2))
+    ref = ObjectRef(bucket="mnist", key=PLUS, other_key=BLANK, etag=etag_of(digit_png(2)))
+
+    def remove(call: Call) -> None:
+        if [one.key for one in path.store.calls] == [PLUS, BLANK, BLANK]:
+            path.store.buckets["mnist"].pop(call.key, None)
+
+    path.store.on_call = remove
+    assert path.send(ref) == (Outcome(reason="gone"),)
+    assert path.store.keys("mnist") == [PLUS]
+
+
 @pytest.mark.parametrize(("there", "reason"), [(True, "filed"), (False, "badkey")])
 def test_row_42_a_reading_that_can_be_no_key_is_a_miss_where_the_other_one_is_there(there: bool, reason: str) -> None:
     path = Path()
