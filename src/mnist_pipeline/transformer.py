@@ -25,7 +25,7 @@ from kserve.predictor_config import PredictorConfig
 from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 
-from mnist_pipeline import events, inference_v2, server
+from mnist_pipeline import events, inference_v2, instances, server
 from mnist_pipeline.bodies import BodyLimits
 from mnist_pipeline.errors import (
     BadTensor,
@@ -264,7 +264,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             try:
                 result, _ = await super().__call__(request, headers)
             except TensorRefused as exc:
-                if not any(_is_tensor(instance) for instance in request.instances):
+                if all(instances.is_image(instance) for instance in request.instances):
                     raise
                 refusal: Permanent = BadTensor(str(exc))
             except Permanent as exc:
@@ -382,8 +382,3 @@ def _request(deadline: Deadline) -> Iterator[_Current]:
         yield current
     finally:
         _current.reset(token)
-
-
-def _is_tensor(instance: Any) -> bool:
-    data = instance.get("data") if isinstance(instance, dict) else instance
-    return not isinstance(data, str | bytes)

@@ -225,10 +225,12 @@ def test_a_predictor_that_fails_on_our_tensor_is_retryable_and_the_source_stays(
 
 def test_a_predictor_that_refuses_an_inline_tensor_makes_it_rejected_but_not_an_image() -> None:
     served = Served()
-    served.predictor.failures = [TensorRefused("400"), TensorRefused("400")]
+    served.predictor.failures = [TensorRefused("400") for _ in range(4)]
     assert refused(served.ask({**EXAMPLE, "instances": [[0.0] * 784]})).status_code == 422
     assert served.results[0]["type"].endswith(".rejected")
-    assert refused(served.ask({**EXAMPLE, "instances": [image(digit_png(1))]})).status_code == 503
+    in_base64 = image(digit_png(1))["data"]
+    for one in ({"data": in_base64}, {"b64": in_base64}, {"image": {"b64": in_base64}}):
+        assert refused(served.ask({**EXAMPLE, "instances": [one]})).status_code == 503
     assert len(served.results) == 1
 
 
