@@ -102,7 +102,7 @@ def _check(data: bytes, max_pixels: int) -> type[ImageFile.ImageFile]:
         raise BadImage("the image is empty: it has no bytes")
     reader = next((reader for signature, reader in _READERS.items() if data.startswith(signature)), None)
     if reader is None:
-        raise BadImage("it begins neither as a PNG nor as a JPEG does")
+        raise BadImage("neither a PNG nor a JPEG: it does not begin as they do")
     header = reader(BytesIO(data))
     if header.width * header.height > max_pixels:
         raise BadImage(f"the image is {header.width}x{header.height}, more than {max_pixels:,} pixels")
