@@ -343,6 +343,16 @@ def test_stopping_a_program_that_ignores_sigterm_ends_it_and_its_children_after_
         wait_until(lambda: not any(is_alive(pid) for pid in pids), seconds=5)
 
 
+def test_a_program_can_be_told_to_end_although_whoever_started_us_has_blocked_sigterm() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with Sandbox() as sandbox:
+            child = sandbox.start("part", [sys.executable, "-c", "import time; time.sleep(100)"], env={})
+            assert sandbox.stop(child) == -signal.SIGTERM
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def test_leaving_the_stack_on_a_failure_leaves_no_process_and_no_directory() -> None:
     with contextlib.suppress(KeyboardInterrupt), Sandbox() as sandbox:
         gateway = Gateway(sandbox)
