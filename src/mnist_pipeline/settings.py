@@ -7,6 +7,7 @@ import ssl
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +28,38 @@ _RESERVED = {
 }
 _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+# Of these families whatever nobody reads is a mistake; of other names what is nearly one of ours.
+_FAMILIES = ("KAFKA_", "MINIO_")
+# What ours are called elsewhere, which no likeness of letters would find.
+_ELSEWHERE = {
+    "KAFKA_CA_CERT": "KAFKA_SSL_CAFILE",
+    "KAFKA_URL": "KAFKA_BOOTSTRAP_SERVERS",
+    "MINIO_BUCKET": "SOURCE_BUCKETS",
+    "MINIO_PASSWORD": "MINIO_SECRET_KEY",
+    "MINIO_SECURE": "S3_USE_HTTPS",
+    "MINIO_SERVER": "MINIO_ENDPOINT",
+    "MINIO_URL": "MINIO_ENDPOINT",
+    "MINIO_USER": "MINIO_ACCESS_KEY",
+    "MINIO_USE_SSL": "S3_USE_HTTPS",
+}
+# So alike are names that differ by a letter or a word's ending. POD_NAME and POD_NAMESPACE are not.
+_ALIKE = 0.84
+# No mistakes, though they look like it: what is set for others in the same environment.
+_OF_OTHERS = re.compile(
+    # Kubernetes tells every pod of each Service in its namespace: a Service `kafka` gives KAFKA_PORT=tcp://10.0.0.1:9092.
+    r".*_SERVICE_(HOST|PORT(_.+)?)|.*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+    # Credentials and regions of AWS are read by many, and by minio-py itself.
+    r"|AWS_.*"
+    # What the server reads (minio/minio, internal/config).
+    r"|MINIO_(ROOT|NOTIFY|BROWSER|SITE|SERVER_URL|OPTS|VOLUMES|ADDRESS|CONSOLE|DOMAIN|PROMETHEUS|KMS|IDENTITY|POLICY"
+    r"|STORAGE_CLASS|COMPRESSION|API|AUDIT|LOGGER|CACHE|HEAL|SCANNER|ETCD|ILM|BATCH|DRIVE|LAMBDA|SUBNET|CALLHOME|UPDATE"
+    r"|CONFIG_ENV_FILE|LICENSE)(_.*)?"
+    # What the server's scripts read, and its settings as images take them (apache/kafka, Bitnami's, Confluent's).
+    r"|KAFKA_(.*_OPTS|OPTS|DEBUG|HOME|LOG4J.*|((CFG|JMX|NODE|BROKER_ID|BROKER_RACK|PROCESS_ROLES|LISTENERS?"
+    r"|ADVERTISED|CONTROLLER|INTER_BROKER|OFFSETS|TRANSACTION|AUTO_CREATE|DELETE_TOPIC|LOG|NUM|DEFAULT_REPLICATION|MIN_INSYNC"
+    r"|GROUP_INITIAL|CLUSTER|KRAFT|ZOOKEEPER|CONFLUENT)(_.*)?))"
+)
 
 _Value = TypeVar("_Value")
 
@@ -127,7 +160,10 @@ class Settings:
         Raises:
             SettingsError: with every problem found.
         """
-        read = _Reader(environ)
+        return cls._read(_Reader(environ), model_name, predictor_protocol)
+
+    @classmethod
+    def _read(cls, read: _Reader, model_name: str, predictor_protocol: str) -> Settings:
         settings = cls(
             minio=_minio(read),
             kafka=_kafka(read),
@@ -162,19 +198,61 @@ class Settings:
         return settings
 
 
+def unknown_settings(environ: Mapping[str, str]) -> list[str]:
+    """What looks like a setting and is none: a sentence for each, with the setting nearest to it and never a value."""
+    known = _known_names()
+    sentences = []
+    for name in sorted(environ.keys() - known):
+        # As it would be spelled: the keys of a ConfigMap may have dots and hyphens.
+        spelled = re.sub("[.-]", "_", name.upper())
+        if not re.fullmatch("[A-Z][A-Z0-9_]*", spelled) or _OF_OTHERS.fullmatch(spelled):
+            continue
+        nearest = _nearest(spelled, known)
+        if nearest:
+            sentences.append(f"{name} is no setting: is {nearest} meant?")
+    return sentences
+
+
+def _known_names() -> set[str]:
+    # KAFKA_TOPIC is asked for only where there is a Kafka.
+    read = _Reader({"KAFKA_BOOTSTRAP_SERVERS": "kafka"})
+    Settings._read(read, "mnist", "v1")  # noqa: SLF001 - the same module
+    return read.asked
+
+
+def _nearest(name: str, known: set[str]) -> str | None:
+    if name in _ELSEWHERE:
+        return _ELSEWHERE[name]
+    for family in _FAMILIES:
+        if name.startswith(family):
+            # Without what they have in common, by which KAFKA_HOST would be most like the shortest of them.
+            rests = [one.removeprefix(family) for one in known if one.startswith(family)]
+            return family + get_close_matches(name.removeprefix(family), rests, n=1, cutoff=0)[0]
+    nearest = next(iter(get_close_matches(name, known, n=1, cutoff=_ALIKE)), None)
+    # With a word more it is somebody else's: MY_POD_NAMESPACE, EVENT_SOURCE_URL.
+    if nearest and (name.startswith(nearest + "_") or name.endswith("_" + nearest)):
+        return None
+    return nearest
+
+
 class _Reader:
-    """The environment and the problems found in it so far."""
+    """The environment, what of it was asked for, and the problems found in it so far."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self.asked: set[str] = set()
         self.problems: list[str] = []
 
     def problem(self, name: str, says: str) -> None:
         self.problems.append(f"{name} {says}")
 
+    def _get(self, name: str) -> str | None:
+        self.asked.add(name)
+        return self._environ.get(name)
+
     def text(self, name: str) -> str | None:
         """The variable without surrounding blanks; None where it is unset or empty."""
-        return self._environ.get(name, "").strip() or None
+        return (self._get(name) or "").strip() or None
 
     def parsed(self, name: str, parse: Callable[[str], _Value], default: _Value) -> _Value:
         text = self.text(name)
@@ -189,9 +267,10 @@ class _Reader:
     def secret(self, name: str) -> str | None:
         """The variable, or the content of the file that `<name>_FILE` names; empty where it is set but empty."""
         file = self.text(name + "_FILE")
+        value = self._get(name)
         if file is None:
-            return self._environ.get(name)
-        if name in self._environ:
+            return value
+        if value is not None:
             self.problem(name + "_FILE", f"is set beside {name}: one of the two")
             return None
         try:
@@ -203,7 +282,7 @@ class _Reader:
     def first_secret(self, *names: str) -> tuple[str, str | None]:
         """The first of these that is set, with its name; the first name where none is."""
         for name in names:
-            if name in self._environ or self.text(name + "_FILE"):
+            if self._get(name) is not None or self.text(name + "_FILE"):
                 return name, self.secret(name)
         return names[0], None
 
@@ -218,6 +297,9 @@ def _minio(read: _Reader) -> Minio | None:
     )
     region = read.parsed("MINIO_REGION", _region, Minio.region)
     ca_cert = read.parsed("MINIO_CA_CERT", _ca_file, None)
+    told = any(problem.startswith((endpoint_name, "S3_USE_HTTPS")) for problem in read.problems)
+    if ca_cert and not secure and not told:
+        read.problem("MINIO_CA_CERT", f"is set, but {endpoint_name} is without TLS")
     before = len(read.problems)
     access_name, access_key = read.first_secret("MINIO_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
     secret_name, secret_key = read.first_secret("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")

@@ -8,6 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import certifi
+import pytest
+
 from e2e.following import wait_until
 from e2e.places import Place
 from mnist_pipeline.local.processes import answers_ok
@@ -44,11 +47,24 @@ def test_row_34_settings_that_cannot_work_end_with_code_2_and_a_line_for_each_wi
     assert sorted(named) == sorted({*settings} - {"MINIO_SECRET_KEY"} | {"MINIO_ACCESS_KEY"})
 
 
-def test_row_34_one_wrong_setting_is_one_line() -> None:
-    code, lines = run({"MINIO_ACCESS_KEY": "mnist", "MINIO_SECRET_KEY_FILE": "/no/such/file"})
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"MINIO_ACCESS_KEY": "mnist", "MINIO_SECRET_KEY_FILE": "/no/such/file"},
+            "MINIO_SECRET_KEY_FILE names a file ",
+        ),
+        (
+            {"MINIO_ENDPOINT": "http://minio:9000", "MINIO_CA_CERT": certifi.where()},
+            "MINIO_CA_CERT is set, but MINIO_ENDPOINT is without TLS",
+        ),
+    ],
+)
+def test_row_34_one_wrong_setting_is_one_line(settings: dict[str, str], says: str) -> None:
+    code, lines = run(settings)
     assert code == 2
     (line,) = lines
-    assert line.startswith("MINIO_SECRET_KEY_FILE ")
+    assert line.startswith(says)
 
 
 def test_row_34_a_transformer_with_a_wrong_password_is_alive_not_ready_and_names_the_variable_once(

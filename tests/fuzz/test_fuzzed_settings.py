@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_pipeline.settings import Settings, SettingsError
+from mnist_pipeline.settings import Settings, SettingsError, unknown_settings
 
 SECRET = "s3cr3t-of-the-tests"
 _SECRETS = ("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "KAFKA_SASL_PASSWORD")
@@ -47,12 +47,25 @@ environments = st.builds(
 )
 
 
+KNOWN = {*_OTHERS, *_SECRETS, *(name + "_FILE" for name in _SECRETS)}
+# What looks like a setting, and what an environment can hold besides.
+names = st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs"]), max_size=20) | st.from_regex(
+    "(KAFKA|MINIO|S3|MAX|EVENT|SOURCE|POD)[._-][A-Za-z0-9_.-]{0,20}", fullmatch=True
+)
+# A word of the servers' would do for a letter's change in these only by chance.
+mistyped = st.builds(
+    lambda name, place, letter: name[: place % len(name)] + letter + name[place % len(name) + 1 :],
+    st.sampled_from(sorted(name for name in KNOWN if not name.startswith("AWS_"))),
+    st.integers(min_value=1, max_value=100),
+    st.sampled_from(["", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ_"]),
+).filter(lambda name: name not in KNOWN and name[0].isalpha())
+
+
 def assert_problems_can_be_shown(problems: tuple[str, ...]) -> None:
     assert problems
-    known = {*_OTHERS, *_SECRETS, *(name + "_FILE" for name in _SECRETS)}
     for problem in problems:
         assert SECRET not in problem
-        assert problem.split(" ", 1)[0] in known
+        assert problem.split(" ", 1)[0] in KNOWN
         assert problem.isprintable(), problem
 
 
@@ -72,3 +85,21 @@ def test_any_environment_is_settings_or_an_error_that_names_the_variables_and_no
         bucket, prefix = settings.destination_of(digit)
         assert bucket
         assert not prefix or prefix.endswith("/")
+
+
+@given(st.dictionaries(names, st.just(SECRET), max_size=8))
+def test_any_environment_is_told_by_names_alone(environ: dict[str, str]) -> None:
+    for sentence in unknown_settings(environ):
+        assert SECRET not in sentence
+        assert sentence.isascii()
+        assert sentence.isprintable(), sentence
+        name, *_, meant, end = sentence.split(" ")
+        assert name in environ
+        assert meant in KNOWN
+        assert end == "meant?"
+
+
+@given(mistyped)
+def test_a_setting_with_one_wrong_letter_is_told(name: str) -> None:
+    (sentence,) = unknown_settings({name: SECRET})
+    assert sentence.startswith(f"{name} is no setting: is ")

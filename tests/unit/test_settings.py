@@ -8,7 +8,8 @@ from pathlib import Path
 import certifi
 import pytest
 
-from mnist_pipeline.settings import Settings, SettingsError
+from mnist_pipeline.settings import Settings, SettingsError, unknown_settings
+from recording import Recording
 
 CREDENTIALS = {"MINIO_ACCESS_KEY": "minio", "MINIO_SECRET_KEY": "minio-s3cret"}
 KAFKA = {"KAFKA_BOOTSTRAP_SERVERS": "kafka.database.svc.cluster.local"}
@@ -145,11 +146,216 @@ def test_row_34_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -
     assert "from-a-file" not in repr(settings)
 
 
-def test_a_certificate_that_nothing_would_use_is_a_problem() -> None:
-    problems = problems_of({**KAFKA, "KAFKA_SSL_CAFILE": certifi.where()})
-    assert problems == ["KAFKA_SSL_CAFILE is set, but KAFKA_SECURITY_PROTOCOL is PLAINTEXT"]
-    secured = {**KAFKA, "KAFKA_SSL_CAFILE": certifi.where(), "KAFKA_SECURITY_PROTOCOL": "SSL"}
-    assert Settings.from_environ(secured).kafka
+@pytest.mark.parametrize(
+    ("environ", "problem", "secured"),
+    [
+        (
+            {**KAFKA, "KAFKA_SSL_CAFILE": certifi.where()},
+            "KAFKA_SSL_CAFILE is set, but KAFKA_SECURITY_PROTOCOL is PLAINTEXT",
+            {"KAFKA_SECURITY_PROTOCOL": "SSL"},
+        ),
+        (
+            {"MINIO_CA_CERT": certifi.where()},
+            "MINIO_CA_CERT is set, but MINIO_ENDPOINT is without TLS",
+            {"S3_USE_HTTPS": "1"},
+        ),
+        (
+            {**CREDENTIALS, "MINIO_CA_CERT": certifi.where(), "S3_USE_HTTPS": "1", "MINIO_ENDPOINT": "http://m"},
+            "MINIO_CA_CERT is set, but MINIO_ENDPOINT is without TLS",
+            {"MINIO_ENDPOINT": "https://m"},
+        ),
+        (
+            {**CREDENTIALS, "MINIO_CA_CERT": certifi.where(), "S3_ENDPOINT": "s:1", "AWS_ENDPOINT_URL": "https://a"},
+            "MINIO_CA_CERT is set, but S3_ENDPOINT is without TLS",
+            {"S3_ENDPOINT": ""},
+        ),
+    ],
+)
+def test_a_certificate_that_nothing_would_use_is_a_problem(
+    environ: dict[str, str], problem: str, secured: dict[str, str]
+) -> None:
+    assert problems_of(environ) == [problem]
+    Settings.from_environ({**environ, **secured})
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("MINIO_ENDPOINT", "ftp://m"), ("S3_USE_HTTPS", "maybe")])
+def test_a_certificate_is_no_problem_of_its_own_where_the_endpoint_is_not_understood(name: str, wrong: str) -> None:
+    (problem,) = problems_of({"MINIO_CA_CERT": certifi.where(), name: wrong})
+    assert problem.startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("KAFKA_BROKERS", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("KAFKA_HOST", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("KAFKA_URL", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("KAFKA_TOPICS", "KAFKA_TOPIC"),
+        ("KAFKA_SASL_PLAIN_PASSWORD", "KAFKA_SASL_PASSWORD"),
+        ("KAFKA_SASL_USERNAME_FILE", "KAFKA_SASL_USERNAME"),
+        ("KAFKA_SSL_CA_LOCATION", "KAFKA_SSL_CAFILE"),
+        ("KAKFA_TOPIC", "KAFKA_TOPIC"),
+        ("kafka_topic", "KAFKA_TOPIC"),
+        ("kafka.bootstrap-servers", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("MINIO_ENDPIONT", "MINIO_ENDPOINT"),
+        ("MINIO_ENDPOINTS", "MINIO_ENDPOINT"),
+        ("MINIO_SERVER", "MINIO_ENDPOINT"),
+        ("MINIO_ACCES_KEY", "MINIO_ACCESS_KEY"),
+        ("MINIO_CA_CERT_FILE", "MINIO_CA_CERT"),
+        ("MINIO_PASSWORD", "MINIO_SECRET_KEY"),
+        ("MINIO_SECURE", "S3_USE_HTTPS"),
+        ("MNIO_ENDPOINT", "MINIO_ENDPOINT"),
+        ("S3_ENDPONIT", "S3_ENDPOINT"),
+        ("SOURCE_BUCKET", "SOURCE_BUCKETS"),
+        ("SOURCE_SUFFIX", "SOURCE_SUFFIXES"),
+        ("DESTINATON", "DESTINATION"),
+        ("REJECT_BUCKET", "REJECTED_BUCKET"),
+        ("REQUEST_TRACEKEY", "REQUEST_TRACE_KEY"),
+        ("EVENT_TYPES", "EVENT_TYPE"),
+        ("EVENT_TIMEOUT_SECS", "EVENT_TIMEOUT_SECONDS"),
+        ("MAX_IN_FLIHGT", "MAX_IN_FLIGHT"),
+        ("PREDICTOR_FORMATS", "PREDICTOR_FORMAT"),
+        ("POD_NAMESPCE", "POD_NAMESPACE"),
+        ("INFERENCE_SERVICENAME", "INFERENCE_SERVICE_NAME"),
+    ],
+)
+def test_a_setting_that_nobody_reads_is_told_with_the_nearest_and_without_its_value(name: str, meant: str) -> None:
+    assert unknown_settings({name: "s3cret", **CREDENTIALS, **KAFKA}) == [f"{name} is no setting: is {meant} meant?"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param("PATH HOME LANG PORT K_SERVICE PYTHONPATH http_proxy AAAA_AAAA", id="anybody's"),
+        pytest.param(
+            "KAFKA_SERVICE_HOST KAFKA_SERVICE_PORT KAFKA_SERVICE_PORT_TCP_CLIENTS KAFKA_PORT KAFKA_PORT_9092_TCP "
+            "KAFKA_PORT_9092_TCP_ADDR KAFKA_PORT_9092_TCP_PORT KAFKA_PORT_9092_TCP_PROTO MINIO_SERVICE_PORT "
+            "MINIO_SERVICE_SERVICE_HOST MINIO_SERVICE_SERVICE_PORT_HTTP MINIO_SERVICE_PORT_9000_TCP MINIO_PORT_53_UDP "
+            "KAFKA_TOPIC_SERVICE_HOST SOURCE_BUCKET_PORT",
+            id="Services",
+        ),
+        pytest.param(
+            "MINIO_ROOT_USER MINIO_ROOT_PASSWORD MINIO_ROOT_USER_FILE MINIO_NOTIFY_KAFKA_ENABLE_PRIMARY MINIO_BROWSER "
+            "MINIO_NOTIFY_KAFKA_BROKERS_PRIMARY MINIO_BROWSER_REDIRECT_URL MINIO_SITE_REGION MINIO_SERVER_URL "
+            "MINIO_PROMETHEUS_AUTH_TYPE MINIO_VOLUMES MINIO_OPTS MINIO_STORAGE_CLASS_STANDARD MINIO_KMS_SECRET_KEY",
+            id="MinIO's",
+        ),
+        pytest.param(
+            "KAFKA_HEAP_OPTS KAFKA_OPTS KAFKA_JVM_PERFORMANCE_OPTS KAFKA_LOG4J_OPTS KAFKA_LOG4J_LOGGERS KAFKA_HOME "
+            "KAFKA_CFG_LISTENERS KAFKA_NODE_ID KAFKA_PROCESS_ROLES KAFKA_LISTENERS KAFKA_ADVERTISED_LISTENERS "
+            "KAFKA_LOG_DIRS KAFKA_BROKER_ID KAFKA_LISTENER_SECURITY_PROTOCOL_MAP KAFKA_CONTROLLER_QUORUM_VOTERS "
+            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR KAFKA_AUTO_CREATE_TOPICS_ENABLE KAFKA_JMX_PORT",
+            id="Kafka's",
+        ),
+        pytest.param(
+            "REVIEW_BELOW REVIEW_BUCKET AWS_SESSION_TOKEN AWS_ROLE_ARN AWS_WEB_IDENTITY_TOKEN_FILE AWS_REGION "
+            "AWS_ENDPOINT_URL_S3",
+            id="the contract's",
+        ),
+        pytest.param(
+            "POD_NAME POD_IP MY_POD_NAMESPACE MAX_WORKERS MAX_REQUESTS EVENT_ID EVENT_NAME EVENT_SOURCE_URL "
+            "SOURCE_DATE_EPOCH SOURCE_COMMIT REQUEST_METHOD REQUEST_ID S3_VERIFY_SSL S3_USE_VIRTUAL_BUCKET S3_REGION "
+            "PREDICTOR_HOST INFERENCE_TIMEOUT DESTINATION_HOST",
+            id="near ours",
+        ),
+    ],
+)
+def test_what_is_set_for_others_is_not_told(names: str) -> None:
+    assert unknown_settings(dict.fromkeys(names.split(), "x")) == []
+
+
+@pytest.mark.parametrize("given", [{}, CREDENTIALS, {"MINIO_ACCESS_KEY_FILE": "/x", "KAFKA_SASL_PASSWORD_FILE": "/x"}])
+def test_no_setting_that_is_read_is_told_whatever_else_is_set(given: dict[str, str]) -> None:
+    environ = Recording(**KAFKA)
+    Settings.from_environ(environ)
+    assert unknown_settings({**dict.fromkeys(environ.asked, ""), **given}) == []
+
+
+def test_the_names_that_are_told_come_in_order() -> None:
+    told = unknown_settings({"MINIO_ENDPIONT": "", "KAFKA_TOPIK": ""})
+    assert [sentence.split()[0] for sentence in told] == ["KAFKA_TOPIK", "MINIO_ENDPIONT"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "named"),
+    [
+        ({}, "MINIO_ENDPOINT"),
+        ({"MINIO_ENDPOINT": "http://m:9000", "S3_USE_HTTPS": "1"}, "MINIO_ENDPOINT"),
+        ({"S3_ENDPOINT": "m:9000", "S3_USE_HTTPS": "0"}, "S3_ENDPOINT"),
+        ({"AWS_ENDPOINT_URL": "http://m:9000"}, "AWS_ENDPOINT_URL"),
+    ],
+)
+def test_the_store_s_certificate_that_nothing_would_use_is_a_problem(endpoint: dict[str, str], named: str) -> None:
+    environ = {**CREDENTIALS, "MINIO_CA_CERT": certifi.where(), **endpoint}
+    assert problems_of(environ) == [f"MINIO_CA_CERT is set, but {named} is without TLS"]
+    for secured in ({"MINIO_ENDPOINT": "https://m:9000"}, {"MINIO_ENDPOINT": "m:9000", "S3_USE_HTTPS": "1"}):
+        assert Settings.from_environ({**environ, **secured}).minio
+
+
+def test_an_endpoint_that_is_none_is_the_only_problem_with_a_good_certificate() -> None:
+    (problem,) = problems_of({"MINIO_ENDPOINT": "ftp://m", "MINIO_CA_CERT": certifi.where()})
+    assert problem.startswith("MINIO_ENDPOINT ")
+
+
+def test_the_names_are_all_that_are_read() -> None:
+    environ = Recording(KAFKA_BOOTSTRAP_SERVERS="k", AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
+    Settings.from_environ(environ)
+    other = Recording(MINIO_ACCESS_KEY="a", MINIO_SECRET_KEY="b")
+    Settings.from_environ(other)
+    assert environ.asked | other.asked == set(NAMES)
+    assert mistaken_names(dict.fromkeys(NAMES, "")) == {}
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "meant"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("KAFKA_BROKERS", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("KAFKA_USERNAME", "KAFKA_SASL_USERNAME"),
+        ("KAFKA_TOPICS", "KAFKA_TOPIC"),
+        ("KAKFA_TOPIC", "KAFKA_TOPIC"),
+        ("kafka_topic", "KAFKA_TOPIC"),
+        ("MINIO_ENDPIONT", "MINIO_ENDPOINT"),
+        ("MINIO_HOST", "MINIO_ENDPOINT"),
+        ("MINIO_SECRET", "MINIO_SECRET_KEY"),
+        ("MINIO_ENDPOINT_FILE", "MINIO_ENDPOINT"),
+        ("AWS_ENDPIONT_URL", "AWS_ENDPOINT_URL"),
+        ("SOURCE_BUCKET", "SOURCE_BUCKETS"),
+        ("SORCE_BUCKETS", "SOURCE_BUCKETS"),
+        ("DESTINATIONS", "DESTINATION"),
+        ("REJECT_BUCKET", "REJECTED_BUCKET"),
+        ("REQUEST_TRACE_ID", "REQUEST_TRACE_KEY"),
+        ("PREDICTOR_FROMAT", "PREDICTOR_FORMAT"),
+        ("MAX_IN_FLIHGT", "MAX_IN_FLIGHT"),
+        ("MAX_INFLIGHT", "MAX_IN_FLIGHT"),
+    ],
+)
+def test_a_mistaken_name_is_told_with_the_nearest_setting(mistaken: str, meant: str) -> None:
+    assert mistaken_names({mistaken: "a-secret", "PATH": "/bin", "KAFKA_TOPIC": "t"}) == {mistaken: meant}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Kubernetes' own, of Services called kafka, minio-service, source and event-type.
+        *("KAFKA_SERVICE_HOST", "KAFKA_SERVICE_PORT", "KAFKA_SERVICE_PORT_TCP_CLIENT", "KAFKA_PORT"),
+        *("KAFKA_PORT_9092_TCP", "KAFKA_PORT_9092_TCP_ADDR", "KAFKA_PORT_9092_TCP_PORT", "KAFKA_PORT_9092_TCP_PROTO"),
+        *("MINIO_SERVICE_SERVICE_HOST", "MINIO_SERVICE_SERVICE_PORT", "MINIO_SERVICE_PORT_9000_TCP"),
+        *("SOURCE_SERVICE_HOST", "EVENT_TYPE_PORT", "EVENT_TYPE_SERVICE_PORT"),
+        # The servers'.
+        *("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD_FILE", "MINIO_NOTIFY_KAFKA_BROKERS_1", "MINIO_BROWSER"),
+        *("MINIO_SITE_REGION", "MINIO_BROWSER_REDIRECT_URL", "MINIO_SERVER_URL"),
+        *("KAFKA_HEAP_OPTS", "KAFKA_OPTS", "KAFKA_LOG4J_OPTS", "KAFKA_LOG4J_ROOT_LOGLEVEL", "KAFKA_CFG_NODE_ID"),
+        *("KAFKA_ADVERTISED_LISTENERS", "KAFKA_LISTENERS", "KAFKA_LOG_DIRS"),
+        # Others', that look like ours.
+        *("POD_NAME", "POD_IP", "MY_POD_NAMESPACE", "PREDICTOR_HOST", "EVENT_ID", "EVENT_NAME", "SOURCE_DIR"),
+        *("AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_S3", "S3_REGION", "S3_VERIFY_SSL"),
+        *("MAX_CONNECTIONS", "REVIEW_BELOW", "REVIEW_BUCKET", "KAFKA TOPIC\nERROR", "", "_"),
+    ],
+)
+def test_what_others_read_is_no_mistake(name: str) -> None:
+    assert mistaken_names({name: "value"}) == {}
 
 
 def test_an_empty_file_variable_counts_as_unset() -> None:
