@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_pipeline.settings import Settings, SettingsError
+from mnist_pipeline.settings import Settings, SettingsError, unknown_settings
 
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline import Pipeline, Tensorizer
@@ -52,6 +52,8 @@ _ABOUT: Mapping[str, Callable[[], str]] = {
 }
 # These take the parts of another transformer.
 _WITH_PARTS = {"reconcile", "setup"}
+# These, and `serve`, are told by the environment what to do; the demo makes its own.
+_WITH_SETTINGS = {"reconcile", "setup", "source"}
 
 
 def main(
@@ -70,6 +72,8 @@ def main(
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if command in _COMMANDS:
+        if command in _WITH_SETTINGS:
+            _tell_unknown_settings(arguments)
         return _run(_COMMANDS[command], arguments, parts if command in _WITH_PARTS else {})
     if command == "serve" or (command is None and arguments and arguments[0] not in _ABOUT):
         return serve(arguments, transformer=transformer, tensorize=tensorize, settings=settings)
@@ -97,6 +101,7 @@ def serve(
     name, because KServe's `--workers` pickles them.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _tell_unknown_settings(arguments)
     try:
         read = _settings_of(settings, arguments, os.environ)
     except SettingsError as exc:
@@ -133,6 +138,12 @@ def pipeline_of(settings: Settings, *, tensorize: Tensorizer | None = None) -> P
     else:
         publisher = KafkaPublisher(settings.kafka)
     return Pipeline(settings, store, publisher, tensorize=tensorize)
+
+
+def _tell_unknown_settings(arguments: Sequence[str]) -> None:
+    if not {"-h", "--help"} & set(arguments):
+        for sentence in unknown_settings(os.environ):
+            print(sentence, file=sys.stderr)
 
 
 def _settings_of(kind: type[Settings], arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:

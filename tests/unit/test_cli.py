@@ -64,6 +64,28 @@ def test_serve_names_all_that_is_wrong_before_it_imports_kserve(
     assert names == ["--predictor_host", "PROMETHEUS_MULTIPROC_DIR", "EVENT_MODE", "PREDICTOR_FORMAT"]
 
 
+@pytest.mark.parametrize("command", ["serve", "reconcile", "setup", "source"])
+def test_an_unknown_setting_is_one_line_without_its_value_at_the_start_of_each_command_that_reads_settings(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVER", "a-secret")
+    monkeypatch.setenv("EVENT_MODE", "x")
+    more = {"source": ["--sink", "http://127.0.0.1:1"]}.get(command, ["--predictor_host", "predictor"])
+    assert cli.main([command, *more]) == 2
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "KAFKA_BOOTSTRAP_SERVER is no setting: is KAFKA_BOOTSTRAP_SERVERS meant?"
+    assert [line.split()[0] for line in others] == ["EVENT_MODE"]
+
+
+def test_help_says_nothing_of_unknown_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVER", "k")
+    with pytest.raises(SystemExit):
+        cli.main(["setup", "--help"])
+    assert capsys.readouterr().err == ""
+
+
 def test_the_demo_refuses_a_folder_without_pictures(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
     pytest.importorskip("confluent_kafka", reason="the extra [local] is not installed")
     with pytest.raises(SystemExit) as exited:
