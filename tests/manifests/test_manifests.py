@@ -41,6 +41,9 @@ pytestmark = [
 
 _BINARY = {"Mi": 2**20, "Gi": 2**30}
 
+# Of KServe's server, between SIGTERM and the end of what is in flight (`ModelServer`'s `grace_period`).
+_GRACE_SECONDS = 30
+
 # Measured, in bytes: a transformer that has started, and an image of MAX_IMAGE_PIXELS while it is decoded.
 _STARTED = 130_000_000
 _DECODED = 300_000_000
@@ -315,6 +318,20 @@ def test_everybody_who_is_let_in_is_let_in_by_a_namespace(case: Rendered) -> Non
             assert "kubernetes.io/metadata.name" in json.dumps(peer["namespaceSelector"])
 
 
+def test_a_transformer_listens_on_while_its_endpoint_is_withdrawn_and_is_not_killed_in_mid_drain(
+    case: Rendered,
+) -> None:
+    for service in inference_services(case):
+        transformer = transformer_of(service)
+        # Knative refuses it, and has a pause of its own.
+        if service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative":
+            assert "lifecycle" not in transformer.fields
+            continue
+        program, seconds = transformer.fields["lifecycle"]["preStop"]["exec"]["command"]
+        assert program == "sleep"
+        assert 5 <= int(seconds) <= transformer.pod["terminationGracePeriodSeconds"] - _GRACE_SECONDS - 5
+
+
 # --- Knative ---
 
 
@@ -353,6 +370,7 @@ def test_in_knative_mode_nothing_is_left_that_knative_refuses(overlay: Rendered)
         component = service["spec"][name]
         assert component["minReplicas"] == 0
         assert len(component["containers"][0]["ports"]) == 1
+        assert "lifecycle" not in component["containers"][0]
         refused = {"terminationGracePeriodSeconds", "topologySpreadConstraints", "securityContext", "affinity"}
         assert not refused & component.keys()
     assert "fieldRef" not in json.dumps(service)
