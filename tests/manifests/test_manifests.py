@@ -50,6 +50,9 @@ _DECODED = 300_000_000
 # However many CPUs the node has (`pipeline.DECODED_AT_ONCE`).
 _DECODED_AT_ONCE = 4
 
+# From SIGTERM on, in seconds: what KServe's server gives requests over REST, and `close_clients` after them those over gRPC.
+_GRACE = 30 + 30
+
 
 def names_that_are_read() -> set[str]:
     """Every variable that Settings may ask for, `…_FILE` among them."""
@@ -278,6 +281,18 @@ def test_liveness_stays_calm_and_readiness_asks_the_model(case: Rendered) -> Non
         assert container["readinessProbe"]["httpGet"] == {"path": f"/v1/models/{model_of(service)}", "port": "http1"}
 
 
+def test_a_transformer_goes_on_listening_until_its_address_is_withdrawn(case: Rendered) -> None:
+    for service in inference_services(case):
+        transformer = transformer_of(service)
+        if service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative":
+            assert "lifecycle" not in transformer.fields
+            continue
+        program, seconds = transformer.fields["lifecycle"]["preStop"]["exec"]["command"]
+        assert program == "sleep"
+        assert 5 <= int(seconds) <= 20
+        assert transformer.pod["terminationGracePeriodSeconds"] >= int(seconds) + _GRACE
+
+
 def test_kserve_is_not_asked_for_workers(case: Rendered) -> None:
     for service in inference_services(case):
         assert "containerConcurrency" not in service["spec"]["transformer"]
@@ -370,6 +385,7 @@ def test_in_knative_mode_nothing_is_left_that_knative_refuses(overlay: Rendered)
         component = service["spec"][name]
         assert component["minReplicas"] == 0
         assert len(component["containers"][0]["ports"]) == 1
+        assert "lifecycle" not in component["containers"][0]
         assert "lifecycle" not in component["containers"][0]
         refused = {"terminationGracePeriodSeconds", "topologySpreadConstraints", "securityContext", "affinity"}
         assert not refused & component.keys()
