@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import ssl
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_pipeline.predictor_flags import CA_BUNDLES
 from mnist_pipeline.settings import Settings, SettingsError, unknown_settings
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _COMMANDS = {
     "setup": "mnist_pipeline.site.setup",
     "source": "mnist_pipeline.local.source_command",
 }
+_FALSE = ("n", "no", "f", "false", "off", "0")  # as KServe reads them
 _METRICS_DIRECTORY = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 # What is told of the program itself.
 _ABOUT: Mapping[str, Callable[[], str]] = {
@@ -108,8 +111,13 @@ def serve(
         print(exc, file=sys.stderr)
         return 2
     # Not before here: wrong settings are told at once, and these imports take seconds.
-    from mnist_pipeline import server
-    from mnist_pipeline.transformer import MnistTransformer
+    try:
+        from mnist_pipeline import server
+        from mnist_pipeline.transformer import MnistTransformer
+    except (ValueError, OSError) as exc:
+        # OTEL_PROPAGATORS, SSLKEYLOGFILE and more are read while libraries are imported.
+        print(f"a library cannot use what the environment tells it: {exc}", file=sys.stderr)
+        return 2
 
     args = server.argument_parser("mnist-pipeline serve").parse_args(arguments)
     pipeline = pipeline_of(read, tensorize=tensorize)
@@ -152,17 +160,16 @@ def _settings_of(kind: type[Settings], arguments: Sequence[str], environ: Mappin
     flags.add_argument("--model_name", default="mnist")
     flags.add_argument("--predictor_host")
     flags.add_argument("--predictor_protocol", "--protocol", default="v1")
+    flags.add_argument("--predictor_use_ssl", default="false")
+    flags.add_argument("--ssl_certfile", default=environ.get("KSERVE_TLS_CERT_FILE"))
+    flags.add_argument("--ssl_keyfile", default=environ.get("KSERVE_TLS_KEY_FILE"))
     known, _ = flags.parse_known_args(arguments)
     help_wanted = "-h" in arguments or "--help" in arguments
     problems: list[str] = []
     if not known.predictor_host and not help_wanted:
         problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
-    problems += [
-        f"{name} names {environ[name]!r}, which is no directory that can be written to"
-        for name in _METRICS_DIRECTORY
-        # prometheus-client reads it by itself, and would fail in every request.
-        if name in environ and not (Path(environ[name]).is_dir() and os.access(environ[name], os.W_OK))
-    ]
+    if not help_wanted:
+        problems += _problems_of_libraries(known, environ)
     try:
         settings = kind.from_environ(
             {} if help_wanted else environ, model_name=known.model_name, predictor_protocol=known.predictor_protocol
@@ -172,6 +179,25 @@ def _settings_of(kind: type[Settings], arguments: Sequence[str], environ: Mappin
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _problems_of_libraries(flags: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[str]:
+    """What libraries read from the environment by themselves, and would fail for in every request or with a stack."""
+    for name in _METRICS_DIRECTORY:
+        if name in environ and not (Path(environ[name]).is_dir() and os.access(environ[name], os.W_OK)):
+            yield f"{name} names {environ[name]!r}, which is no directory that can be written to"
+    bundle = next((name for name in CA_BUNDLES if environ.get(name)), None)
+    if bundle and flags.predictor_use_ssl.lower() not in _FALSE:
+        try:
+            ssl.create_default_context(cafile=environ[bundle])
+        except OSError as exc:
+            yield f"{bundle} names {environ[bundle]!r}, which is no readable PEM certificate: {exc.strerror}"
+    if flags.ssl_certfile or flags.ssl_keyfile:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(flags.ssl_certfile or "", flags.ssl_keyfile)
+        except OSError as exc:
+            given = f"{flags.ssl_certfile!r} and {flags.ssl_keyfile!r}"
+            yield f"--ssl_certfile and --ssl_keyfile name {given}, no readable certificate and its key: {exc.strerror}"
 
 
 def _run(module: str, arguments: Sequence[str], parts: Mapping[str, Any]) -> int:

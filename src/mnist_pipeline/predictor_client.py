@@ -24,6 +24,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from mnist_pipeline.errors import PredictorUnavailable, TensorRefused
+from mnist_pipeline.predictor_flags import CA_BUNDLES
 from mnist_pipeline.predictors import Images, InputSpec, OpenInference, Output, V1Format
 
 # KServe forwards the first three; a trace that ended here would be of little use, so the W3C's go on too.
@@ -224,8 +225,9 @@ class PredictorClient:
                 ("grpc.max_receive_message_length", -1),
                 # gRPC's own pauses grow to two minutes, in which a predictor that is back is not asked.
                 ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
-                # gRPC would ask the proxy of the environment for a predictor in the same cluster.
+                # gRPC would ask the proxies of the environment for a predictor in the same cluster.
                 ("grpc.enable_http_proxy", 0),
+                ("grpc.address_http_proxy_enabled_addresses", ""),
             ]
             if self._config.use_ssl:
                 self._channel = grpc.aio.secure_channel(host, grpc.ssl_channel_credentials(_ca_pem()), options=options)
@@ -257,8 +259,7 @@ def _ca_pem() -> bytes | None:
 
 
 def _ca_file() -> str | None:
-    # KServe's controller sets the first for TLS between transformer and predictor.
-    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    return next((os.environ[name] for name in CA_BUNDLES if os.environ.get(name)), None)
 
 
 def _spec_of(answer: bytes) -> InputSpec:

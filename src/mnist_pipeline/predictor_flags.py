@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kserve.predictor_config import PredictorConfig
 
+CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""The variables that may name whom to trust for TLS to the predictor; KServe's controller sets the first."""
+
 
 def add_to(parser: argparse.ArgumentParser, *, why: str) -> None:
     """Add them; `why` says what the predictor is wanted for."""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +17,8 @@ from e2e.following import post
 from e2e.places import Place
 from e2e.sinks import Sink, always
 from mnist_pipeline.testing import digit_png
+
+DOCKERFILES = sorted((Path(__file__).parents[2] / "docker").glob("*r.Dockerfile"))
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +31,14 @@ def variables(proxy: Sink, no_proxy: str | None) -> dict[str, str]:
     url = f"http://127.0.0.1:{proxy.port}"
     named = [f"{kind}_proxy" for kind in ("http", "https", "all", "grpc", "socks")]
     more = {} if no_proxy is None else {"no_proxy": no_proxy, "NO_PROXY": no_proxy}
-    # KServe makes its own reply to a CloudEvent by these.
-    kserve = {"CE_TYPE": "theirs", "CE_SOURCE": "theirs", "CE_MERGE": "true"}
-    return {name: url for lower in named for name in (lower, lower.upper())} | more | kserve
+    more |= {
+        "GRPC_ADDRESS_HTTP_PROXY": f"127.0.0.1:{proxy.port}",
+        "GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES": "127.0.0.0/8",
+    }
+    # KServe makes its own reply to a CloudEvent by the first three; uvicorn reads the others.
+    others = {"CE_TYPE": "theirs", "CE_SOURCE": "theirs", "CE_MERGE": "true"}
+    others |= {"WEB_CONCURRENCY": "many", "FORWARDED_ALLOW_IPS": "*"}
+    return {name: url for lower in named for name in (lower, lower.upper())} | more | others
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2", "grpc-v2"])
@@ -48,4 +61,17 @@ def test_row_46_predictor_store_and_kafka_are_reached_directly_whatever_proxy_is
     assert list(place.copies(upload)) == [f"digit-7/{upload.key}"]
     assert len(place.results(upload)) == 1
     server.close()
+    assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+def test_row_46_an_image_s_health_check_asks_itself_whatever_proxy_is_set(
+    embedded_place: Place, proxy: Sink, file: Path
+) -> None:
+    (command,) = re.findall(r"HEALTHCHECK .*\\\n\s+CMD (\[.*\])", file.read_text())
+    asked = str(embedded_place.predictor.http_port)
+    argv = [sys.executable, *(word.replace("8080", asked) for word in json.loads(command)[1:])]
+    env = {**os.environ, **variables(proxy, None)}
+    assert subprocess.run(argv, env=env, check=False, timeout=30).returncode == 0
+    assert subprocess.run([*argv[:-1], argv[-1].replace("live", "dead")], env=env, check=False).returncode != 0
     assert proxy.connections == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,6 +11,7 @@ import pytest
 
 import mnist_pipeline
 from mnist_pipeline import cli
+from mnist_pipeline.predictor_flags import CA_BUNDLES
 
 
 def imported_by(statement: str) -> set[str]:
@@ -62,6 +64,43 @@ def test_serve_names_all_that_is_wrong_before_it_imports_kserve(
     assert cli.main(["--model_name", "m", "--predictor_protocol=v2"]) == 2
     names = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
     assert names == ["--predictor_host", "PROMETHEUS_MULTIPROC_DIR", "EVENT_MODE", "PREDICTOR_FORMAT"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags", "named"),
+    [
+        ({"REQUESTS_CA_BUNDLE": "/nowhere"}, ["--predictor_use_ssl", "true"], ["REQUESTS_CA_BUNDLE"]),
+        ({"CURL_CA_BUNDLE": __file__}, ["--predictor_use_ssl", "1"], ["CURL_CA_BUNDLE"]),
+        ({"REQUESTS_CA_BUNDLE": "/nowhere"}, ["--predictor_use_ssl", "false"], []),
+        ({"KSERVE_TLS_CERT_FILE": "/nowhere"}, [], ["--ssl_certfile"]),
+        ({"KSERVE_TLS_KEY_FILE": "/nowhere"}, [], ["--ssl_certfile"]),
+        ({"KSERVE_TLS_CERT_FILE": __file__, "KSERVE_TLS_KEY_FILE": __file__}, [], ["--ssl_certfile"]),
+    ],
+)
+def test_row_46_what_libraries_read_by_themselves_is_a_problem_before_they_fail_for_it(
+    variables: dict[str, str],
+    flags: list[str],
+    named: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in CA_BUNDLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**variables, "EVENT_MODE": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["--predictor_host", "predictor", *flags]) == 2
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == [*named, "EVENT_MODE"]
+
+
+@pytest.mark.parametrize("variable", ["OTEL_PROPAGATORS", "SSLKEYLOGFILE"])
+def test_row_46_a_library_that_cannot_be_imported_for_a_variable_is_one_line(variable: str) -> None:
+    command = [sys.executable, "-m", "mnist_pipeline", "--predictor_host", "predictor"]
+    environment = {**os.environ, variable: "/nowhere/file"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    told = ran.stderr.splitlines()[-1]
+    assert (ran.returncode, told.startswith("a library cannot use")) == (2, True), ran.stderr
+    assert "/nowhere/file" in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("command", ["serve", "reconcile", "setup", "source"])

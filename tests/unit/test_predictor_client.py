@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -114,6 +115,16 @@ def test_only_headers_that_belong_to_a_trace_or_to_access_are_sent_on() -> None:
     assert "cookie" not in sent
     assert "ce-id" not in sent
     assert sent["host"] == predictor.host
+
+
+def test_row_46_no_password_of_a_netrc_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password hidden\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    predictor = Predictor(predictions(1, 2))
+    predictor.ask()
+    assert "authorization" not in predictor.asked[0][2]
 
 
 @pytest.mark.parametrize("status", [400, 422])
