@@ -41,17 +41,15 @@ pytestmark = [
 
 _BINARY = {"Mi": 2**20, "Gi": 2**30}
 
-# Of KServe's server, between SIGTERM and the end of what is in flight (`ModelServer`'s `grace_period`).
-_GRACE_SECONDS = 30
+# From SIGTERM to the end of what is in flight: KServe's server waits so long for REST (`ModelServer`'s `grace_period`),
+# and `close_clients` as long again for gRPC.
+_GRACE_SECONDS = 30 + 30
 
 # Measured, in bytes: a transformer that has started, and an image of MAX_IMAGE_PIXELS while it is decoded.
 _STARTED = 130_000_000
 _DECODED = 300_000_000
 # However many CPUs the node has (`pipeline.DECODED_AT_ONCE`).
 _DECODED_AT_ONCE = 4
-
-# From SIGTERM on, in seconds: what KServe's server gives requests over REST, and `close_clients` after them those over gRPC.
-_GRACE = 30 + 30
 
 
 def names_that_are_read() -> set[str]:
@@ -281,18 +279,6 @@ def test_liveness_stays_calm_and_readiness_asks_the_model(case: Rendered) -> Non
         assert container["readinessProbe"]["httpGet"] == {"path": f"/v1/models/{model_of(service)}", "port": "http1"}
 
 
-def test_a_transformer_goes_on_listening_until_its_address_is_withdrawn(case: Rendered) -> None:
-    for service in inference_services(case):
-        transformer = transformer_of(service)
-        if service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative":
-            assert "lifecycle" not in transformer.fields
-            continue
-        program, seconds = transformer.fields["lifecycle"]["preStop"]["exec"]["command"]
-        assert program == "sleep"
-        assert 5 <= int(seconds) <= 20
-        assert transformer.pod["terminationGracePeriodSeconds"] >= int(seconds) + _GRACE
-
-
 def test_kserve_is_not_asked_for_workers(case: Rendered) -> None:
     for service in inference_services(case):
         assert "containerConcurrency" not in service["spec"]["transformer"]
@@ -385,7 +371,6 @@ def test_in_knative_mode_nothing_is_left_that_knative_refuses(overlay: Rendered)
         component = service["spec"][name]
         assert component["minReplicas"] == 0
         assert len(component["containers"][0]["ports"]) == 1
-        assert "lifecycle" not in component["containers"][0]
         assert "lifecycle" not in component["containers"][0]
         refused = {"terminationGracePeriodSeconds", "topologySpreadConstraints", "securityContext", "affinity"}
         assert not refused & component.keys()
