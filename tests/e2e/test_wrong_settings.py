@@ -67,6 +67,17 @@ def test_row_34_one_wrong_setting_is_one_line(settings: dict[str, str], says: st
     assert line.startswith(says)
 
 
+def test_row_34_what_looks_like_a_setting_and_is_none_is_a_line_without_its_value_before_what_ends_it() -> None:
+    unknown = {"KAFKA_BOOTSTRAP_SERVER": SECRET, "MINIO_ENDPIONT": SECRET, "MINIO_SERVICE_SERVICE_HOST": "10.0.0.1"}
+    code, lines = run({**unknown, "EVENT_MODE": "batch"})
+    assert code == 2
+    assert lines == [
+        "KAFKA_BOOTSTRAP_SERVER is no setting: is KAFKA_BOOTSTRAP_SERVERS meant?",
+        "MINIO_ENDPIONT is no setting: is MINIO_ENDPOINT meant?",
+        "EVENT_MODE is 'batch', not one of structured, binary",
+    ]
+
+
 def test_row_34_a_transformer_with_a_wrong_password_is_alive_not_ready_and_names_the_variable_once(
     embedded_place: Place,
 ) -> None:
