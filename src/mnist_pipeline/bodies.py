@@ -73,7 +73,8 @@ class Bodies:
         if scope["http_version"] == "1.0" and announced is None:
             # Whatever it sends is not to be told from the next request.
             raise BodyRefused(LengthRequired("HTTP/1.0 needs a Content-Length"), close=True)
-        encoding: str = headers.get(b"content-encoding", b"").decode("latin-1")
+        codings: list[bytes] = [value for name, value in scope["headers"] if name == b"content-encoding"]
+        encoding = b",".join(codings).decode("latin-1")
         # Whoever says nothing holds no room.
         first = await receive()
         # Decoded, a small body may be as large as any.

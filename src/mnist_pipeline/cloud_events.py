@@ -8,7 +8,6 @@ shape alone.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +39,11 @@ def binary_attributes(headers: Mapping[str, str]) -> dict[str, Any]:
     given: Mapping[str, Any] = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
     if "specversion" in given:
         _check_required(given)
+        # Of the headers only these: by a content type the SDK would take it for structured, and it cannot read an
+        # attribute that is called as its own member.
+        read = {f"ce-{name}": value for name, value in given.items() if name != "extensions"}
         try:
-            given = from_http(headers, b"").get_attributes()
+            given = {**given, **from_http(read, b"").get_attributes()}
         except GenericException as exc:
             raise _unreadable(given) from exc
     return {name: _percent_decoded(value) for name, value in given.items()}
@@ -67,12 +69,15 @@ def structured(envelope: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     except GenericException as exc:
         raise _unreadable(envelope) from exc
     attributes = dict(event.get_attributes())
-    encoded = attributes.pop("data_base64", None)
-    if encoded is None:
-        return attributes, event.get_data()
+    encoded, data = attributes.pop("data_base64", None), event.get_data()
+    if encoded in (None, ""):
+        return attributes, data
+    if data is not None or not isinstance(encoded, str):
+        raise MalformedBody("the event has data beside its data_base64, or data_base64 that is no text")
     try:
-        return attributes, base64.b64decode(encoded, validate=True)
-    except (TypeError, ValueError, binascii.Error) as exc:
+        # In lines, as MIME has it, it is base64 too.
+        return attributes, base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError as exc:
         raise MalformedBody("the event's data_base64 is no base64") from exc
 
 

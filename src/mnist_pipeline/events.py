@@ -7,6 +7,7 @@ it is, or as the data of a CloudEvent (`cloud_events`).
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 from collections.abc import Mapping
@@ -162,7 +163,9 @@ def _payload(body: bytes, content_type: object) -> Any:
     if body.startswith(_IMAGES) or str(content_type).lower().startswith("image/"):
         return body
     try:
-        return orjson.loads(body)
+        payload = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
+        # Some encode JSON twice.
+        return orjson.loads(payload) if isinstance(payload, str) else payload
     except orjson.JSONDecodeError as exc:
         raise MalformedBody(f"the body is not JSON: {exc}") from exc
 

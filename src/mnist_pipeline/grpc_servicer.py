@@ -30,7 +30,9 @@ class PipelineServicer(InferenceServicer):  # type: ignore[misc]  # kserve has n
             model = self._data_plane.model_registry.get_model(request.model_name)
             if model is None or request.model_version:
                 raise UnknownPath("there is no model of this name and version here")
-            reply, _ = await model.handle(inference_v2.of_grpc(request), to_headers(context))
+            # Names that end in -bin have bytes, which are no header that we know.
+            headers = {name: value for name, value in to_headers(context).items() if isinstance(value, str)}
+            reply, _ = await model.handle(inference_v2.of_grpc(request), headers)
         except PipelineError as exc:
             context.set_trailing_metadata((("kne-reason", exc.reason),))
             raise grpc_error(exc) from exc

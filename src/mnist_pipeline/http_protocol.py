@@ -35,6 +35,12 @@ class NoUpgradeProtocol(HttpToolsProtocol):
             self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("Invalid HTTP request received.")
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as every other refusal, with its reason."""
+        head = b"HTTP/1.1 400 Bad Request\r\nkne-reason: badrequest\r\nconnection: close\r\n"
+        self.transport.write(head + b"content-length: %d\r\n\r\n%b" % (len(msg), msg.encode("ascii")))
+        self.transport.close()
+
     def _should_upgrade(self) -> bool:
         # uvicorn asks it in each callback of the parser, and begins nothing for a request that is to be upgraded.
         return True

@@ -22,6 +22,7 @@ one grey all over                 refused: there is no digit in it
 from __future__ import annotations
 
 import math
+import re
 from io import BytesIO
 from typing import TypeAlias
 
@@ -79,7 +80,7 @@ def to_tensor(data: bytes, *, max_pixels: int = 16_000_000) -> Grey:
     except (BadImage, MemoryError):
         raise
     except Exception as exc:  # damaged data makes Pillow raise nearly anything
-        raise BadImage(f"the image is damaged or truncated ({type(exc).__name__}: {str(exc)!a})") from exc
+        raise BadImage(f"the image is damaged or truncated ({type(exc).__name__}: {_unquoted(exc)!a})") from exc
     return grey if _is_in_convention(grey) else _normalise(grey)
 
 
@@ -94,6 +95,11 @@ def to_bytes(tensor: Grey) -> NDArray[np.uint8]:
     """Values in 0..1 as 0..255; what lies outside, as in an inline tensor it may, is cut and does not wrap round."""
     levels: NDArray[np.uint8] = np.rint(tensor.clip(0, 1) * 255).astype(np.uint8)
     return levels
+
+
+def _unquoted(exc: Exception) -> str:
+    """What Pillow says, without the bytes of the image that it quotes."""
+    return re.sub(r"b?(['\"]).*?\1", "...", str(exc))
 
 
 def _check(data: bytes, max_pixels: int) -> type[ImageFile.ImageFile]:

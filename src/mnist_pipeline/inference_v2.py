@@ -10,6 +10,7 @@ Whatever a request lacks is its refusal, in our words and without its bytes, so 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from mnist_pipeline.settings import Settings
 _PIXELS = 28 * 28
 _WITH_BATCH = 2  # dimensions at least: the batch, and what an image has
 _JSON_LENGTH = "inference-header-content-length"
+_MOST_DIMENSIONS = 4  # a batch of images in colour
 _LENGTH_BYTES = 4  # before each element of BYTES
 
 
@@ -165,7 +167,7 @@ def reply(request: V2Request, model_name: str, response_id: str, digits: Sequenc
 def _parts(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
     if json_length is None:
         return body, b""
-    if not (json_length.isascii() and json_length.isdigit()) or int(json_length) > len(body):
+    if not re.fullmatch("[0-9]{1,18}", json_length) or int(json_length) > len(body):
         raise BadTensor("Inference-Header-Content-Length is not the length of the JSON in the body")
     return body[: int(json_length)], body[int(json_length) :]
 
@@ -204,8 +206,8 @@ def _only(inputs: Any) -> Any:
 
 def _instances(tensor: Tensor) -> tuple[tuple[Any, ...], bytes]:
     """The instances, and the bytes that stand for all of them."""
-    if min(tensor.shape, default=0) < 0:
-        raise BadTensor("the input's shape has a negative size")
+    if len(tensor.shape) > _MOST_DIMENSIONS or min(tensor.shape, default=0) < 0:
+        raise BadTensor("the input's shape has too many sizes, or a negative one")
     if tensor.datatype.upper() == "BYTES":
         images = [_image(one) for one in _elements(tensor)]
         if not images or math.prod(tensor.shape) != len(images):
@@ -255,10 +257,10 @@ def _flat(data: Any) -> list[Any]:
 
 def _image(value: Any) -> bytes | str:
     """BYTES are the image itself where they begin like a PNG or a JPEG, else base64 text, as JSON needs it."""
-    if isinstance(value, bytes) and not value.startswith((b"\x89PNG", b"\xff\xd8")):
+    if value and isinstance(value, bytes) and not value.startswith((b"\x89PNG", b"\xff\xd8")):
         return value.decode("ascii", "replace")
-    if not isinstance(value, bytes | str):
-        raise BadTensor("the input's BYTES are not all bytes or text")
+    if not isinstance(value, bytes | str) or not value:
+        raise BadTensor("the input's BYTES are not all bytes or text, or some are empty")
     return value
 
 

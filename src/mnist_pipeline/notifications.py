@@ -9,13 +9,13 @@ as their HTTP deliveries, Lambda and Kafka connectors show them, a batch of Clou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 import orjson
 
-from mnist_pipeline.errors import BadEvent, BadKey, NotAllowed, Permanent
+from mnist_pipeline.errors import BadEvent, BadKey, NotAllowed, Permanent, without_frames
 from mnist_pipeline.ports import MAX_KEY_BYTES
 from mnist_pipeline.settings import DIGITS, Settings, has_control_characters
 
@@ -24,10 +24,16 @@ _CREATED = frozenset("ObjectCreated:" + how for how in ("Put", "Post", "Copy", "
 
 # The members by which a JSON object is known to be a record or an envelope of records.
 _MEMBERS = frozenset(
-    ("Records", "s3", "eventName", "detail-type", "Event", "Message", "Sns", "body", "Body", "Messages", "SubscribeURL")
+    ("Records", "s3", "eventName", "detail-type", "Event", "Message", "Sns", "body", "Body", "Messages", "payload")
 )
 # S3 in SNS in SQS in an array takes five.
 _MOST_ENVELOPES = 8
+# Services put one record into an event, or ten; a body could hold hundreds of thousands that are none.
+_MOST_RECORDS = 10_000
+
+# Stores of whom it is known that they escape a key, or that they do not.
+_ESCAPING = ("minio:", "aws:")
+_PLAIN = ("ceph:",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +41,16 @@ class ObjectRef:
     """An object as a notification names it: the likelier reading of its key, the version where it names one (`"null"`
     too), its ETag without quotes.
 
-    Stores differ in whether they escape a key: `other_key` is the other way to read it, where that gives another name.
+    Stores differ in how they escape a key: `other_keys` are the other ways to read it, where they give other names.
+    `is_sure`: the store is one of whom it is known, so that the first reading is the right one where its ETag is.
     """
 
     bucket: str
     key: str
     version_id: str | None = None
     etag: str | None = None
-    other_key: str | None = None
+    other_keys: tuple[str, ...] = ()
+    is_sure: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +74,7 @@ def is_notification(payload: object) -> bool:
     """Whether this JSON is meant as one, however bad: a record, an envelope, or an array of JSON objects."""
     match payload:
         case list():
-            return any(isinstance(one, dict) for one in payload)
+            return any(isinstance(one, dict) or (isinstance(one, str) and one.startswith("{")) for one in payload)
         case {"Records": _}:
             return True
         case {"instances": _}:
@@ -80,14 +88,16 @@ def read(payload: object, settings: Settings) -> Records:
     """All records of a notification; one that is bad does not keep the others from being read.
 
     Raises:
-        BadEvent: it is no list of records.
+        BadEvent: it is no list of records, or one without end.
     """
     if isinstance(payload, dict) and not isinstance(payload.get("Records", []), list):
         raise BadEvent("Records is not a list")
     objects: list[ObjectRef] = []
     refused: list[Permanent] = []
     ignored = tests = 0
-    for record in _unwrapped(payload):
+    for number, record in enumerate(_unwrapped(payload)):
+        if number == _MOST_RECORDS:
+            raise BadEvent(f"the event has more than {_MOST_RECORDS:,} records")
         if _is_test(record):
             tests += 1
         try:
@@ -96,7 +106,7 @@ def read(payload: object, settings: Settings) -> Records:
             else:
                 objects.append(created)
         except Permanent as refusal:
-            refused.append(refusal)
+            refused.append(without_frames(refusal))
     return Records(objects=tuple(objects), refused=tuple(refused), ignored=ignored, tests=tests)
 
 
@@ -126,13 +136,21 @@ def _unwrapped(value: Any, depth: int = 0) -> Iterator[Any]:
     if depth > _MOST_ENVELOPES:
         value = None
     match value:
-        case {"s3": _} | {"detail-type": _} | {"SubscribeURL": _}:
+        case {"s3": _} | {"detail-type": _} | {"Type": "SubscriptionConfirmation" | "UnsubscribeConfirmation"}:
             yield value
         case list() | {"Records": list()} | {"Messages": list()}:
             inner = value if isinstance(value, list) else value.get("Records", value.get("Messages"))
             for one in inner:
                 yield from _unwrapped(one, depth + 1)
-        case {"Message": text} | {"body": text} | {"Body": text} | {"Sns": text} | {"specversion": _, "data": text}:
+        case (
+            {"Message": text}
+            | {"body": text}
+            | {"Body": text}
+            | {"Sns": text}
+            | {"specversion": _, "data": text}
+            | {"schema": _, "payload": text}
+            | (str() as text)
+        ):
             yield from _unwrapped(_parsed(text), depth + 1)
         case _:
             yield value
@@ -148,22 +166,23 @@ def _parsed(text: Any) -> Any:
 
 def _is_test(record: Any) -> bool:
     """Whether it is what S3 or SNS send when they are set up; SNS waits until somebody visits its SubscribeURL."""
-    return isinstance(record, dict) and (record.get("Event") == "s3:TestEvent" or "SubscribeURL" in record)
+    return isinstance(record, dict) and (
+        record.get("Event") == "s3:TestEvent" or str(record.get("Type")).endswith("Confirmation")
+    )
 
 
 def _created(record: Any, settings: Settings) -> ObjectRef | None:
     """The object that this record says was created, if it does; the endpoint that some records name is never used."""
     match record:
         case {"eventName": str(name), "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **more}}}:
-            # Ceph RGW writes keys as they are, MinIO and AWS query-escaped; others do the one or the other.
-            escaped = not str(record.get("eventSource")).startswith("ceph:")
+            source = record.get("eventSource") or ""
             version_id, etag = more.get("versionId"), more.get("eTag")
             is_created = name.removeprefix("s3:") in _CREATED
         case {
             "detail-type": str(name),
             "detail": {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **more}},
         }:
-            escaped = False
+            source = "ceph:"  # EventBridge does not escape either
             version_id, etag = more.get("version-id"), more.get("etag")
             is_created = name == "Object Created"
         case _ if _is_test(record):
@@ -172,7 +191,7 @@ def _created(record: Any, settings: Settings) -> ObjectRef | None:
             raise BadEvent("a record lacks its eventName, s3.bucket.name or s3.object.key")
     if not is_created:
         return None
-    first, other = _readings(key, escaped=escaped)
+    first, *others = _readings(key, str(source))
     if is_output(bucket, first, settings):
         return None
     check_source(bucket, first, settings)
@@ -181,21 +200,26 @@ def _created(record: Any, settings: Settings) -> ObjectRef | None:
         key=first,
         version_id=str(version_id) if version_id else None,
         etag=etag.strip('"') or None if isinstance(etag, str) else None,
-        other_key=other if other is not None and _may_be_source(bucket, other, settings) else None,
+        other_keys=tuple(other for other in others if _may_be_source(bucket, other, settings)),
+        is_sure=str(source).startswith((*_ESCAPING, *_PLAIN)),
     )
 
 
-def _readings(key: str, *, escaped: bool) -> tuple[str, str | None]:
-    """The likelier way to read a key, and the other one where that gives another name."""
-    try:
-        decoded = unquote_plus(key, errors="strict")
-    except UnicodeDecodeError as exc:
-        if escaped:
-            raise BadKey(f"key {key!r:.200} is not UTF-8 once decoded") from exc
-        return key, None
-    if decoded == key:
-        return key, None
-    return (decoded, key) if escaped else (key, decoded)
+def _readings(key: str, source: str) -> list[str]:
+    """The ways to read a key, the likeliest first, those that give the same name once.
+
+    Raises:
+        BadKey: it can only be read as no store has written it.
+    """
+    readings = []
+    for decode in (unquote_plus, unquote):
+        try:
+            readings.append(decode(key, errors="strict"))
+        except UnicodeDecodeError as exc:
+            # Only a store that does not escape can have such a key.
+            if not source or source.startswith(_ESCAPING):
+                raise BadKey(f"key {key!r:.200} is not UTF-8 once decoded") from exc
+    return list(dict.fromkeys([key, *readings] if source.startswith(_PLAIN) else [*readings, key]))
 
 
 def _may_be_source(bucket: str, key: str, settings: Settings) -> bool:

@@ -179,11 +179,13 @@ class Pipeline:
         outcomes: list[Outcome] = []
         limit = room = self.settings.max_object_bytes
         begun = 0
+        also_meant: list[ObjectRef] = []
         for ref in request.objects[:RECORDS_AT_ONCE]:
             try:
-                stored = self._fetched(ref, room, deadline)
+                stored, others = self._fetched(ref, room, deadline)
                 if stored.data is None and room < limit:
                     break  # there is no room for it beside the others: it is fetched again with the next ones
+                also_meant += others
                 room -= len(stored.data or b"")
                 fetched.append(self._tensorized(stored, request.trace_id))
             except ObjectGone as exc:
@@ -196,42 +198,41 @@ class Pipeline:
         return Batch(
             request=request,
             tensors=np.stack(tensors) if tensors else np.empty((0, 28, 28), np.float32),
-            later=request.objects[begun:],
+            later=(*also_meant, *request.objects[begun:]),
             fetched=tuple(fetched),
             outcomes=tuple(outcomes),
         )
 
-    def _fetched(self, ref: ObjectRef, room: int, deadline: Deadline) -> StoredObject:
-        """The object that the event means: of the two readings of its key the one that has the event's ETag; where none
-        has it, the first one, which was overwritten since.
+    def _fetched(self, ref: ObjectRef, room: int, deadline: Deadline) -> tuple[StoredObject, list[ObjectRef]]:
+        """The object that the event means, and those that it may mean just as well.
+
+        Of several ways to read its key the one whose object has the event's ETag; where none has, one that exists and
+        was overwritten since. Objects of the same bytes are not to be told apart, so all of them are due.
+
+        Raises:
+            ObjectGone, BadKey: there is none, whichever way the key is read.
         """
 
         def get(key: str, limit: int) -> StoredObject:
             return self._store().get(ref.bucket, key, ref.version_id, limit=limit, deadline=deadline)
 
-        def is_meant(found: StoredObject) -> bool:
-            named = ref.version_id not in (None, "null") and ref.version_id == found.version.version_id
-            return named or ref.etag in (None, found.version.etag)
-
-        try:
-            first = get(ref.key, room)
-        except (ObjectGone, BadKey) as miss:
-            if ref.other_key is not None:
-                with contextlib.suppress(ObjectGone, BadKey):
-                    if is_meant(other := get(ref.other_key, room)):
-                        return other
-            raise miss from None
-        if ref.other_key is None or is_meant(first):
-            return first
-        try:
-            # Only looked at, so that two are never in hand.
-            other = get(ref.other_key, 0)
-        except (ObjectGone, BadKey):
-            return first
-        if not is_meant(other):
-            return first
-        del first
-        return get(ref.other_key, room)
+        if not ref.other_keys:
+            return get(ref.key, room), []
+        found: StoredObject | None = None
+        with contextlib.suppress(ObjectGone, BadKey):
+            found = get(ref.key, room)
+            if ref.is_sure and _is_meant(found.version, ref):
+                return found, []
+        # Only looked at, so that two are never in hand.
+        there = {ref.key: found.version} if found else {}
+        for key in ref.other_keys:
+            with contextlib.suppress(ObjectGone, BadKey):
+                there[key] = get(key, 0).version
+        chosen, *others = [key for key in there if _is_meant(there[key], ref)] or [*there, ref.key][:1]
+        if found is None or chosen != ref.key:
+            del found
+            found = get(chosen, room)
+        return found, [ObjectRef(bucket=ref.bucket, key=key, version_id=ref.version_id) for key in others]
 
     def _tensorized(self, stored: StoredObject, trace_id: str | None) -> Fetched:
         trace_id = trace_id or self._trace_id_of(stored.version)
@@ -428,6 +429,13 @@ class Pipeline:
         for port in (self.store, self.publisher):
             if port is not None:
                 port.close()
+
+
+def _is_meant(version: ObjectVersion, ref: ObjectRef) -> bool:
+    """Whether this is the version that the event names, or has its ETag, where it names one."""
+    if ref.version_id not in (None, "null") and ref.version_id == version.version_id:
+        return True
+    return ref.etag is None or ref.etag.lower() == version.etag.lower()
 
 
 def verdict(outcomes: Sequence[Outcome]) -> PipelineError | None:

@@ -99,7 +99,7 @@ def assert_may_be_touched(request: Notification, body: bytes) -> None:
         assert len(one.key.encode()) <= 1024
         assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in one.key)
         assert not {".", ".."} & set(one.key.split("/"))
-        assert one.other_key is None or (one.other_key != one.key and one.other_key.endswith(".png"))
+        assert all(other != one.key and other.endswith(".png") for other in one.other_keys)
     payload = json.loads(body)
     records: Any = payload.get("Records", payload.get("data", {})) if isinstance(payload, dict) else payload
     records = records.get("Records", []) if isinstance(records, dict) else records

@@ -113,3 +113,4 @@ def test_what_is_no_request_is_a_400_and_reaches_nobody(request_line: bytes) -> 
     talk = Conversation(request_line + b"\r\nHost: h\r\n\r\n")
     assert talk.asked == []
     assert talk.answer.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nkne-reason: badrequest\r\n" in talk.answer

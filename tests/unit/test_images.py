@@ -416,7 +416,7 @@ def test_damaged_bytes_give_a_tensor_or_a_refusal_and_nothing_else(kind: str, mo
 def test_a_damaged_png_is_refused_by_its_checksum() -> None:
     data = bytearray(encoded(SEVEN))
     data[data.index(b"IDAT") + 20] ^= 1
-    with pytest.raises(BadImage, match="checksum in b'IDAT'"):
+    with pytest.raises(BadImage, match="checksum in [.]{3}\)"):
         to_tensor(bytes(data))
 
 
