@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import re
@@ -67,14 +68,11 @@ def talk(server: ModelServer, *segments: bytes, end: bool = False) -> bytes:
         if end:
             client.shutdown(socket.SHUT_WR)
         answer = b""
-        while chunk := client.recv(65536):
-            answer += chunk
-            client.settimeout(0.3)  # what belongs to no answer would come right behind it
-            if answer.endswith(b"}") or b"content-length: 0\r\n" in answer:
-                try:
-                    answer += client.recv(65536)
-                except TimeoutError:
-                    break
+        with contextlib.suppress(TimeoutError):
+            while chunk := client.recv(65536):
+                answer += chunk
+                # What belongs to no answer would come right behind the last one.
+                client.settimeout(0.5 if set(statuses(answer)) - {100} else 30)
         return answer
 
 

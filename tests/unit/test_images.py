@@ -413,10 +413,10 @@ def test_damaged_bytes_give_a_tensor_or_a_refusal_and_nothing_else(kind: str, mo
         assert np.isfinite(tensor).all()
 
 
-def test_a_damaged_png_is_refused_by_its_checksum() -> None:
+def test_a_damaged_png_is_refused_by_its_checksum_and_not_quoted() -> None:
     data = bytearray(encoded(SEVEN))
     data[data.index(b"IDAT") + 20] ^= 1
-    with pytest.raises(BadImage, match="checksum in [.]{3}\)"):
+    with pytest.raises(BadImage, match=r"checksum in \.\.\.\)"):
         to_tensor(bytes(data))
 
 
