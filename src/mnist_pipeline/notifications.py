@@ -138,8 +138,7 @@ def _unwrapped(value: Any, depth: int = 0) -> Iterator[Any]:
     match value:
         case {"s3": _} | {"detail-type": _} | {"Type": "SubscriptionConfirmation" | "UnsubscribeConfirmation"}:
             yield value
-        case list() | {"Records": list()} | {"Messages": list()}:
-            inner = value if isinstance(value, list) else value.get("Records", value.get("Messages"))
+        case list(inner) | {"Records": list(inner)} | {"Messages": list(inner)}:
             for one in inner:
                 yield from _unwrapped(one, depth + 1)
         case (

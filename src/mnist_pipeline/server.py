@@ -39,6 +39,7 @@ from mnist_pipeline.middleware import InferenceModel, PipelineMiddleware
 # A worker that has not answered by then will not: imports take a second or two, on a busy machine many times that.
 _FIRST_PONG_SECONDS = 300.0
 
+# What KServe raises where a caller asks for what is not there.
 _REFUSALS = (InvalidInput, ModelNotFound, ModelNotReady, NotImplementedError)
 
 

@@ -486,6 +486,11 @@ def test_row_43_records_are_found_however_deep_and_each_counts_for_itself() -> N
     assert request.ignored == 2
 
 
+def test_row_43_an_envelope_whose_members_contradict_each_other_is_read_by_the_one_that_is_a_list() -> None:
+    request = objects_of([{"Messages": [record()], "Records": 5}])
+    assert [ref.key for ref in request.objects] == ["0.png"]
+
+
 def test_row_43_envelopes_without_end_are_refused() -> None:
     payload: object = record()
     for _ in range(9):
