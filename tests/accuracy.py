@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import mnist
-from mnist_pipeline import images
+from mnist_pipeline.mnist import images
 
-NETWORK = Path(images.__file__).parent / "local" / "network" / "mnist.onnx"
+NETWORK = Path(images.__file__).parents[1] / "local" / "network" / "mnist.onnx"
 TARGET_AS_THEY_ARE = 0.993
 TARGET_ON_A_CANVAS = 0.985
 

@@ -10,7 +10,7 @@ import os
 import signal
 from types import FrameType
 
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.pipeline.settings import Settings
 from recording import Recording
 
 PROXIES: dict[str, str] = {}

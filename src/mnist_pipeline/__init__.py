@@ -10,36 +10,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher as KafkaPublisher
+    from mnist_pipeline.adapters.object_store import MinioObjectStore as MinioObjectStore
     from mnist_pipeline.cli import main as main
-    from mnist_pipeline.cli import serve as serve
-    from mnist_pipeline.errors import Permanent as Permanent
-    from mnist_pipeline.errors import PipelineError as PipelineError
-    from mnist_pipeline.errors import Retryable as Retryable
-    from mnist_pipeline.kafka_publisher import KafkaPublisher as KafkaPublisher
-    from mnist_pipeline.minio_store import MinioObjectStore as MinioObjectStore
-    from mnist_pipeline.pipeline import Pipeline as Pipeline
-    from mnist_pipeline.ports import ObjectStore as ObjectStore
-    from mnist_pipeline.ports import Publisher as Publisher
-    from mnist_pipeline.predictors import OpenInference as OpenInference
-    from mnist_pipeline.predictors import V1Format as V1Format
-    from mnist_pipeline.settings import Settings as Settings
-    from mnist_pipeline.transformer import MnistTransformer as MnistTransformer
+    from mnist_pipeline.commands.serve import serve as serve
+    from mnist_pipeline.pipeline.errors import Permanent as Permanent
+    from mnist_pipeline.pipeline.errors import PipelineError as PipelineError
+    from mnist_pipeline.pipeline.errors import Retryable as Retryable
+    from mnist_pipeline.pipeline.path import Pipeline as Pipeline
+    from mnist_pipeline.pipeline.ports import ObjectStore as ObjectStore
+    from mnist_pipeline.pipeline.ports import Publisher as Publisher
+    from mnist_pipeline.pipeline.predictor_formats import OpenInference as OpenInference
+    from mnist_pipeline.pipeline.predictor_formats import V1Format as V1Format
+    from mnist_pipeline.pipeline.settings import Settings as Settings
+    from mnist_pipeline.serving.transformer import MnistTransformer as MnistTransformer
 
 _HOMES = {
-    "KafkaPublisher": "kafka_publisher",
-    "MinioObjectStore": "minio_store",
-    "MnistTransformer": "transformer",
-    "ObjectStore": "ports",
-    "OpenInference": "predictors",
-    "Permanent": "errors",
-    "Pipeline": "pipeline",
-    "PipelineError": "errors",
-    "Publisher": "ports",
-    "Retryable": "errors",
-    "Settings": "settings",
-    "V1Format": "predictors",
+    "KafkaPublisher": "adapters.kafka_publisher",
+    "MinioObjectStore": "adapters.object_store",
+    "MnistTransformer": "serving.transformer",
+    "ObjectStore": "pipeline.ports",
+    "OpenInference": "pipeline.predictor_formats",
+    "Permanent": "pipeline.errors",
+    "Pipeline": "pipeline.path",
+    "PipelineError": "pipeline.errors",
+    "Publisher": "pipeline.ports",
+    "Retryable": "pipeline.errors",
+    "Settings": "pipeline.settings",
+    "V1Format": "pipeline.predictor_formats",
     "main": "cli",
-    "serve": "cli",
+    "serve": "commands.serve",
 }
 
 __all__ = list(_HOMES)

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_pipeline.errors import (
+from mnist_pipeline.pipeline.errors import (
     BadKey,
     KafkaUnavailable,
     MessageTooLarge,
@@ -38,7 +38,7 @@ from mnist_pipeline.errors import (
     ObjectRetained,
     StoreUnavailable,
 )
-from mnist_pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, Message, ObjectVersion, StoredObject
+from mnist_pipeline.pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, Message, ObjectVersion, StoredObject
 
 _SEGMENT_BYTES = 255
 _KEYS_A_LISTING = 1000

@@ -19,8 +19,11 @@ from minio import Minio
 from minio.commonconfig import ENABLED, Tags
 from minio.versioningconfig import VersioningConfig
 
-from mnist_pipeline import settings
-from mnist_pipeline.errors import (
+from mnist_pipeline.adapters.object_store import MinioObjectStore
+from mnist_pipeline.local.gateway import REGION, Gateway
+from mnist_pipeline.local.processes import Sandbox
+from mnist_pipeline.pipeline import settings
+from mnist_pipeline.pipeline.errors import (
     BadKey,
     DeadlineExceeded,
     MetadataTooLarge,
@@ -29,11 +32,8 @@ from mnist_pipeline.errors import (
     Permanent,
     StoreUnavailable,
 )
-from mnist_pipeline.local.gateway import REGION, Gateway
-from mnist_pipeline.local.processes import Sandbox
-from mnist_pipeline.minio_store import MinioObjectStore
-from mnist_pipeline.ports import CONTENT_HEADERS, Deadline, ObjectStore, ObjectVersion
-from mnist_pipeline.reconcile import Listing
+from mnist_pipeline.pipeline.ports import CONTENT_HEADERS, Deadline, ObjectStore, ObjectVersion
+from mnist_pipeline.site.reconcile import Listing
 from mnist_pipeline.testing import MemoryStore
 from servers.minio import MinioServer, upload_with
 

@@ -13,11 +13,11 @@ from typing import Protocol
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from mnist_pipeline.errors import DeadlineExceeded, KafkaUnavailable, MessageTooLarge
-from mnist_pipeline.kafka_publisher import KafkaPublisher
+from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.broker import API_VERSION, Broker
-from mnist_pipeline.ports import Deadline, Message, Publisher
-from mnist_pipeline.settings import Kafka
+from mnist_pipeline.pipeline.errors import DeadlineExceeded, KafkaUnavailable, MessageTooLarge
+from mnist_pipeline.pipeline.ports import Deadline, Message, Publisher
+from mnist_pipeline.pipeline.settings import Kafka
 from mnist_pipeline.testing import MemoryPublisher
 from servers.kafka import KafkaServer
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mnist_pipeline import MnistTransformer, Settings, main
-from mnist_pipeline.errors import BadImage
-from mnist_pipeline.images import Grey
-from mnist_pipeline.predictors import Images
+from mnist_pipeline.mnist.images import Grey
+from mnist_pipeline.pipeline.errors import BadImage
+from mnist_pipeline.pipeline.predictor_formats import Images
 
 
 class OneBucket(Settings):

@@ -17,8 +17,8 @@ from typing import Any
 from kserve.predictor_config import PredictorConfig
 
 from mnist_pipeline import KafkaPublisher, MinioObjectStore, MnistTransformer, Pipeline, serve
-from mnist_pipeline.ports import StoredObject
-from mnist_pipeline.predictors import Images
+from mnist_pipeline.pipeline.ports import StoredObject
+from mnist_pipeline.pipeline.predictor_formats import Images
 
 WAIT_SECONDS = 2.0
 

@@ -25,8 +25,8 @@ from e2e.following import post
 from e2e.places import REJECTED_BUCKET, Place
 from e2e.sinks import Sink, always
 from e2e.watching import PREDICT, Sent, Watched, exchange, peak_memory, watched_transformer
-from mnist_pipeline.bodies import DRAIN
 from mnist_pipeline.local.servers import ModelServer
+from mnist_pipeline.serving.bodies import DRAIN
 from mnist_pipeline.testing import digit_png, minio_event
 
 LIMIT = 2_000_000

@@ -22,7 +22,7 @@ from PIL import Image
 
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import ModelServer
-from mnist_pipeline.predictors import InputSpec, OpenInference, Output, Tensorflow, TorchServe
+from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Output, Tensorflow, TorchServe
 
 
 @dataclass(frozen=True)

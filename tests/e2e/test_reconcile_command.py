@@ -14,8 +14,8 @@ import pytest
 
 from e2e.following import wait_until
 from e2e.places import REJECTED_BUCKET, Place, search_path
-from mnist_pipeline import images
 from mnist_pipeline.local.processes import Child
+from mnist_pipeline.mnist import images
 from mnist_pipeline.testing import digit_png
 
 

@@ -49,7 +49,7 @@ def test_it_delivers_and_ends_cleanly_on_sigterm(broker: Broker) -> None:
 
 SIGNALLED_IN_ITS_OWN_WAIT = """
 import os, signal, sys
-from mnist_pipeline.local import source_command
+from mnist_pipeline.commands import source as source_command
 
 def trace(frame, event, _argument):
     waited_for = frame.f_locals.get("self")

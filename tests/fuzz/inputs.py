@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from mnist_pipeline.errors import Permanent
+from mnist_pipeline.pipeline.errors import Permanent
 
 REAL_EVENTS = [
     json.loads(path.read_text())["value"]

@@ -22,9 +22,9 @@ from fuzz.inputs import (
     mutated,
     trace_ids,
 )
-from mnist_pipeline.errors import BadTraceId, Permanent
-from mnist_pipeline.events import Inline, Nothing, Notification, parse
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.pipeline.errors import BadTraceId, Permanent
+from mnist_pipeline.pipeline.events import Inline, Nothing, Notification, parse
+from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing import minio_event
 
 SETTINGS = Settings(trace_key="test-trace-id")

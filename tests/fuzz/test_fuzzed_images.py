@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzz.inputs import assert_refusal_can_be_shown, damaged, pngs
-from mnist_pipeline.errors import BadImage
-from mnist_pipeline.images import to_png, to_tensor
+from mnist_pipeline.mnist.images import to_tensor
+from mnist_pipeline.pipeline.errors import BadImage
+from mnist_pipeline.pipeline.pictures import to_png
 from mnist_pipeline.testing import digit_png
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")

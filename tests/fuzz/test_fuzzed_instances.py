@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.inputs import assert_refusal_can_be_shown, json_values
-from mnist_pipeline.errors import Permanent
-from mnist_pipeline.events import Inline
-from mnist_pipeline.instances import image_in
-from mnist_pipeline.pipeline import Pipeline
-from mnist_pipeline.ports import Deadline
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.pipeline.errors import Permanent
+from mnist_pipeline.pipeline.events import Inline
+from mnist_pipeline.pipeline.instances import image_in
+from mnist_pipeline.pipeline.path import Pipeline
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing import digit_png
 
 numbers = st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | st.floats(0, 1)

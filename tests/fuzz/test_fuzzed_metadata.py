@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fuzz.inputs import header_texts
-from mnist_pipeline.minio_store import _decoded, _encoded
+from mnist_pipeline.adapters.object_store import _decoded, _encoded
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=100)
 encoded_words = st.builds(

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mnist_pipeline import events
-from mnist_pipeline.errors import (
+from mnist_pipeline.pipeline import events
+from mnist_pipeline.pipeline.errors import (
     DeadlineExceeded,
     KafkaUnavailable,
     PipelineError,
@@ -22,10 +22,10 @@ from mnist_pipeline.errors import (
     Retryable,
     StoreUnavailable,
 )
-from mnist_pipeline.events import Notification
-from mnist_pipeline.pipeline import Outcome, Pipeline, verdict
-from mnist_pipeline.ports import Deadline, ObjectVersion
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.pipeline.events import Notification
+from mnist_pipeline.pipeline.path import Outcome, Pipeline, verdict
+from mnist_pipeline.pipeline.ports import Deadline, ObjectVersion
+from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
 
 SETTINGS = Settings(max_object_bytes=2_000)

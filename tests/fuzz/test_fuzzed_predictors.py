@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.inputs import assert_one_short_line, json_values, mutated
-from mnist_pipeline.errors import PredictorUnavailable
-from mnist_pipeline.predictors import InputSpec, OpenInference, Output, Tensorflow, TorchServe, V1Format
+from mnist_pipeline.pipeline.errors import PredictorUnavailable
+from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Output, Tensorflow, TorchServe, V1Format
 
 counts = st.integers(1, 3)
 numbers = st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 9)

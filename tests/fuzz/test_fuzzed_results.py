@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.inputs import header_texts, keys, trace_ids
-from mnist_pipeline.errors import BadImage
-from mnist_pipeline.events import Caller
-from mnist_pipeline.filing import _fits, _names, _suffixed
-from mnist_pipeline.ports import ObjectVersion
-from mnist_pipeline.results import (
+from mnist_pipeline.pipeline.errors import BadImage
+from mnist_pipeline.pipeline.events import Caller
+from mnist_pipeline.pipeline.filing import _fits, _names, _suffixed
+from mnist_pipeline.pipeline.ports import ObjectVersion
+from mnist_pipeline.pipeline.results import (
     Result,
     id_of,
     object_identity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_pipeline.settings import Settings, SettingsError, unknown_settings
+from mnist_pipeline.pipeline.settings import Settings, SettingsError, unknown_settings
 
 SECRET = "s3cr3t-of-the-tests"
 _SECRETS = ("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "KAFKA_SASL_PASSWORD")

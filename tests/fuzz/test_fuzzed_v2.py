@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
 
 from fuzz.inputs import assert_refusal_can_be_shown, json_values, mutated
-from mnist_pipeline import inference_v2
-from mnist_pipeline.errors import BadTensor, MalformedBody
-from mnist_pipeline.inference_v2 import RestRequest, V2Request
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.pipeline.errors import BadTensor, MalformedBody
+from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.serving import inference_v2
+from mnist_pipeline.serving.inference_v2 import RestRequest, V2Request
 
 SETTINGS = Settings(trace_key="test-trace-id")
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from image.containers import images
-from mnist_pipeline.local import source_command
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.commands import source as source_command
+from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.site import setup
 from recording import Recording
 from required import missing

@@ -23,7 +23,7 @@ from e2e.following import wait_until
 from mnist_pipeline.local.processes import Child, Part, PartFailed, Sandbox
 from mnist_pipeline.local.records import Record, read_topic
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
-from mnist_pipeline.settings import Minio
+from mnist_pipeline.pipeline.settings import Minio
 from servers.kafka import KafkaProgram, KafkaServer
 from servers.minio import MinioServer, variables_of
 

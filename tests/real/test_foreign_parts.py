@@ -22,12 +22,12 @@ from kserve.predictor_config import PredictorConfig
 
 import mnist
 from e2e.following import IMAGES, Answer, post
-from mnist_pipeline.errors import PredictorUnavailable, TensorRefused
+from mnist_pipeline.adapters.predictor_client import PredictorClient
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.records import Record, read_topic
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
-from mnist_pipeline.predictor_client import PredictorClient
-from mnist_pipeline.predictors import Images, OpenInference
+from mnist_pipeline.pipeline.errors import PredictorUnavailable, TensorRefused
+from mnist_pipeline.pipeline.predictor_formats import Images, OpenInference
 from mnist_pipeline.testing import minio_event
 from servers import cloudevents
 from servers.kafka import KafkaServer

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mnist_pipeline.errors import StoreUnavailable
+from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.local.processes import Sandbox
-from mnist_pipeline.minio_store import MinioObjectStore
-from mnist_pipeline.ports import Deadline
-from mnist_pipeline.settings import Minio
+from mnist_pipeline.pipeline.errors import StoreUnavailable
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.settings import Minio
 from servers.minio import MinioServer
 
 pytestmark = pytest.mark.real

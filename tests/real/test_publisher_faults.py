@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge
-from mnist_pipeline.kafka_publisher import KafkaPublisher
+from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.processes import Sandbox
-from mnist_pipeline.ports import Deadline, Message
-from mnist_pipeline.settings import Kafka
+from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge
+from mnist_pipeline.pipeline.ports import Deadline, Message
+from mnist_pipeline.pipeline.settings import Kafka
 from servers.kafka import KafkaProgram, KafkaServer
 
 pytestmark = [

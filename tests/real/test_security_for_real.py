@@ -27,14 +27,14 @@ from minio.versioningconfig import VersioningConfig
 
 from e2e.following import post, wait_until
 from e2e.sinks import Sink, always
-from mnist_pipeline import kafka_connection
-from mnist_pipeline.errors import KafkaUnavailable, ObjectGone, ObjectRetained, StoreUnavailable
-from mnist_pipeline.kafka_publisher import KafkaPublisher
+from mnist_pipeline.adapters import kafka_connection
+from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
+from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.local.processes import Child, Sandbox, answers_ok, free_port
 from mnist_pipeline.local.servers import start_predictor, start_transformer
-from mnist_pipeline.minio_store import MinioObjectStore
-from mnist_pipeline.ports import Deadline, Message
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.pipeline.errors import KafkaUnavailable, ObjectGone, ObjectRetained, StoreUnavailable
+from mnist_pipeline.pipeline.ports import Deadline, Message
+from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.site import setup
 from mnist_pipeline.testing import digit_png, minio_event
 from real.certificates import Authority

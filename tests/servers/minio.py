@@ -18,8 +18,8 @@ from minio import Minio, MinioAdmin, S3Error
 from minio.credentials.providers import StaticProvider
 from urllib3.exceptions import HTTPError
 
-from mnist_pipeline import settings
 from mnist_pipeline.local.processes import Sandbox, free_port
+from mnist_pipeline.pipeline import settings
 from servers.cache import cached, run, tool
 from servers.program import Server
 

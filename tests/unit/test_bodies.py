@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive
 
-from mnist_pipeline.bodies import DRAIN, Bodies, BodyLimits, BodyRefused, ClientGone
+from mnist_pipeline.serving.bodies import DRAIN, Bodies, BodyLimits, BodyRefused, ClientGone
 
 LIMIT = 100
 LIMITS = BodyLimits(each=LIMIT, together=10 * LIMIT, wait_seconds=0.05, read_seconds=5)

@@ -11,7 +11,7 @@ import pytest
 
 import mnist_pipeline
 from mnist_pipeline import cli
-from mnist_pipeline.predictor_flags import CA_BUNDLES
+from mnist_pipeline.pipeline.settings import CA_BUNDLES
 
 
 def imported_by(statement: str) -> set[str]:

@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from mnist_pipeline.content_encoding import decoded
-from mnist_pipeline.errors import BadImage, ObjectTooLarge
+from mnist_pipeline.pipeline.content_encoding import decoded
+from mnist_pipeline.pipeline.errors import BadImage, ObjectTooLarge
 from mnist_pipeline.testing import digit_png
 
 PNG, JPEG = digit_png(7), b"\xff\xd8\xff\xe0" + bytes(range(256))

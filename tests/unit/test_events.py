@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mnist_pipeline.cloud_events import CloudEvent
-from mnist_pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed
-from mnist_pipeline.events import Inline, Nothing, Notification, Request, parse, trace_id_in
-from mnist_pipeline.notifications import ObjectRef
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.pipeline.cloud_events import CloudEvent
+from mnist_pipeline.pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed
+from mnist_pipeline.pipeline.events import Inline, Nothing, Notification, Request, parse, trace_id_in
+from mnist_pipeline.pipeline.notifications import ObjectRef
+from mnist_pipeline.pipeline.settings import Settings
 
 SETTINGS = Settings(trace_key="test-trace-id")
 REAL_EVENTS = Path(__file__).parent.parent / "data" / "minio-events"

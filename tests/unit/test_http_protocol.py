@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from mnist_pipeline.http_protocol import NoUpgradeProtocol
+from mnist_pipeline.serving.http_protocol import NoUpgradeProtocol
 
 OFFERS = {
     "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAA",

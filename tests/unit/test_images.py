@@ -18,8 +18,9 @@ from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 import mnist
-from mnist_pipeline.errors import BadImage
-from mnist_pipeline.images import to_png, to_tensor
+from mnist_pipeline.mnist.images import to_tensor
+from mnist_pipeline.pipeline.errors import BadImage
+from mnist_pipeline.pipeline.pictures import to_png
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SEVEN = mnist.images()[0]  # the first test image
@@ -493,7 +494,7 @@ def test_a_refusal_can_be_written_to_a_header() -> None:
 PEAK = """
 import re, sys
 from pathlib import Path
-from mnist_pipeline.images import to_tensor
+from mnist_pipeline.mnist.images import to_tensor
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 data = sys.stdin.buffer.read()
@@ -541,7 +542,7 @@ def test_row_14_a_bomb_takes_bounded_memory(kind: str, megabytes: int) -> None:
         ),
     }[kind]()
     refused = PEAK.replace("to_tensor(data)\n", "try:\n    to_tensor(data)\nexcept BadImage:\n    pass\n")
-    program = "from mnist_pipeline.errors import BadImage\n" + refused
+    program = "from mnist_pipeline.pipeline.errors import BadImage\n" + refused
     done = subprocess.run([sys.executable, "-c", program], input=bomb, capture_output=True, check=True)
     assert int(done.stdout) < megabytes
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mnist_pipeline.errors import BadImage
-from mnist_pipeline.instances import content_of, image_in, is_image
+from mnist_pipeline.pipeline.errors import BadImage
+from mnist_pipeline.pipeline.instances import content_of, image_in, is_image
 
 # Its base64 has both digits in which the alphabets differ, and needs padding.
 IMAGE = b"\x89PNG\r\n\xfb\xff\xbf\x00" * 20

@@ -10,8 +10,8 @@ import kafka.errors
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from mnist_pipeline.errors import KafkaUnavailable
-from mnist_pipeline.kafka_connection import Certainty, Connections, Trouble, trouble_of
+from mnist_pipeline.adapters.kafka_connection import Certainty, Connections, Trouble, trouble_of
+from mnist_pipeline.pipeline.errors import KafkaUnavailable
 
 pytestmark = [
     pytest.mark.usefixtures("collected_sockets"),

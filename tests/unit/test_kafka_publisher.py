@@ -22,10 +22,10 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 
-from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge
-from mnist_pipeline.kafka_publisher import KafkaPublisher
-from mnist_pipeline.ports import Deadline, Message
-from mnist_pipeline.settings import Kafka
+from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
+from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge
+from mnist_pipeline.pipeline.ports import Deadline, Message
+from mnist_pipeline.pipeline.settings import Kafka
 
 pytestmark = [
     pytest.mark.usefixtures("collected_sockets"),

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mnist_pipeline.bodies import BodyLimits
-from mnist_pipeline.errors import BadImage, PipelineError
-from mnist_pipeline.inference_v2 import RestRequest
-from mnist_pipeline.middleware import PipelineMiddleware
+from mnist_pipeline.pipeline.errors import BadImage, PipelineError
+from mnist_pipeline.serving.bodies import BodyLimits
+from mnist_pipeline.serving.inference_v2 import RestRequest
+from mnist_pipeline.serving.middleware import PipelineMiddleware
 
 V1 = "/v1/models/mnist:predict"
 V2 = "/v2/models/mnist/infer"

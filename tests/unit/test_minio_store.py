@@ -30,7 +30,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mnist_pipeline.errors import (
+from mnist_pipeline.adapters.object_store import MinioObjectStore
+from mnist_pipeline.pipeline.errors import (
     BadKey,
     DeadlineExceeded,
     MetadataTooLarge,
@@ -40,9 +41,8 @@ from mnist_pipeline.errors import (
     PipelineError,
     StoreUnavailable,
 )
-from mnist_pipeline.minio_store import MinioObjectStore
-from mnist_pipeline.ports import Deadline, ObjectVersion, StoredObject
-from mnist_pipeline.settings import Minio
+from mnist_pipeline.pipeline.ports import Deadline, ObjectVersion, StoredObject
+from mnist_pipeline.pipeline.settings import Minio
 
 SECRET = "a-secret-that-nobody-may-see"
 LIMIT = 1000
@@ -391,7 +391,7 @@ def test_the_window_of_unversioned_buckets_is_told_once(
     server.answers = [answer(404)]
     for _ in range(3):
         store.delete(version(None), deadline=Deadline(20))
-    assert [record.levelno for record in caplog.records if record.name == "mnist_pipeline.minio_store"] == [
+    assert [record.levelno for record in caplog.records if record.name == "mnist_pipeline.adapters.object_store"] == [
         logging.WARNING
     ]
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_pipeline.cloud_events import CloudEvent
-from mnist_pipeline.errors import (
+from mnist_pipeline.pipeline.cloud_events import CloudEvent
+from mnist_pipeline.pipeline.errors import (
     BadImage,
     BadTensor,
     DeadlineExceeded,
@@ -30,12 +30,12 @@ from mnist_pipeline.errors import (
     Retryable,
     StoreUnavailable,
 )
-from mnist_pipeline.events import Caller, Inline, Notification
-from mnist_pipeline.filing import PUBLISHED_AS
-from mnist_pipeline.notifications import ObjectRef
-from mnist_pipeline.pipeline import Outcome, Pipeline, verdict
-from mnist_pipeline.ports import CONTENT_HEADERS, Deadline
-from mnist_pipeline.settings import Settings
+from mnist_pipeline.pipeline.events import Caller, Inline, Notification
+from mnist_pipeline.pipeline.filing import PUBLISHED_AS
+from mnist_pipeline.pipeline.notifications import ObjectRef
+from mnist_pipeline.pipeline.path import Outcome, Pipeline, verdict
+from mnist_pipeline.pipeline.ports import CONTENT_HEADERS, Deadline
+from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
 
 NOT_AN_IMAGE = b"plain text, named .png"

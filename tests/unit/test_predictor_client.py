@@ -23,9 +23,9 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
-from mnist_pipeline.errors import PredictorUnavailable, TensorRefused
-from mnist_pipeline.predictor_client import IMAGES_AT_ONCE, PredictorClient
-from mnist_pipeline.predictors import Images, format_named
+from mnist_pipeline.adapters.predictor_client import IMAGES_AT_ONCE, PredictorClient
+from mnist_pipeline.pipeline.errors import PredictorUnavailable, TensorRefused
+from mnist_pipeline.pipeline.predictor_formats import Images, format_named
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]

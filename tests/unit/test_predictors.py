@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_pipeline.errors import PredictorUnavailable
-from mnist_pipeline.predictors import (
+from mnist_pipeline.pipeline.errors import PredictorUnavailable
+from mnist_pipeline.pipeline.predictor_formats import (
     FORMATS,
     InputSpec,
     OpenInference,

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from mnist_pipeline import Pipeline, Settings, reconcile
-from mnist_pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable
-from mnist_pipeline.notifications import ObjectRef
-from mnist_pipeline.ports import Deadline
-from mnist_pipeline.predictors import Images
-from mnist_pipeline.reconcile import AT_ONCE, DOUBT_AFTER, Reconciler, missed
+from mnist_pipeline import Pipeline, Settings
+from mnist_pipeline.pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable
+from mnist_pipeline.pipeline.notifications import ObjectRef
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.predictor_formats import Images
+from mnist_pipeline.site import reconcile
+from mnist_pipeline.site.reconcile import AT_ONCE, DOUBT_AFTER, Reconciler, missed
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
 
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from cloudevents.http import from_http
 
-from mnist_pipeline.cloud_events import CloudEvent
-from mnist_pipeline.events import Caller, Inline
-from mnist_pipeline.ports import ObjectVersion
-from mnist_pipeline.results import (
+from mnist_pipeline.pipeline.cloud_events import CloudEvent
+from mnist_pipeline.pipeline.events import Caller, Inline
+from mnist_pipeline.pipeline.ports import ObjectVersion
+from mnist_pipeline.pipeline.results import (
     Result,
     id_of,
     inline_result,

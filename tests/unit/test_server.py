@@ -13,8 +13,8 @@ from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from mnist_pipeline import server
-from mnist_pipeline.grpc_servicer import PipelineServicer
+from mnist_pipeline.serving import server
+from mnist_pipeline.serving.grpc_servicer import PipelineServicer
 
 
 class Worker:

@@ -8,7 +8,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from mnist_pipeline.settings import Settings, SettingsError, unknown_settings
+from mnist_pipeline.pipeline.settings import Settings, SettingsError, unknown_settings
 from recording import Recording
 
 CREDENTIALS = {"MINIO_ACCESS_KEY": "minio", "MINIO_SECRET_KEY": "minio-s3cret"}

@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from mnist_pipeline import cli, events
-from mnist_pipeline.settings import Settings
+from mnist_pipeline import cli
+from mnist_pipeline.pipeline import events
+from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.site import setup
 from mnist_pipeline.site.bucket_configs import (
     EVENTS,

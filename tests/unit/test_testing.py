@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_pipeline.errors import KafkaUnavailable, MessageTooLarge, StoreUnavailable
-from mnist_pipeline.images import to_tensor
 from mnist_pipeline.local.network import Network
-from mnist_pipeline.ports import Deadline, Message
+from mnist_pipeline.mnist.images import to_tensor
+from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, StoreUnavailable
+from mnist_pipeline.pipeline.ports import Deadline, Message
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
 
 EVENTS = Path(__file__).parents[1] / "data" / "minio-events"

@@ -26,7 +26,7 @@ from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
 
 from mnist_pipeline import MnistTransformer, Pipeline, Settings
-from mnist_pipeline.errors import (
+from mnist_pipeline.pipeline.errors import (
     KafkaUnavailable,
     Permanent,
     PipelineError,

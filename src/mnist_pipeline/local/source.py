@@ -28,8 +28,7 @@ from urllib.parse import urlsplit
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, KafkaConnectionError, KafkaError
 
-from mnist_pipeline.errors import KafkaUnavailable
-from mnist_pipeline.kafka_connection import Connections
+from mnist_pipeline.adapters.kafka_connection import Connections
 from mnist_pipeline.local.knative import (
     Answer,
     Backoff,
@@ -42,6 +41,7 @@ from mnist_pipeline.local.knative import (
 )
 from mnist_pipeline.local.processes import Part, PartFailed
 from mnist_pipeline.local.records import Record, record_of
+from mnist_pipeline.pipeline.errors import KafkaUnavailable
 
 _log = logging.getLogger(__name__)
 

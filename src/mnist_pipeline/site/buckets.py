@@ -19,8 +19,8 @@ from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from mnist_pipeline.settings import DIGITS, Settings
-from mnist_pipeline.settings import Minio as MinioSettings
+from mnist_pipeline.pipeline.settings import DIGITS, Settings
+from mnist_pipeline.pipeline.settings import Minio as MinioSettings
 from mnist_pipeline.site.bucket_configs import (
     Change,
     lifecycle_change,

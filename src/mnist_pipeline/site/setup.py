@@ -32,13 +32,13 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from minio.error import S3Error
 
-from mnist_pipeline import predictor_flags
-from mnist_pipeline.errors import PipelineError, PredictorUnavailable
-from mnist_pipeline.minio_store import MinioObjectStore
-from mnist_pipeline.pipeline import PREDICT_SHARE, Pipeline
-from mnist_pipeline.ports import Deadline
-from mnist_pipeline.settings import Kafka, Settings, SettingsError
-from mnist_pipeline.settings import Minio as MinioSettings
+from mnist_pipeline.adapters.object_store import MinioObjectStore
+from mnist_pipeline.commands import predictor_flags
+from mnist_pipeline.pipeline.errors import PipelineError, PredictorUnavailable
+from mnist_pipeline.pipeline.path import PREDICT_SHARE, Pipeline
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.settings import Kafka, Settings, SettingsError
+from mnist_pipeline.pipeline.settings import Minio as MinioSettings
 from mnist_pipeline.site.buckets import DENIED, BucketStore, absent_key, bucket_parts
 from mnist_pipeline.site.buckets import USER_HINT as STORE_USER_HINT
 from mnist_pipeline.site.parts import Away, Outcome, Part, Refused
@@ -46,8 +46,8 @@ from mnist_pipeline.site.topics import DEFAULT_PARTITIONS, Topic, Topics
 from mnist_pipeline.site.topics import USER_HINT as KAFKA_USER_HINT
 
 if TYPE_CHECKING:
-    from mnist_pipeline.pipeline import Tensorizer
-    from mnist_pipeline.transformer import MnistTransformer
+    from mnist_pipeline.pipeline.path import Tensorizer
+    from mnist_pipeline.serving.transformer import MnistTransformer
 
 DEFAULT_ARN = "arn:minio:sqs:us-east-1:PRIMARY:kafka"
 
@@ -347,7 +347,7 @@ def _check_predictor(
         report.say(Outcome.LEFT_OUT, "predictor", "not asked: --predictor_host is not given")
         return
     # Not before here: KServe takes seconds to import, and only this needs it.
-    from mnist_pipeline.transformer import MnistTransformer  # noqa: PLC0415 - see above
+    from mnist_pipeline.serving.transformer import MnistTransformer  # noqa: PLC0415 - see above
 
     what = f"predictor {args.predictor_host}"
     pipeline, predictor = Pipeline(settings, None, None), predictor_flags.config_of(args)

@@ -11,9 +11,9 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import IncompatibleBrokerVersion, KafkaError, KafkaTimeoutError, for_code
 
-from mnist_pipeline.errors import KafkaUnavailable
-from mnist_pipeline.kafka_connection import Connections
-from mnist_pipeline.settings import Kafka
+from mnist_pipeline.adapters.kafka_connection import Connections
+from mnist_pipeline.pipeline.errors import KafkaUnavailable
+from mnist_pipeline.pipeline.settings import Kafka
 from mnist_pipeline.site.parts import Away, Refused, State
 
 DEFAULT_PARTITIONS = 6

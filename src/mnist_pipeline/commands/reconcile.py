@@ -1,0 +1,178 @@
+"""`mnist-pipeline reconcile`: one run of the `Reconciler` on the store, Kafka and the predictor of the settings."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mnist_pipeline.adapters.object_store import MinioObjectStore
+from mnist_pipeline.commands import predictor_flags
+from mnist_pipeline.commands.serve import pipeline_of
+from mnist_pipeline.pipeline.errors import PipelineError
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.predictor_formats import Images
+from mnist_pipeline.pipeline.settings import Minio, Settings, SettingsError
+from mnist_pipeline.site.reconcile import Listing, Predict, Reconciler, missed
+
+if TYPE_CHECKING:
+    from mnist_pipeline.pipeline.path import Tensorizer
+    from mnist_pipeline.serving.transformer import MnistTransformer
+
+log = logging.getLogger(__name__)
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_DESCRIPTION = """\
+Send the objects whose notification was lost down the transformer's path: whatever has been in a source bucket for
+longer than --older-than. It may run at any time, also beside live traffic and beside itself.
+
+The settings are those of the transformer, from the environment (README.md has the table).
+"""
+
+_EPILOG = """\
+It gives up where the store, Kafka or the predictor is away. SIGTERM and Ctrl-C end it after the objects in hand.
+
+What the store does not let go (retained: object lock, no right to delete) is published once and counts as settled.
+Exit code 0: nothing that was missed is left; 1: something is, what failed with a line on stderr; 2: wrong settings.
+"""
+
+
+def main(
+    argv: Sequence[str],
+    *,
+    transformer: Callable[..., MnistTransformer] | None = None,
+    tensorize: Tensorizer | None = None,
+    settings: type[Settings] = Settings,
+) -> int:
+    """Reconcile once; exit code 0, 1 or 2. The parts of another transformer are those that it gives to `serve`."""
+    args = _parser().parse_args(argv)
+    try:
+        read, minio = _settings(settings, args)
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
+    # KafkaPublisher says the same in one line.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    with contextlib.closing(MinioObjectStore(minio, connections=1)) as listing:
+        try:
+            if args.dry_run:
+                return _dry_run(listing, read, args)
+            # Not before here: its imports take seconds.
+            from mnist_pipeline.serving.transformer import MnistTransformer
+
+            pipeline = pipeline_of(read, tensorize=tensorize)
+            model = (transformer or MnistTransformer)(args.model_name, pipeline, predictor_flags.config_of(args))
+            return _run(listing, model, args)
+        except PipelineError as exc:
+            print(f"the listing was cut short: {exc}", file=sys.stderr)
+            return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mnist-pipeline reconcile",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--older-than",
+        type=_duration,
+        default="5m",
+        metavar="TIME",
+        help="leave younger objects to their events: a number of s, m, h or d (default: %(default)s)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be sent")
+    parser.add_argument("--rate", type=_rate, metavar="N", help="at most N objects a second (default: no limit)")
+    predictor_flags.add_to(parser, why="where the predictor is")
+    return parser
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 2h or 1d")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of objects a second")
+    return rate
+
+
+def _settings(kind: type[Settings], args: argparse.Namespace) -> tuple[Settings, Minio]:
+    problems = []
+    if not args.predictor_host and not args.dry_run:
+        problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
+    try:
+        settings = kind.from_environ(os.environ, model_name=args.model_name, predictor_protocol=args.predictor_protocol)
+    except SettingsError as exc:
+        raise SettingsError([*problems, *exc.problems]) from exc
+    if settings.minio is None:
+        problems.append("MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: there is no store to list")
+    if settings.minio is None or problems:
+        raise SettingsError(problems)
+    return settings, settings.minio
+
+
+def _dry_run(listing: Listing, settings: Settings, args: argparse.Namespace) -> int:
+    number = 0
+    for ref in missed(listing, settings, older_than_seconds=args.older_than):
+        # Keys may have anything in them that a terminal obeys.
+        print(f"{ref.bucket}/{ascii(ref.key)[1:-1]}")
+        number += 1
+    print(f"{number:,} missed", file=sys.stderr)
+    return 1 if number else 0
+
+
+def _run(listing: Listing, model: MnistTransformer, args: argparse.Namespace) -> int:
+    with _predictor(model) as predict:
+        reconciler = Reconciler(model.pipeline, predict, rate=args.rate)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: reconciler.stop())
+        try:
+            reconciler.run(listing, older_than_seconds=args.older_than)
+        finally:
+            print(reconciler.summary(), flush=True)
+    if reconciler.gave_up:
+        print("gave up: nothing could be settled any more", file=sys.stderr)
+    return 1 if reconciler.left or reconciler.gave_up or reconciler.stopped else 0
+
+
+@contextlib.contextmanager
+def _predictor(model: MnistTransformer) -> Iterator[Predict]:
+    """The model's way to its predictor, on an event loop in a thread of its own, for calls from other threads.
+
+    In the end all clients of the model are closed.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="predictor", daemon=True)
+    thread.start()
+
+    def predict(images: Images, deadline: Deadline) -> list[int]:
+        return asyncio.run_coroutine_threadsafe(model.classify(images, deadline), loop).result()
+
+    try:
+        yield predict
+    finally:
+        asyncio.run_coroutine_threadsafe(model.close_clients(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,1 @@
+"""The task of this project: handwritten digits, in MNIST's convention."""

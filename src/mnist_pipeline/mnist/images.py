@@ -1,0 +1,269 @@
+"""Images: the bytes of a PNG or JPEG → a 28x28 float32 tensor in MNIST's own convention; and back to a small PNG.
+
+MNIST's convention (yann.lecun.com/exdb/mnist): white on black, the digit's longest side scaled to 20 pixels with its
+grey levels kept, its centre of mass in the middle of 28x28. An image that already is so passes through unchanged.
+Pillow reads and writes the files; its global state is not touched, so every function may run in any number of threads.
+
+What the kinds of images become:
+
+================================  ==================================================================================
+transparency (alpha or tRNS)      transparent pixels are background: behind strokes, black or white, whichever is
+                                  further from them; behind an opaque picture (a card with round corners) its median
+colours, palettes, CMYK, YCCK     their luma (ITU-R 601): two colours of the same luma are one grey
+1, 2, 4 or 16 bits a channel      scaled to 0..1, never clipped; opaque 16-bit grey keeps all of its levels
+EXIF orientation                  applied, from a JPEG and from a PNG's eXIf chunk; an EXIF block that is nonsense is
+                                  ignored, or refused where Pillow cannot open the file for it
+interlaced, progressive           as any other
+animated PNG, MPO                 the still image that viewers without animation show, the first picture
+one grey all over                 refused: there is no digit in it
+================================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from io import BytesIO
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from mnist_pipeline.pipeline.errors import BadImage
+
+Grey: TypeAlias = NDArray[np.float32]
+"""A grey image, `[height, width]`, 0.0 black to 1.0 white."""
+
+# By a file's first bytes. Not Image.open: it has a limit of its own for sizes, and warns about them.
+_READERS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
+
+# libjpeg works through all pixels for each scan of a progressive JPEG, and a scan takes 31 bytes; usual files have ten.
+_SCAN = b"\xff\xda"
+_MAX_SCANS = 100
+
+_SIDE = 28
+_DIGIT_SIDE = 20
+
+# A larger picture is averaged down to this many pixels on its longest side before any float arithmetic. A digit that
+# fills a twentieth of it still has all of the 20 pixels that it will have.
+_WORKING_SIDE = 512
+
+# Noise is smoothed away, before anything is looked for, in pictures of at least so many pixels on the longest side; in
+# smaller ones a stroke is as thin as noise.
+_SMOOTHED_SIDE = 100
+
+# MNIST's centres of mass lie around the middle of pixel 14, half a pixel after the middle of the image. They were moved
+# there by whole pixels: all 70,000 lie within 0.52 of it.
+_CENTRE = 14
+_OFF_CENTRE = 0.55
+_WHITE = 254 / 255  # all 70,000 have at least this much in their brightest pixel
+_BLANK = 4 / 255  # less contrast than this is not a digit
+
+
+def to_tensor(data: bytes, *, max_pixels: int = 16_000_000) -> Grey:
+    """Bring a PNG or JPEG into MNIST's convention: shape (28, 28), 0.0 for background to 1.0 for ink.
+
+    At its peak, memory is 8 bytes a pixel beside the file, and up to 260 MB more for a bomb of compressed text, where
+    Pillow's limits end it. Measured with 16 M pixels: 126 MB for a progressive CMYK JPEG and 16-bit grey with a
+    transparent level, 123 MB for whatever else has transparency, 91 MB for 16-bit grey, 62 MB for RGB, 15 MB for grey,
+    12 MB for an ordinary JPEG, which is reduced while it is decoded.
+
+    Raises:
+        BadImage: it is empty, truncated, damaged, neither PNG nor JPEG, larger than `max_pixels`, a decompression bomb,
+            or of one grey all over.
+    """
+    try:
+        grey = _greys(data, max_pixels)
+    except (BadImage, MemoryError):
+        raise
+    except Exception as exc:  # damaged data makes Pillow raise nearly anything
+        raise BadImage(f"the image is damaged or truncated ({type(exc).__name__}: {_unquoted(exc)!a})") from exc
+    return grey if _is_in_convention(grey) else _normalise(grey)
+
+
+def _unquoted(exc: Exception) -> str:
+    """What Pillow says, without the bytes of the image that it quotes."""
+    return re.sub(r"b?(['\"]).*?\1", "...", str(exc))
+
+
+def _check(data: bytes, max_pixels: int) -> type[ImageFile.ImageFile]:
+    """The file's reader, after all that can be known before a pixel is decoded."""
+    if not data:
+        raise BadImage("the image is empty: it has no bytes")
+    reader = next((reader for signature, reader in _READERS.items() if data.startswith(signature)), None)
+    if reader is None:
+        raise BadImage("neither a PNG nor a JPEG: it does not begin as they do")
+    header = reader(BytesIO(data))
+    if header.width * header.height > max_pixels:
+        raise BadImage(f"the image is {header.width}x{header.height}, more than {max_pixels:,} pixels")
+    if reader is JpegImageFile and data.count(_SCAN) > _MAX_SCANS:
+        raise BadImage(f"the image has more than {_MAX_SCANS} scans")
+    header.verify()  # a PNG's checksums, which no other call looks at; afterwards the reader is spent
+    return reader
+
+
+def _read(data: bytes, max_pixels: int) -> Image.Image:
+    """Decode the first picture, upright."""
+    image = _check(data, max_pixels)(BytesIO(data))
+    raw_mode = image.tile[0].args
+    longest = max(image.size)
+    # libjpeg halves up to three times while it decodes, here not below the working size; a PNG knows no drafts.
+    image.draft("L", (image.width * _WORKING_SIDE // longest or 1, image.height * _WORKING_SIDE // longest or 1))
+    image.load()
+    if "transparency" in image.info:
+        # Pillow scales the pixels to 8 bits, but not the transparent colour that a tRNS chunk names.
+        if raw_mode in ("L;2", "L;4"):
+            image.info["transparency"] *= 85 if raw_mode == "L;2" else 17
+        elif raw_mode == "RGB;16B":
+            image.info["transparency"] = tuple(level >> 8 for level in image.info["transparency"])
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - nonsense in EXIF, which Pillow answers with nearly anything, is no harm
+        pass
+    return image
+
+
+def _greys(data: bytes, max_pixels: int) -> Grey:
+    """The greys of at most `_WORKING_SIDE` pixels a side, without transparency."""
+    image = _read(data, max_pixels)  # in no other name, so that each larger form is freed once it has been converted
+    if image.has_transparency_data:
+        image = _with_alpha(image)
+    elif image.mode == "I;16":
+        image = image.convert("I")
+    elif image.mode in ("1", "P"):
+        image = image.convert("L")
+    image = image.reduce(-(-max(image.size) // _WORKING_SIDE))  # averages what has alpha by its weight
+    if image.mode not in ("I", "LA"):
+        image = image.convert("L")
+    greys: Grey = np.asarray(image, np.float32) / np.float32(65535 if image.mode == "I" else 255)
+    if image.mode != "LA":
+        return greys
+    light, opacity = greys[:, :, 0] * greys[:, :, 1], greys[:, :, 1]
+    if opacity.min() < 1:
+        light += (1 - opacity) * np.float32(_behind(light, opacity))
+    return light
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    if image.mode != "I;16":
+        return image.convert("LA")
+    # Pillow knows no transparent colour of 16 bits.
+    alpha = (np.asarray(image) != image.info["transparency"]).astype(np.uint8) * np.uint8(255)
+    grey = (np.asarray(image) >> 8).astype(np.uint8)
+    return Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+
+
+def _behind(light: Grey, opacity: Grey) -> float:
+    """The grey behind transparent pixels: the paper's where the rest is a picture, else unlike the strokes."""
+    if not opacity.any():
+        raise BadImage("there is no digit in the image: all of it is transparent")
+    solid = opacity >= 0.75 * opacity.max()
+    inside = light[solid] / opacity[solid]
+    usual = float(np.median(inside))
+    left, top, right, bottom = _box(solid)
+    is_picture = solid.sum() >= 0.75 * (bottom - top) * (right - left) and inside.std() >= 1 / 32
+    return usual if is_picture else 1.0 - round(usual)
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is true in a mask where something is."""
+    (rows,), (columns,) = mask.any(1).nonzero(), mask.any(0).nonzero()
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _centre_of_mass(grey: Grey) -> tuple[float, float]:
+    """Its place across and down, in pixels, the middle of the first one at 0."""
+    rows, columns = grey.sum(1), grey.sum(0)
+    mass = rows.sum()
+    return float(columns @ np.arange(len(columns)) / mass), float(rows @ np.arange(len(rows)) / mass)
+
+
+def _is_in_convention(grey: Grey) -> bool:
+    """Whether it is 28x28, black around a digit of 19 or 20 pixels centred by mass, as MNIST's 70,000 images are."""
+    if grey.shape != (_SIDE, _SIDE) or grey.max() < _WHITE:
+        return False
+    left, top, right, bottom = _box(grey > 0)
+    return _DIGIT_SIDE - 1 <= max(right - left, bottom - top) <= _DIGIT_SIDE and all(
+        abs(place - _CENTRE) < _OFF_CENTRE for place in _centre_of_mass(grey)
+    )
+
+
+def _normalise(grey: Grey) -> Grey:
+    """Find the digit, make it white on black, stretch its greys, scale its longest side to 20 pixels, centre it."""
+    # What is found is found in a smoothed copy, or a few pixels of a photo's noise would count as ink.
+    smooth = _smooth(grey) if max(grey.shape) >= _SMOOTHED_SIDE else grey
+    light = _fall_of_light(smooth)
+    grey, smooth = grey - light, smooth - light
+    if np.ptp(smooth) < _BLANK:
+        raise BadImage("there is no digit in the image: all of it is one grey")
+    threshold = _otsu(smooth)
+    if np.median(np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])) > threshold:
+        grey, smooth, threshold = -grey, -smooth, -threshold
+    is_ink = smooth > threshold
+    background = np.median(smooth[~is_ink])
+    contrast = np.percentile(smooth[is_ink], 95) - background
+    ink = np.clip((grey - background) / contrast, 0, 1).astype(np.float32)
+    return _framed(ink, smooth - background > contrast / 2)
+
+
+def _smooth(grey: Grey) -> Grey:
+    """The mean of each pixel and its eight neighbours."""
+    padded = np.pad(grey, 1, mode="edge")
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    mean: Grey = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9)
+    return mean
+
+
+def _fall_of_light(grey: Grey) -> Grey:
+    """The slope of the background's greys, a plane: a photo's light falls off to one side, a drawing's plane is flat.
+
+    Fitted three times to the larger of the two classes that remain, on a grid of at most 96 points a side.
+    """
+    height, width = grey.shape
+    down, across = np.arange(height) / height, np.arange(width) / width
+    step = -(-max(height, width) // 96)
+    sample = grey[::step, ::step].astype(np.float64)
+    terms = np.stack(np.broadcast_arrays(1.0, down[::step, None], across[None, ::step]), -1)
+    fitted = np.ones(sample.shape, bool)
+    for _ in range(3):
+        (level, fall, drift), *_ = np.linalg.lstsq(terms[fitted], sample[fitted], rcond=None)
+        rest = sample - terms @ (level, fall, drift)
+        lighter = rest > _otsu(rest)
+        fitted = lighter if 2 * lighter.sum() > lighter.size else ~lighter
+    plane: Grey = np.add.outer(fall * down, drift * across).astype(np.float32)
+    return plane
+
+
+def _otsu(grey: NDArray[np.floating]) -> float:
+    """The threshold that parts the greys best into two classes (N. Otsu, 1979), from a histogram of 256 bins.
+
+    Where several part them equally well, which is where a gap is in the histogram, it is their middle.
+    """
+    lowest, highest = float(grey.min()), float(grey.max())
+    counts, edges = np.histogram(grey, 256, (lowest, highest))
+    below = counts.cumsum()[:-1]
+    moment = (counts * np.arange(256)).cumsum()
+    apart = (moment[-1] * below / grey.size - moment[:-1]) ** 2 / np.maximum(below * (grey.size - below), 1)
+    return float(edges[1:-1][apart == apart.max()].mean())
+
+
+def _framed(ink: Grey, is_ink: NDArray[np.bool_]) -> Grey:
+    """Scale and centre the ink in one resampling, so that no grey is averaged twice."""
+    left, top, right, bottom = _box(is_ink)
+    pixel = max(right - left, bottom - top) / _DIGIT_SIDE  # the side of a pixel to be, in pixels that are
+    # The soft edge of a stroke lies outside of what the threshold calls ink; what lies further out is not the digit.
+    edge = math.ceil(pixel)
+    digit = Image.fromarray(ink).crop((left - edge, top - edge, right + edge, bottom + edge))
+    # The frame may reach beyond the digit, where a crop is black, and a lopsided digit beyond the frame.
+    x, y = (place + 0.5 - (_CENTRE + 0.5) * pixel for place in _centre_of_mass(np.asarray(digit)))
+    left, top, side = math.floor(x), math.floor(y), math.ceil(_SIDE * pixel) + 1
+    frame = digit.crop((left, top, left + side, top + side))
+    box = (x - left, y - top, x - left + _SIDE * pixel, y - top + _SIDE * pixel)
+    how = Image.Resampling.BOX if pixel >= 1 else Image.Resampling.BICUBIC
+    framed: Grey = np.asarray(frame.resize((_SIDE, _SIDE), how, box))
+    return framed.clip(0, 1)
