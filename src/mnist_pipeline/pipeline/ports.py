@@ -1,7 +1,7 @@
 """The two ports of the pipeline, `ObjectStore` and `Publisher`, and the values that pass through them.
 
-Both are plain blocking interfaces, used from bounded threads. Adapters: `minio_store.MinioObjectStore` and
-`kafka_publisher.KafkaPublisher`; in memory: `testing.MemoryStore` and `testing.MemoryPublisher`.
+Both belong to one event loop, and never block it. Adapters: `adapters.object_store.MinioObjectStore` and
+`adapters.kafka_publisher.KafkaPublisher`; in memory: `testing.MemoryStore` and `testing.MemoryPublisher`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ObjectStore(Protocol):
     DeadlineExceeded; nothing of the client library passes through.
     """
 
-    def get(self, bucket: str, key: str, version_id: str | None, *, limit: int, deadline: Deadline) -> StoredObject:
+    async def get(self, bucket: str, key: str, version_id: str | None, *, limit: int, deadline: Deadline) -> StoredObject:
         """Fetch exactly this version; the latest where `version_id` is None or where the store calls it invalid.
 
         Raises:
@@ -105,7 +105,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def put(
+    async def put(
         self,
         bucket: str,
         key: str,
@@ -125,7 +125,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def copy(
+    async def copy(
         self, version: ObjectVersion, bucket: str, key: str, *, metadata: Mapping[str, str], deadline: Deadline
     ) -> None:
         """Have the server copy exactly this version, its metadata replaced by `metadata`, to a name that only it can
@@ -138,7 +138,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def delete(self, version: ObjectVersion, *, deadline: Deadline) -> bool:
+    async def delete(self, version: ObjectVersion, *, deadline: Deadline) -> bool:
         """Remove exactly this version; False, and nothing removed, where the key holds another one by now.
 
         A version that is gone already counts as removed. Never repeated, never begun after the deadline.
@@ -148,7 +148,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def set_tags(self, bucket: str, key: str, tags: Mapping[str, str], *, deadline: Deadline) -> None:
+    async def set_tags(self, bucket: str, key: str, tags: Mapping[str, str], *, deadline: Deadline) -> None:
         """Replace the tags of the object that is there now.
 
         Raises:
@@ -156,13 +156,13 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def check(self, bucket: str, *, deadline: Deadline) -> None:
+    async def check(self, bucket: str, *, deadline: Deadline) -> None:
         """Ask the store for something small about `bucket`, to know that it answers us; a missing bucket is an
         answer.
         """
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release the connections; a later call may open new ones."""
         ...
 
@@ -173,7 +173,7 @@ class Publisher(Protocol):
     Every method may raise KafkaUnavailable and DeadlineExceeded; nothing of the client library passes through.
     """
 
-    def publish(self, message: Message, *, deadline: Deadline) -> None:
+    async def publish(self, message: Message, *, deadline: Deadline) -> None:
         """Send the message and wait for the broker's acknowledgement.
 
         Raises:
@@ -181,10 +181,10 @@ class Publisher(Protocol):
         """
         ...
 
-    def check(self, *, deadline: Deadline) -> None:
+    async def check(self, *, deadline: Deadline) -> None:
         """Ask a broker for the topic, to know that it answers us."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release the connections within a few seconds, whatever the brokers do."""
         ...
