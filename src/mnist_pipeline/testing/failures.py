@@ -1,0 +1,33 @@
+"""What the fakes note of their calls, and which of these shall fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of a port: the method's name, and what it was about."""
+
+    method: str
+    bucket: str = ""
+    key: str = ""
+    version_id: str | None = None
+
+
+@dataclass
+class Failures:
+    """Errors to raise, by method: the first of a list at the next call, then the next one.
+
+    `before` is raised instead of doing anything; `after` when all is done, as when an answer is lost.
+    """
+
+    before: dict[str, list[Exception]] = field(default_factory=dict)
+    after: dict[str, list[Exception]] = field(default_factory=dict)
+
+
+def raise_next(errors: Mapping[str, list[Exception]], method: str) -> None:
+    """Raise the error that waits for this method, if one does."""
+    if waiting := errors.get(method):
+        raise waiting.pop(0)
