@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,7 +115,7 @@ def numbers() -> Iterator[int]:
 
 
 @pytest.fixture(params=["memory", "embedded", pytest.param("kafka", marks=pytest.mark.real)])
-def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> Iterator[Backend]:
+async def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> AsyncIterator[Backend]:
     if request.param == "memory":
         yield MemoryBackend()
         return
@@ -132,7 +132,7 @@ def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> Iterator[
         Kafka(bootstrap_servers=servers, topic=topic, api_version=api_version), timeout_seconds=5
     )
     yield BrokerBackend(publisher, servers, topic, api_version, server)
-    publisher.close()
+    await publisher.close()
     gc.collect()
 
 
@@ -140,69 +140,68 @@ def soon() -> Deadline:
     return Deadline(20)
 
 
-def test_a_message_arrives_as_it_is(backend: Backend) -> None:
+async def test_a_message_arrives_as_it_is(backend: Backend) -> None:
     message = Message(
         key="grün".encode(), value=b'{"a": 1}\x00\xff', headers=(("ce_id", b"1"), ("ce_id", b"2"), ("x", b"\xff"))
     )
-    backend.publisher.publish(message, deadline=soon())
+    await backend.publisher.publish(message, deadline=soon())
     assert backend.messages() == [message]
 
 
-def test_a_message_without_headers_has_none(backend: Backend) -> None:
-    backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=soon())
+async def test_a_message_without_headers_has_none(backend: Backend) -> None:
+    await backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=soon())
     assert backend.messages() == [Message(key=b"k", value=b"v")]
 
 
-def test_messages_in_turn_stay_in_order(backend: Backend) -> None:
+async def test_messages_in_turn_stay_in_order(backend: Backend) -> None:
     sent = [Message(key=b"k", value=b"%d" % number) for number in range(5)]
     for message in sent:
-        backend.publisher.publish(message, deadline=soon())
+        await backend.publisher.publish(message, deadline=soon())
     assert backend.messages() == sent
 
 
-def test_of_messages_from_many_threads_each_arrives_once(backend: Backend) -> None:
+async def test_of_many_messages_at_once_each_arrives_once(backend: Backend) -> None:
     sent = [Message(key=b"%d" % number, value=b"v" * number) for number in range(64)]
-    with ThreadPoolExecutor(32) as threads:
-        list(threads.map(lambda message: backend.publisher.publish(message, deadline=soon()), sent))
+    await asyncio.gather(*(backend.publisher.publish(message, deadline=soon()) for message in sent))
     assert sorted(backend.messages(), key=lambda message: int(message.key)) == sent
 
 
-def test_a_message_that_is_too_large_is_refused_and_the_next_one_arrives(backend: Backend) -> None:
+async def test_a_message_that_is_too_large_is_refused_and_the_next_one_arrives(backend: Backend) -> None:
     with pytest.raises(MessageTooLarge):
-        backend.publisher.publish(Message(key=b"k", value=b"v" * 2_000_000), deadline=soon())
-    backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=soon())
+        await backend.publisher.publish(Message(key=b"k", value=b"v" * 2_000_000), deadline=soon())
+    await backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=soon())
     assert [message.value for message in backend.messages()] == [b"v"]
 
 
-def test_a_check_is_answered(backend: Backend) -> None:
-    backend.publisher.check(deadline=soon())
+async def test_a_check_is_answered(backend: Backend) -> None:
+    await backend.publisher.check(deadline=soon())
     assert backend.messages() == []
 
 
-def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
+async def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
     with pytest.raises(DeadlineExceeded):
-        backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=Deadline(0))
+        await backend.publisher.publish(Message(key=b"k", value=b"v"), deadline=Deadline(0))
     with pytest.raises(DeadlineExceeded):
-        backend.publisher.check(deadline=Deadline(0))
+        await backend.publisher.check(deadline=Deadline(0))
     assert backend.messages() == []
 
 
-def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_works_again_when_it_is_back(
+async def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_works_again_when_it_is_back(
     backend: Backend,
 ) -> None:
-    backend.publisher.publish(Message(key=b"k", value=b"before"), deadline=soon())
+    await backend.publisher.publish(Message(key=b"k", value=b"before"), deadline=soon())
     backend.freeze()
     try:
         started = time.monotonic()
         with pytest.raises((KafkaUnavailable, DeadlineExceeded)):
-            backend.publisher.publish(Message(key=b"k", value=b"unanswered"), deadline=Deadline(1))
+            await backend.publisher.publish(Message(key=b"k", value=b"unanswered"), deadline=Deadline(1))
         assert 0.5 < time.monotonic() - started < 10
     finally:
         backend.thaw()
     give_up = time.monotonic() + 30
     while True:
         try:
-            backend.publisher.publish(Message(key=b"k", value=b"after"), deadline=soon())
+            await backend.publisher.publish(Message(key=b"k", value=b"after"), deadline=soon())
             break
         except KafkaUnavailable:
             assert time.monotonic() < give_up
@@ -210,9 +209,9 @@ def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_works_again_
     assert (values[0], values[-1]) == (b"before", b"after")
 
 
-def test_a_closed_publisher_can_be_used_again(backend: Backend) -> None:
-    backend.publisher.publish(Message(key=b"k", value=b"1"), deadline=soon())
-    backend.publisher.close()
-    backend.publisher.close()
-    backend.publisher.publish(Message(key=b"k", value=b"2"), deadline=soon())
+async def test_a_closed_publisher_can_be_used_again(backend: Backend) -> None:
+    await backend.publisher.publish(Message(key=b"k", value=b"1"), deadline=soon())
+    await backend.publisher.close()
+    await backend.publisher.close()
+    await backend.publisher.publish(Message(key=b"k", value=b"2"), deadline=soon())
     assert [message.value for message in backend.messages()] == [b"1", b"2"]

@@ -1,18 +1,18 @@
 """`KafkaPublisher`: the port `Publisher` on kafka-python.
 
-kafka-python's producer waits in three places: in its constructor, which asks a broker for its version, in `send()`,
-which asks for the topic, and for the acknowledgement. Each of them is bounded here.
+kafka-python's producer blocks in two places: in its constructor, which asks a broker for its version, and where it asks
+for the topic. Both are done in threads of their own. What is left of `send()` then puts a record into a list and wakes
+the producer's own thread, which also brings the acknowledgements.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import asyncio
 import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -29,7 +29,9 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from mnist_pipeline.adapters.acknowledgements import Acknowledgements
 from mnist_pipeline.adapters.kafka_connection import CREDENTIALS, Certainty, Connections
+from mnist_pipeline.adapters.threads import in_thread, is_done_within
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, PipelineError
 from mnist_pipeline.pipeline.ports import Deadline, Message
 from mnist_pipeline.pipeline.settings import Kafka
@@ -62,21 +64,13 @@ _FOREIGN_ERRORS = tuple(kind for kinds, _, _ in _MEANINGS for kind in kinds)
 _T = TypeVar("_T")
 
 
-class _Attempt(Future[KafkaProducer]):
-    """One producer, or why there is none, as soon as it is known."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.connections = Connections()
-
-
 class KafkaPublisher:
-    """A Kafka topic, by the port `Publisher`; made at the first call, once a process, and safe to share.
+    """A Kafka topic, by the port `Publisher`; connected at the first call, one producer a process.
 
     It can be pickled at any time: the producer stays behind. A producer that let a whole `timeout_seconds` pass in vain
     is replaced, so that brokers which hung, moved or changed their passwords are found again without a restart.
 
-    A record that was given up may still arrive: results are delivered at least once.
+    A record that was given up, at its deadline or by cancellation, may still arrive: at least once is the promise.
 
     Args:
         kafka: where the brokers are, who we are there, and the topic; secrets appear in no message.
@@ -95,7 +89,8 @@ class KafkaPublisher:
             # a redelivered event is published again anyway, under the same id.
             "enable_idempotence": False,
             "linger_ms": 0,
-            "max_block_ms": int(_SLICE_SECONDS * 1000),
+            # send() is called on the event loop: where it does not know the topic it shall say so, and not wait.
+            "max_block_ms": 0,
             "request_timeout_ms": int(timeout_seconds * 1000),
             "delivery_timeout_ms": int(self._delivery_seconds * 1000),
             # kafka-python's 30 s would be added to every outage.
@@ -103,118 +98,182 @@ class KafkaPublisher:
             "metrics_enabled": False,
             **kafka.client_options(),
         }
-        self._lock = threading.Lock()
-        self._attempt: _Attempt | None = None
-        self._pause_until = 0.0
+        self._connection: _Connection | None = None
+        self._closing: set[asyncio.Future[None]] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_attempt": None}
+        return {**self.__dict__, "_connection": None, "_closing": set()}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-
-    def publish(self, message: Message, *, deadline: Deadline) -> None:
+    async def publish(self, message: Message, *, deadline: Deadline) -> None:
         """Send the message and wait until all in-sync replicas have it."""
         with _translated(f"publish to {self._topic!r}"):
-            attempt, producer = self._producer(deadline)
-            future = self._patiently(
-                attempt,
-                lambda: producer.send(self._topic, key=message.key, value=message.value, headers=list(message.headers)),
-                deadline,
-            )
+            connection, producer = await self._connected(deadline)
+            record = {"key": message.key, "value": message.value, "headers": list(message.headers)}
+            sent = await self._knowing_the_topic(connection, lambda: producer.send(self._topic, **record), deadline)
+            receipt = connection.acks.receipt()
+            sent.add_callback(lambda _: connection.acks.settle(receipt, None))
+            sent.add_errback(lambda error: connection.acks.settle(receipt, error))
             started = time.monotonic()
+            seconds = min(self._delivery_seconds + _SLICE_SECONDS, deadline.remaining())
             try:
-                future.get(timeout=min(self._delivery_seconds + _SLICE_SECONDS, deadline.remaining()))
+                await connection.acks.within(seconds, receipt, KafkaTimeoutError())
             except KafkaTimeoutError:
                 if time.monotonic() - started >= self._timeout_seconds:
-                    self._replace(attempt)
+                    self._replace(connection)
                 raise
 
-    def check(self, *, deadline: Deadline) -> None:
+    async def check(self, *, deadline: Deadline) -> None:
         """Ask for the topic's partitions; what a broker has told in the last minutes is not asked again."""
         with _translated(f"look up {self._topic!r}"):
-            attempt, producer = self._producer(deadline)
-            self._patiently(attempt, lambda: producer.partitions_for(self._topic), deadline)
+            connection, producer = await self._connected(deadline)
+            await self._knowing_the_topic(connection, lambda: producer.partitions_for(self._topic), deadline)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Drop what is in flight: nothing, once every publish has returned. A later call connects anew."""
-        with self._lock:
-            attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            attempt.add_done_callback(_close)
+        self._let_go()
+        loop = asyncio.get_running_loop()
+        if closing := [ending for ending in self._closing if ending.get_loop() is loop]:
+            await asyncio.wait(closing, timeout=_CLOSE_SECONDS)
 
-    def _producer(self, deadline: Deadline) -> tuple[_Attempt, KafkaProducer]:
-        """The producer and the attempt that made it.
+    async def _connected(self, deadline: Deadline) -> tuple[_Connection, KafkaProducer]:
+        """The connection and its producer.
 
-        One thread of its own constructs it, and every caller waits for that one until its own deadline; a failure
-        answers everybody for a second, and then it is tried again.
+        Every caller waits for the same attempt until its own deadline; a failure answers everybody for a second, and
+        then it is tried again.
         """
         left = deadline.remaining()
-        with self._lock:
-            attempt = self._attempt
-            if attempt is None or (attempt.done() and attempt.exception() and time.monotonic() >= self._pause_until):
-                attempt = self._attempt = _Attempt()
-                threading.Thread(target=self._construct, args=(attempt,), name="kafka-connect", daemon=True).start()
-        concurrent.futures.wait([attempt], timeout=left)
-        if not attempt.done():
-            raise KafkaUnavailable(attempt.connections.explain())
-        failure = attempt.exception()
+        connection = self._connection
+        if connection is None or connection.is_over():
+            self._let_go()
+            connection = self._connection = _Connection(self._topic, self._options, self._timeout_seconds)
+        if not await is_done_within(connection.opened, left):
+            raise KafkaUnavailable(connection.connections.explain())
+        failure = connection.opened.exception()
         if isinstance(failure, KafkaUnavailable):
-            # Each thread raises its own: a traceback grows wherever an error is raised.
+            # Each task raises its own: a traceback grows wherever an error is raised.
             raise KafkaUnavailable(str(failure)) from failure.__cause__
-        return attempt, attempt.result()
+        return connection, connection.opened.result()
 
-    def _construct(self, attempt: _Attempt) -> None:
+    async def _knowing_the_topic(self, connection: _Connection, call: Callable[[], _T], deadline: Deadline) -> _T:
+        """What `call` returns, which gives up at once where the producer does not know the topic."""
         try:
-            producer = attempt.connections.open(KafkaProducer, timeout_seconds=self._timeout_seconds, **self._options)
-        except Exception as exc:  # noqa: BLE001 - handed over to the threads that wait for it
-            self._pause_until = time.monotonic() + _PAUSE_SECONDS
-            attempt.set_exception(exc)
-        else:
-            attempt.set_result(producer)
+            return call()
+        except KafkaTimeoutError:
+            asked = connection.ask_for_topic()
+        in_time = await is_done_within(asked, deadline.remaining())
+        failure = asked.exception() if in_time else KafkaTimeoutError()
+        if failure is None:
+            return call()
+        trouble = connection.connections.trouble
+        if isinstance(failure, KafkaTimeoutError):
+            if in_time:
+                self._replace(connection)
+            if trouble is not None:
+                # One broker of several may be away, and something else the matter.
+                guess = ", KAFKA_TOPIC" if trouble.certainty is Certainty.GUESS else ""
+                raise KafkaUnavailable(f"not connected: {trouble.text}{guess}") from failure
+        raise failure
 
-    def _patiently(self, attempt: _Attempt, call: Callable[[], _T], deadline: Deadline) -> _T:
-        """Repeat `call`, which gives up after a second without having done anything, until it is done or time is up."""
-        started = time.monotonic()
-        patience = min(self._timeout_seconds, deadline.remaining())
+    def _replace(self, connection: _Connection) -> None:
+        if self._connection is connection:
+            log.warning("Kafka has not answered for %g s; connecting anew", self._timeout_seconds)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the connection, if there is one, without waiting for it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            for ending in connection.close():
+                self._closing.add(ending)
+                ending.add_done_callback(self._closing.discard)
+
+
+class _Connection:
+    """One producer, or the attempt to make one; begun by the constructor, on the running loop.
+
+    Attributes:
+        connections: what is the matter with the brokers.
+        acks: of its messages.
+        opened: the producer, or why there is none, as soon as it is known.
+    """
+
+    def __init__(self, topic: str, options: dict[str, Any], timeout_seconds: float) -> None:
+        self.connections = Connections()
+        self.acks = Acknowledgements()
+        self._topic = topic
+        self._options = options
+        self._timeout_seconds = timeout_seconds
+        self._producer: KafkaProducer | None = None
+        self._asked: asyncio.Future[None] | None = None
+        self._is_closing = False
+        self._open_ended = threading.Event()
+        self._retry_at = 0.0
+        self.opened: asyncio.Future[KafkaProducer] = in_thread(self._open, name="kafka-connect")
+
+    def is_over(self) -> bool:
+        """Whether it failed, and others have been told so for long enough; or its loop is not the running one."""
+        if self.acks.loop is not asyncio.get_running_loop():
+            return True
+        failed = self.opened.done() and self.opened.exception() is not None
+        return failed and time.monotonic() >= self._retry_at
+
+    def ask_for_topic(self) -> asyncio.Future[None]:
+        """Ask for the topic's partitions, where nobody has begun yet.
+
+        What comes of it is a KafkaTimeoutError where they are not known after `timeout_seconds`.
+        """
+        if self._asked is None:
+            producer = self.opened.result()
+            self._asked = in_thread(lambda: self._ask_for_topic(producer), name="kafka-topic")
+            self._asked.add_done_callback(self._answered)
+        return self._asked
+
+    def close(self) -> list[asyncio.Future[None]]:
+        """Begin to drop what is in flight, or to give up; what is then to be waited for."""
+        self._is_closing = True
+        closing = in_thread(self._close, name="kafka-close")
+        return [closing] if self._asked is None else [closing, self._asked]
+
+    def _open(self) -> KafkaProducer:
+        try:
+            self._producer = self.connections.open(
+                KafkaProducer, timeout_seconds=self._timeout_seconds, **self._options
+            )
+        finally:
+            self._retry_at = time.monotonic() + _PAUSE_SECONDS
+            self._open_ended.set()
+        return self._producer
+
+    def _ask_for_topic(self, producer: KafkaProducer) -> None:
+        end = time.monotonic() + self._timeout_seconds
         while True:
             try:
-                done = call()
-            except KafkaTimeoutError as exc:
-                waited = time.monotonic() - started
-                if waited >= self._timeout_seconds:
-                    self._replace(attempt)
-                if waited >= patience:
-                    trouble = attempt.connections.trouble
-                    if trouble is None:
-                        raise
-                    # One broker of several may be away, and something else the matter.
-                    guess = ", KAFKA_TOPIC" if trouble.certainty is Certainty.GUESS else ""
-                    raise KafkaUnavailable(f"not connected: {trouble.text}{guess}") from exc
+                # partitions_for() waits no longer than `max_block_ms`, and so not at all.
+                producer._wait_on_metadata(self._topic, int(_SLICE_SECONDS * 1000))  # noqa: SLF001
+            except KafkaTimeoutError:
+                if self._is_closing or time.monotonic() >= end:
+                    raise
             else:
-                attempt.connections.forget()
-                return done
-
-    def _replace(self, attempt: _Attempt) -> None:
-        with self._lock:
-            if self._attempt is not attempt:
+                self.connections.forget()
                 return
-            self._attempt = None
-        log.warning("Kafka has not answered for %g s; connecting anew", self._timeout_seconds)
-        _close(attempt)
 
+    def _answered(self, _: object) -> None:
+        # An error would keep the frames of all that it was raised to.
+        self._asked = None
 
-def _close(attempt: Future[KafkaProducer]) -> None:
-    if attempt.exception():
-        return
-    producer = attempt.result()
-    # close() raises where records are in flight, and then leaves its thread and its connections behind.
-    with contextlib.suppress(KafkaError):
-        producer.close(timeout=0)
-    sender = producer._sender  # noqa: SLF001 - the only way to end it then
-    sender.force_close()
-    sender.join(_CLOSE_SECONDS)
+    def _close(self) -> None:
+        if not self._open_ended.is_set():
+            self.connections.give_up()
+            self._open_ended.wait()
+        producer = self._producer
+        if producer is None:
+            return
+        # close() raises where records are in flight, and then leaves its thread and its connections behind.
+        with contextlib.suppress(KafkaError):
+            producer.close(timeout=0)
+        sender = producer._sender  # noqa: SLF001 - the only way to end it then
+        sender.force_close()
+        sender.join(_CLOSE_SECONDS)
 
 
 @contextmanager
