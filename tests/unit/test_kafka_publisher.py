@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import os
@@ -12,16 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 import kafka.errors
 import pytest
 from kafka import KafkaProducer, TopicPartition
+from kafka.cluster import ClusterMetadata
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 
+from mnist_pipeline.adapters.acknowledgements import Acknowledgements, Receipt
 from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge
 from mnist_pipeline.pipeline.ports import Deadline, Message
@@ -124,20 +126,27 @@ def publisher_to(servers: str, *, timeout_seconds: float = 1.0, **options: Any) 
     return KafkaPublisher(Kafka(bootstrap_servers=servers, topic="results", **options), timeout_seconds=timeout_seconds)
 
 
-def seconds(call: Callable[[], object]) -> float:
+async def seconds(call: Awaitable[object]) -> float:
     started = time.monotonic()
-    call()
+    await call
     return time.monotonic() - started
 
 
-def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> KafkaUnavailable:
+async def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> KafkaUnavailable:
     with pytest.raises(KafkaUnavailable, match=match) as caught:
-        publisher.publish(MESSAGE, deadline=Deadline(within))
+        await publisher.publish(MESSAGE, deadline=Deadline(within))
     return caught.value
 
 
+def no_thread_but(before: set[threading.Thread]) -> None:
+    """All others are over, or have nothing left to do but to end."""
+    for thread in set(threading.enumerate()) - before:
+        thread.join(0.5)
+        assert not thread.is_alive()
+
+
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
-def test_row_34_a_broker_that_is_away_is_told_by_the_variables_name_and_without_the_password(
+async def test_row_34_a_broker_that_is_away_is_told_by_the_variables_name_and_without_the_password(
     api_version: tuple[int, int] | None,
 ) -> None:
     publisher = publisher_to(
@@ -148,80 +157,73 @@ def test_row_34_a_broker_that_is_away_is_told_by_the_variables_name_and_without_
         sasl_username="writer",
         sasl_password=SECRET,
     )
-    failure = refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")
+    failure = await refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")
     assert SECRET not in f"{failure} {failure.__cause__}"
     with pytest.raises(KafkaUnavailable, match="KAFKA_BOOTSTRAP_SERVERS"):
-        publisher.check(deadline=Deadline(20))
-    publisher.close()
+        await publisher.check(deadline=Deadline(20))
+    await publisher.close()
 
 
-def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_names(silent: str) -> None:
-    refused(publisher_to(silent), "KAFKA_SECURITY_PROTOCOL.*KAFKA_SASL_PASSWORD.*KAFKA_SSL_CAFILE")
+async def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_names(silent: str) -> None:
+    await refused(publisher_to(silent), "KAFKA_SECURITY_PROTOCOL.*KAFKA_SASL_PASSWORD.*KAFKA_SSL_CAFILE")
 
 
 @pytest.mark.usefixtures("nameless")
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
 @pytest.mark.parametrize("servers", [NOBODY, "no-such-host.invalid:9092"])
-def test_row_34_where_nobody_listens_only_the_address_is_suspected(
+async def test_row_34_where_nobody_listens_only_the_address_is_suspected(
     servers: str, api_version: tuple[int, int] | None
 ) -> None:
-    failure = refused(publisher_to(servers, api_version=api_version), "no connection.*KAFKA_BOOTSTRAP_SERVERS")
+    failure = await refused(publisher_to(servers, api_version=api_version), "no connection.*KAFKA_BOOTSTRAP_SERVERS")
     assert "KAFKA_SASL" not in str(failure)
     assert "KAFKA_SSL" not in str(failure)
 
 
-def test_what_kafka_says_of_a_connection_is_noticed_where_its_log_is_silent(
+async def test_what_kafka_says_of_a_connection_is_noticed_where_its_log_is_silent(
     broker: BrokerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = publisher_to(broker.address, security_protocol="SSL")
-    refused(publisher, "no TLS.*KAFKA_SECURITY_PROTOCOL")
+    await refused(publisher, "no TLS.*KAFKA_SECURITY_PROTOCOL")
     assert not [record for record in caplog.records if record.name.startswith("kafka")]
-    publisher.close()
+    await publisher.close()
 
 
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
-def test_row_26_a_silent_broker_is_given_up_within_the_deadline(
+async def test_row_26_a_silent_broker_is_given_up_within_the_deadline(
     silent: str, api_version: tuple[int, int] | None
 ) -> None:
     publisher = publisher_to(silent, timeout_seconds=30, api_version=api_version)
-    assert seconds(lambda: refused(publisher, "KAFKA", within=0.5)) < 1.8
-    assert seconds(publisher.close) < 4
+    assert await seconds(refused(publisher, "KAFKA", within=0.5)) < 1.8
+    assert await seconds(publisher.close()) < 4
 
 
-def test_a_silent_broker_is_given_up_after_the_timeout_where_the_deadline_is_far(silent: str) -> None:
+async def test_a_silent_broker_is_given_up_after_the_timeout_where_the_deadline_is_far(silent: str) -> None:
     publisher = publisher_to(silent, api_version=API_VERSION)
-    assert seconds(lambda: refused(publisher, "KAFKA_BOOTSTRAP_SERVERS", within=60)) < 3
+    assert await seconds(refused(publisher, "KAFKA_BOOTSTRAP_SERVERS", within=60)) < 3
 
 
-def test_many_threads_wait_for_one_attempt_to_connect_and_not_for_one_after_another(silent: str) -> None:
+async def test_many_wait_for_one_attempt_to_connect_and_not_for_one_after_another(silent: str) -> None:
     publisher = publisher_to(silent)
     before = threading.active_count()
-
-    def most_threads() -> int:
-        with ThreadPoolExecutor(32) as threads:
-            waiting = [threads.submit(refused, publisher, "KAFKA_BOOTSTRAP_SERVERS") for _ in range(32)]
-            time.sleep(0.5)
-            most = threading.active_count() - before
-            for future in waiting:
-                future.result()
-            return most
-
     started = time.monotonic()
-    assert most_threads() <= 33
+    waiting = [asyncio.create_task(refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")) for _ in range(32)]
+    await asyncio.sleep(0.5)
+    assert threading.active_count() - before <= 1
+    await asyncio.gather(*waiting)
     assert time.monotonic() - started < 3
 
 
-def test_what_waiting_cannot_mend_is_told_long_before_the_timeout(silent: str) -> None:
+async def test_what_waiting_cannot_mend_is_told_long_before_the_timeout(silent: str) -> None:
     publisher = publisher_to(silent, timeout_seconds=30, security_protocol="SSL", ssl_cafile="/no/such/file")
-    assert seconds(lambda: refused(publisher, "KAFKA_SSL_CAFILE", within=60)) < 5
+    assert await seconds(refused(publisher, "KAFKA_SSL_CAFILE", within=60)) < 5
 
 
-def test_row_26_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> None:
+async def test_row_26_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> None:
     publisher = publisher_to(NOBODY, security_protocol="NO_SUCH")
-    assert seconds(lambda: refused(publisher, "KAFKA")) > 0.5
-    assert seconds(lambda: refused(publisher, "KAFKA")) < 0.5
-    time.sleep(1.1)
-    assert seconds(lambda: refused(publisher, "KAFKA")) > 0.5
+    assert await seconds(refused(publisher, "KAFKA")) > 0.5
+    assert await seconds(refused(publisher, "KAFKA")) < 0.5
+    await asyncio.sleep(1.1)
+    assert await seconds(refused(publisher, "KAFKA")) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -232,95 +234,94 @@ def test_row_26_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> 
         ({"api_version": (99,)}, "KAFKA_API_VERSION|KAFKA_BOOTSTRAP_SERVERS"),
     ],
 )
-def test_row_34_settings_that_cannot_be_used_are_told_by_the_variables_names(
+async def test_row_34_settings_that_cannot_be_used_are_told_by_the_variables_names(
     broker: BrokerProcess, options: dict[str, Any], variable: str
 ) -> None:
-    refused(publisher_to(broker.address, **{"api_version": API_VERSION, **options}), variable)
+    await refused(publisher_to(broker.address, **{"api_version": API_VERSION, **options}), variable)
 
 
-def test_row_27_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess) -> None:
+async def test_row_27_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess) -> None:
     publisher = KafkaPublisher(
         Kafka(bootstrap_servers=broker.address, topic="no topic", api_version=API_VERSION), timeout_seconds=1
     )
-    refused(publisher, "'no topic'.*KAFKA_TOPIC")
-    publisher.close()
+    await refused(publisher, "'no topic'.*KAFKA_TOPIC")
+    await publisher.close()
 
 
-def test_row_26_a_frozen_broker_is_used_again_when_it_is_back(broker: BrokerProcess) -> None:
+async def test_row_26_a_frozen_broker_is_used_again_when_it_is_back(broker: BrokerProcess) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION)
-    publisher.publish(MESSAGE, deadline=Deadline(20))
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
-    assert seconds(lambda: refused(publisher, "'results'")) < 4
-    assert seconds(lambda: refused(publisher, "no broker answered.*KAFKA_BOOTSTRAP_SERVERS")) < 4
+    assert await seconds(refused(publisher, "'results'")) < 4
+    assert await seconds(refused(publisher, "no broker answered.*KAFKA_BOOTSTRAP_SERVERS")) < 4
     broker.thaw()
-    time.sleep(1.1)  # as long as a failed attempt answers for others
-    publisher.publish(MESSAGE, deadline=Deadline(20))
-    publisher.close()
+    await asyncio.sleep(1.1)  # as long as a failed attempt answers for others
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
+    await publisher.close()
 
 
-def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(broker: BrokerProcess) -> None:
+async def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(broker: BrokerProcess) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=10)
-    publisher.publish(MESSAGE, deadline=Deadline(20))
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
     threading.Timer(0.7, broker.thaw).start()
-    assert 0.5 < seconds(lambda: publisher.publish(MESSAGE, deadline=Deadline(20))) < 5
-    publisher.close()
+    assert 0.5 < await seconds(publisher.publish(MESSAGE, deadline=Deadline(20))) < 5
+    await publisher.close()
 
 
-def test_a_short_deadline_does_not_cost_the_others_their_connection(broker: BrokerProcess) -> None:
+async def test_a_short_deadline_does_not_cost_the_others_their_connection(broker: BrokerProcess) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=10)
-    publisher.publish(MESSAGE, deadline=Deadline(20))
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
-    with ThreadPoolExecutor(1) as threads:
-        patient = threads.submit(publisher.publish, MESSAGE, deadline=Deadline(20))
-        refused(publisher, "'results'", within=0.3)
-        broker.thaw()
-        patient.result()
-    publisher.close()
+    patient = asyncio.create_task(publisher.publish(MESSAGE, deadline=Deadline(20)))
+    await refused(publisher, "'results'", within=0.3)
+    broker.thaw()
+    await patient
+    await publisher.close()
 
 
-def test_row_26_a_broker_that_moved_is_found_again_through_the_bootstrap_servers(broker: BrokerProcess) -> None:
+async def test_row_26_a_broker_that_moved_is_found_again_through_the_bootstrap_servers(broker: BrokerProcess) -> None:
     old = BrokerProcess()
     with Forwarder(old.address) as bootstrap:
         publisher = publisher_to(bootstrap.address, api_version=API_VERSION)
-        publisher.publish(MESSAGE, deadline=Deadline(20))
+        await publisher.publish(MESSAGE, deadline=Deadline(20))
         old.close()
         bootstrap.target = broker.address
-        refused(publisher, "'results'")
-        publisher.publish(MESSAGE, deadline=Deadline(20))
-        publisher.close()
+        await refused(publisher, "'results'")
+        await publisher.publish(MESSAGE, deadline=Deadline(20))
+        await publisher.close()
 
 
-def test_close_ends_within_seconds_and_leaves_no_thread_even_with_a_frozen_broker(broker: BrokerProcess) -> None:
+async def test_close_ends_within_seconds_and_leaves_no_thread_even_with_a_frozen_broker(broker: BrokerProcess) -> None:
     before = set(threading.enumerate())
     publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=30)
-    publisher.publish(MESSAGE, deadline=Deadline(20))
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
-    refused(publisher, "'results'", within=0.3)
-    assert seconds(publisher.close) < 4
-    assert set(threading.enumerate()) <= before
+    await refused(publisher, "'results'", within=0.3)
+    assert await seconds(publisher.close()) < 4
+    no_thread_but(before)
 
 
-def test_close_while_connecting_lets_nothing_behind(broker: BrokerProcess) -> None:
+async def test_close_while_connecting_lets_nothing_behind(broker: BrokerProcess) -> None:
     before = set(threading.enumerate())
     broker.freeze()
     publisher = publisher_to(broker.address, timeout_seconds=2)
-    refused(publisher, "KAFKA", within=0.2)
-    publisher.close()
+    await refused(publisher, "KAFKA", within=0.2)
+    await publisher.close()
     broker.thaw()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(10)
-        assert not thread.is_alive()
+    no_thread_but(before)
 
 
-def test_a_publisher_is_pickled_without_its_producer_before_and_after_its_first_use(broker: BrokerProcess) -> None:
+async def test_a_publisher_is_pickled_without_its_producer_before_and_after_its_first_use(
+    broker: BrokerProcess,
+) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION)
     for _ in range(2):
         twin = pickle.loads(pickle.dumps(publisher))
-        twin.publish(MESSAGE, deadline=Deadline(20))
-        twin.close()
-        publisher.publish(MESSAGE, deadline=Deadline(20))
-    publisher.close()
+        await twin.publish(MESSAGE, deadline=Deadline(20))
+        await twin.close()
+        await publisher.publish(MESSAGE, deadline=Deadline(20))
+    await publisher.close()
 
 
 ERRORS = [
@@ -335,7 +336,9 @@ def test_there_are_kafka_errors_to_translate() -> None:
 
 
 @pytest.mark.parametrize("where", ["raised by send", "raised by the constructor", "in the future"])
-def test_no_error_of_the_library_gets_out(where: str, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_error_of_the_library_gets_out(
+    where: str, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     error: Exception
 
     def failing(*_: object, **__: object) -> FutureRecordMetadata:
@@ -355,16 +358,16 @@ def test_no_error_of_the_library_gets_out(where: str, broker: BrokerProcess, mon
         error = kind({}) if kind is kafka.errors.LogTruncationError else kind(SECRET, "more")
         if where == "raised by the constructor":
             publisher = publisher_to(NOBODY, api_version=API_VERSION)
-        failure = refused(publisher, "KAFKA|too large")
+        failure = await refused(publisher, "KAFKA|too large")
         sent = where != "raised by the constructor"
         assert isinstance(failure, MessageTooLarge) == (sent and issubclass(kind, too_large))
         assert failure.__cause__ is error
         assert SECRET not in str(failure)
-    publisher.close()
+    await publisher.close()
 
 
 @pytest.mark.parametrize("kind", [kafka.errors.TopicAuthorizationFailedError, kafka.errors.InvalidTopicError])
-def test_row_27_a_refused_topic_is_told_by_its_name_and_the_variables(
+async def test_row_27_a_refused_topic_is_told_by_its_name_and_the_variables(
     kind: type[Exception], broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object, **__: object) -> None:
@@ -372,5 +375,128 @@ def test_row_27_a_refused_topic_is_told_by_its_name_and_the_variables(
 
     monkeypatch.setattr(KafkaProducer, "send", failing)
     publisher = publisher_to(broker.address, api_version=API_VERSION)
-    refused(publisher, "'results'.*KAFKA_TOPIC")
-    publisher.close()
+    await refused(publisher, "'results'.*KAFKA_TOPIC")
+    await publisher.close()
+
+
+async def longest_pause(meanwhile: Awaitable[object]) -> float:
+    """The seconds for which the event loop did nothing else, at most, while it waited for something."""
+    longest, last = 0.0, time.monotonic()
+    waiting = asyncio.ensure_future(meanwhile)
+    while not waiting.done():
+        await asyncio.sleep(0.005)
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+    await waiting
+    return longest
+
+
+async def test_the_event_loop_goes_on_while_a_broker_is_silent_frozen_or_closed(
+    silent: str, broker: BrokerProcess
+) -> None:
+    mute = publisher_to(silent)
+    assert await longest_pause(refused(mute, "KAFKA")) < 0.2
+    assert await longest_pause(mute.close()) < 0.2
+    publisher = publisher_to(broker.address, api_version=API_VERSION)
+    assert await longest_pause(publisher.publish(MESSAGE, deadline=Deadline(20))) < 0.2
+    broker.freeze()
+    assert await longest_pause(refused(publisher, "'results'")) < 0.2
+    assert await longest_pause(refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")) < 0.2
+    assert await longest_pause(publisher.close()) < 0.2
+
+
+async def test_a_cancelled_publish_ends_at_once_and_the_others_are_acknowledged(broker: BrokerProcess) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=10)
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
+    broker.freeze()
+    cancelled, patient = (
+        asyncio.create_task(publisher.publish(MESSAGE, deadline=Deadline(20))) for _ in ("cancelled", "patient")
+    )
+    await asyncio.sleep(0.1)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert not patient.done()
+    broker.thaw()
+    await patient
+    await publisher.close()
+
+
+async def test_a_topic_that_the_producer_has_forgotten_is_asked_for_again(
+    broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION)
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
+    send = KafkaProducer.send
+    sent: list[object] = []
+
+    def forgetting(producer: KafkaProducer, *args: Any, **options: Any) -> FutureRecordMetadata:
+        if not sent:
+            producer._metadata._partitions.clear()  # noqa: SLF001 - as an answer without the topic does
+        sent.append(args)
+        return send(producer, *args, **options)
+
+    monkeypatch.setattr(KafkaProducer, "send", forgetting)
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
+    assert len(sent) == 2
+    await publisher.close()
+
+
+async def test_a_topic_that_nobody_knows_is_asked_for_once_for_all_and_until_each_ones_deadline(
+    broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClusterMetadata, "partitions_for_topic", lambda *_: None)
+    publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=2)
+    impatient = asyncio.gather(*(refused(publisher, "'results'.*KAFKA_TOPIC", within=0.5) for _ in range(16)))
+    patient = asyncio.gather(*(seconds(refused(publisher, "'results'.*KAFKA_TOPIC")) for _ in range(16)))
+    assert await seconds(impatient) < 1
+    assert [thread.name for thread in threading.enumerate()].count("kafka-topic") == 1
+    assert 1.5 < max(await patient) < 4
+    await publisher.close()
+
+
+def test_a_publisher_is_used_on_one_event_loop_after_another(broker: BrokerProcess) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION)
+
+    async def publish(*, close: bool) -> None:
+        await publisher.publish(MESSAGE, deadline=Deadline(20))
+        if close:
+            await publisher.close()
+
+    asyncio.run(publish(close=False))
+    asyncio.run(publish(close=True))
+    asyncio.run(publish(close=True))
+
+
+async def test_many_acknowledgements_wake_the_event_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    acks = Acknowledgements()
+    wake = acks.loop.call_soon_threadsafe
+    wake_ups: list[object] = []
+
+    def counted(*args: Any) -> asyncio.Handle:
+        wake_ups.append(args)
+        return wake(*args)
+
+    def settle_all(receipts: list[Receipt]) -> None:
+        for receipt in receipts:
+            acks.settle(receipt, None)
+
+    monkeypatch.setattr(acks.loop, "call_soon_threadsafe", counted)
+    for _ in range(2):
+        receipts = [acks.receipt() for _ in range(50)]
+        thread = threading.Thread(target=settle_all, args=(receipts,))
+        thread.start()
+        thread.join()
+        assert await asyncio.gather(*receipts) == [None] * 50
+    assert len(wake_ups) == 2
+
+
+async def test_what_is_known_too_late_of_a_message_changes_nothing() -> None:
+    acks, late = Acknowledgements(), TimeoutError()
+    receipt = acks.receipt()
+    with pytest.raises(TimeoutError) as caught:
+        await acks.within(0.01, receipt, late)
+    assert caught.value is late
+    acks.settle(receipt, None)
+    await asyncio.sleep(0.01)
+    assert receipt.result() is late
