@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
@@ -37,53 +38,53 @@ def fragile(kafka_program: KafkaProgram) -> Iterator[KafkaServer]:
     gc.collect()
 
 
-def connected(server: KafkaServer, *, timeout_seconds: float) -> KafkaPublisher:
+async def connected(server: KafkaServer, *, timeout_seconds: float) -> KafkaPublisher:
     publisher = KafkaPublisher(
         Kafka(bootstrap_servers=server.bootstrap_servers, topic=TOPIC), timeout_seconds=timeout_seconds
     )
-    publisher.publish(MESSAGE, deadline=Deadline(20))
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
     return publisher
 
 
 @pytest.fixture
-def publisher(fragile: KafkaServer) -> Iterator[KafkaPublisher]:
+async def publisher(fragile: KafkaServer) -> AsyncIterator[KafkaPublisher]:
     """One that is connected and gives a broker two seconds; its broker is whole again after the test."""
-    publisher = connected(fragile, timeout_seconds=2)
+    publisher = await connected(fragile, timeout_seconds=2)
     yield publisher
     if fragile.running:
         fragile.thaw()
     else:
         fragile.start()
     fragile.wait_ready()
-    publisher.close()
+    await publisher.close()
 
 
 @pytest.fixture
-def patient(fragile: KafkaServer, publisher: KafkaPublisher) -> Iterator[KafkaPublisher]:
+async def patient(fragile: KafkaServer, publisher: KafkaPublisher) -> AsyncIterator[KafkaPublisher]:
     """One that gives a broker so long that only a deadline can end it sooner."""
     del publisher  # which sees to the broker
-    patient = connected(fragile, timeout_seconds=15)
+    patient = await connected(fragile, timeout_seconds=15)
     yield patient
-    patient.close()
+    await patient.close()
 
 
-def seconds(call: Callable[[], object]) -> float:
+async def seconds(call: Awaitable[object]) -> float:
     started = time.monotonic()
-    call()
+    await call
     return time.monotonic() - started
 
 
-def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> None:
+async def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> None:
     with pytest.raises(KafkaUnavailable, match=match):
-        publisher.publish(MESSAGE, deadline=Deadline(within))
+        await publisher.publish(MESSAGE, deadline=Deadline(within))
 
 
-def works_again(publisher: KafkaPublisher) -> None:
+async def works_again(publisher: KafkaPublisher) -> None:
     """Publish as a redelivering source does, until it is done."""
     give_up = time.monotonic() + 30
     while True:
         try:
-            publisher.publish(Message(key=b"k", value=b"after"), deadline=Deadline(10))
+            await publisher.publish(Message(key=b"k", value=b"after"), deadline=Deadline(10))
         except KafkaUnavailable:
             assert time.monotonic() < give_up
         else:
@@ -105,112 +106,109 @@ def values(server: KafkaServer, topic: str = TOPIC) -> list[bytes]:
         consumer.close()
 
 
-def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_used_again_when_it_is_back(
+async def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_used_again_when_it_is_back(
     fragile: KafkaServer, publisher: KafkaPublisher, patient: KafkaPublisher
 ) -> None:
     fragile.freeze()
-    assert seconds(lambda: refused(patient, "'results'|KAFKA", within=1)) < 10
-    assert seconds(lambda: refused(publisher, "'results'|KAFKA")) < 15
-    assert seconds(lambda: refused(publisher, "'results'|KAFKA")) < 15
+    assert await seconds(refused(patient, "'results'|KAFKA", within=1)) < 10
+    assert await seconds(refused(publisher, "'results'|KAFKA")) < 15
+    assert await seconds(refused(publisher, "'results'|KAFKA")) < 15
     fragile.thaw()
-    works_again(patient)
-    works_again(publisher)
+    await works_again(patient)
+    await works_again(publisher)
     assert b"after" in values(fragile)
 
 
-def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(
+async def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     fragile.freeze()
     threading.Timer(0.7, fragile.thaw).start()
-    assert 0.5 < seconds(lambda: publisher.publish(MESSAGE, deadline=Deadline(20))) < 5
+    assert 0.5 < await seconds(publisher.publish(MESSAGE, deadline=Deadline(20))) < 5
 
 
-def test_row_26_a_killed_broker_is_used_again_when_it_is_back_on_its_port(
+async def test_row_26_a_killed_broker_is_used_again_when_it_is_back_on_its_port(
     fragile: KafkaServer, publisher: KafkaPublisher, patient: KafkaPublisher
 ) -> None:
     fragile.kill()
-    assert seconds(lambda: refused(patient, "'results'|KAFKA", within=1)) < 10
-    assert seconds(lambda: refused(publisher, "'results'|KAFKA")) < 15
+    assert await seconds(refused(patient, "'results'|KAFKA", within=1)) < 10
+    assert await seconds(refused(publisher, "'results'|KAFKA")) < 15
     fragile.start()
-    works_again(patient)
-    works_again(publisher)
+    await works_again(patient)
+    await works_again(publisher)
 
 
-def test_row_26_a_restart_costs_no_message_that_was_acknowledged_and_no_redelivery_fails_for_ever(
+async def test_row_26_a_restart_costs_no_message_that_was_acknowledged_and_no_redelivery_fails_for_ever(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     acknowledged: list[bytes] = []
-    stop = threading.Event()
+    wanted: float = math.inf
 
-    def publish(worker: int) -> None:
+    async def publish(worker: int) -> None:
         number = 0
-        while not stop.is_set():
+        while len(acknowledged) < wanted:
             value = b"%d-%d" % (worker, number)
             try:
-                publisher.publish(Message(key=b"k", value=value), deadline=Deadline(5))
+                await publisher.publish(Message(key=b"k", value=value), deadline=Deadline(5))
             except KafkaUnavailable:
                 continue
             acknowledged.append(value)
             number += 1
-            time.sleep(0.02)
+            await asyncio.sleep(0.02)
 
-    with ThreadPoolExecutor(4) as threads:
-        workers = [threads.submit(publish, worker) for worker in range(4)]
-        time.sleep(0.5)
-        fragile.stop()
-        before = len(acknowledged)
-        fragile.start()
-        fragile.wait_ready()
-        give_up = time.monotonic() + 20
-        while len(acknowledged) < before + 40 and time.monotonic() < give_up:
-            time.sleep(0.05)
-        stop.set()
-        for worker in workers:
-            worker.result()
+    workers = [asyncio.create_task(publish(worker)) for worker in range(4)]
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(fragile.stop)
+    before = len(acknowledged)
+    fragile.start()
+    await asyncio.to_thread(fragile.wait_ready)
+    wanted = before + 40
+    await asyncio.wait(workers, timeout=20)
+    wanted = 0
+    await asyncio.gather(*workers)
     assert before > 0
     assert len(acknowledged) >= before + 40
     assert set(acknowledged) <= set(values(fragile))
 
 
-def test_row_26_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_there(
+async def test_row_26_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_there(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
     fragile.stop()
     late = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic=TOPIC), timeout_seconds=2)
-    refused(late, "KAFKA_BOOTSTRAP_SERVERS")
+    await refused(late, "KAFKA_BOOTSTRAP_SERVERS")
     fragile.start()
-    works_again(late)
-    late.close()
-    works_again(publisher)
+    await works_again(late)
+    await late.close()
+    await works_again(publisher)
 
 
-def test_row_27_a_missing_topic_is_told_by_its_name_within_the_timeout_and_found_once_it_is_made(
+async def test_row_27_a_missing_topic_is_told_by_its_name_within_the_timeout_and_found_once_it_is_made(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
-    publisher.check(deadline=Deadline(20))
+    await publisher.check(deadline=Deadline(20))
     missing = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic="made-later"), timeout_seconds=2)
-    assert seconds(lambda: refused(missing, "'made-later'.*KAFKA_TOPIC")) < 5
+    assert await seconds(refused(missing, "'made-later'.*KAFKA_TOPIC")) < 5
     with pytest.raises(KafkaUnavailable, match="'made-later'"):
-        missing.check(deadline=Deadline(20))
+        await missing.check(deadline=Deadline(20))
     fragile.create_topic("made-later")
-    works_again(missing)
-    missing.close()
+    await works_again(missing)
+    await missing.close()
     assert values(fragile, "made-later") == [b"after"]
 
 
-def test_row_27_a_message_that_is_too_large_for_the_topic_is_refused_at_once_and_the_next_one_arrives(
+async def test_row_27_a_message_that_is_too_large_for_the_topic_is_refused_at_once_and_the_next_one_arrives(
     fragile: KafkaServer, publisher: KafkaPublisher
 ) -> None:
-    publisher.check(deadline=Deadline(20))
+    await publisher.check(deadline=Deadline(20))
     fragile.create_topic("narrow", max_message_bytes="1000")
     narrow = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic="narrow"), timeout_seconds=5)
 
-    def too_large() -> None:
+    async def too_large() -> None:
         with pytest.raises(MessageTooLarge):
-            narrow.publish(Message(key=b"k", value=b"v" * 2000), deadline=Deadline(20))
+            await narrow.publish(Message(key=b"k", value=b"v" * 2000), deadline=Deadline(20))
 
-    assert seconds(too_large) < 3
-    narrow.publish(MESSAGE, deadline=Deadline(20))
-    narrow.close()
+    assert await seconds(too_large()) < 3
+    await narrow.publish(MESSAGE, deadline=Deadline(20))
+    await narrow.close()
     assert values(fragile, "narrow") == [b"v"]
