@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_pipeline.commands.environment import tell_unknown_settings
 from mnist_pipeline.commands.serve import serve
-from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.task import Task
 
 if TYPE_CHECKING:
-    from mnist_pipeline.pipeline.path import Tensorizer
-    from mnist_pipeline.serving.transformer import MnistTransformer
+    from mnist_pipeline.serving.transformer import ObjectTransformer
 
 _USAGE = """usage: mnist-pipeline [serve] --model_name NAME --predictor_host HOST[:PORT] [KServe's flags]
        mnist-pipeline setup [--check] [--topic TOPIC] [--notification-arn ARN] ...
@@ -32,7 +32,7 @@ demo       the whole path on this machine: uploads digits and shows where they g
 mnist-pipeline COMMAND --help tells more; mnist-pipeline --version which one this is.
 """
 
-# Each has a function `main(argv) -> exit code`; imported only when it is wanted.
+# Each has a function `main(argv, task=...) -> exit code`; imported only when it is wanted.
 _COMMANDS = {
     "demo": "mnist_pipeline.commands.demo",
     "reconcile": "mnist_pipeline.commands.reconcile",
@@ -45,33 +45,37 @@ _ABOUT: Mapping[str, Callable[[], str]] = {
     "--help": lambda: _USAGE,
     "--version": lambda: f"mnist-pipeline {version('mnist-pipeline')}\n",
 }
-# These take the parts of another transformer.
-_WITH_PARTS = {"reconcile", "setup"}
+# These ask the predictor by way of the model.
+_WITH_MODEL = {"reconcile", "setup"}
 # These, and `serve`, are told by the environment what to do; the demo makes its own.
 _WITH_SETTINGS = {"reconcile", "setup", "source"}
 
 
 def main(
+    task: Task | type[Task] = Digits,
     argv: Sequence[str] | None = None,
     *,
-    transformer: Callable[..., MnistTransformer] | None = None,
-    tensorize: Tensorizer | None = None,
-    settings: type[Settings] = Settings,
+    model: type[ObjectTransformer] | None = None,
 ) -> int:
-    """Run the command that `argv` (else the process's arguments) names, and give its exit code.
+    """Run the command that `argv` names, and give its exit code.
 
-    The parts of another transformer (see `serve`) are used by all commands that need them: `serve`, `setup` and
-    `reconcile`.
+        raise SystemExit(main(Thumbnails))
+
+    Args:
+        task: what is one's own; the digits, where it is left out.
+        argv: the arguments; None: those of the process.
+        model: a subclass of `ObjectTransformer`, where one of KServe's hooks is overridden too.
     """
-    parts = {"transformer": transformer, "tensorize": tensorize, "settings": settings}
+    task = task() if isinstance(task, type) else task
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if command in _COMMANDS:
         if command in _WITH_SETTINGS:
-            tell_unknown_settings(arguments)
-        return _run(_COMMANDS[command], arguments, parts if command in _WITH_PARTS else {})
+            tell_unknown_settings(arguments, task)
+        parts = {"task": task, "model": model} if command in _WITH_MODEL else {"task": task}
+        return _run(_COMMANDS[command], arguments, parts)
     if command == "serve" or (command is None and arguments and arguments[0] not in _ABOUT):
-        return serve(arguments, transformer=transformer, tensorize=tensorize, settings=settings)
+        return serve(arguments, task=task, model=model)
     if command is None and arguments:
         print(_ABOUT[arguments[0]](), end="")
         return 0

@@ -1,4 +1,4 @@
-"""Asks the predictor: a batch of images goes out in its format and protocol, digits come back.
+"""Asks the predictor: tensors go out in its format and protocol, predictions come back.
 
 KServe's own client is not used: it turns a predictor's 400, 404, 429 and 503 into a 500, prints a stack for each, and
 takes a third of a transformer's CPU. This one keeps its connections, waits no longer than it is told, and maps every
@@ -8,10 +8,11 @@ failure.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -23,9 +24,13 @@ from kserve.predictor_config import PredictorConfig
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
-from mnist_pipeline.pipeline.errors import PredictorUnavailable, TensorRefused
-from mnist_pipeline.pipeline.predictor_formats import Images, InputSpec, OpenInference, Output, V1Format
+from mnist_pipeline.pipeline.errors import PipelineError, PredictorUnavailable, TensorRefused
+from mnist_pipeline.pipeline.interpretation import Output, Prediction
+from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Outputs, V1Format, by_name
 from mnist_pipeline.pipeline.settings import CA_BUNDLES
+from mnist_pipeline.pipeline.task import Batch, Task
+
+log = logging.getLogger(__name__)
 
 # KServe forwards the first three; a trace that ended here would be of little use, so the W3C's go on too.
 _FORWARDED = ("x-request-id", "x-b3-traceid", "authorization", "traceparent", "tracestate")
@@ -36,22 +41,29 @@ _NO_SUCH_PATH = (404, 405, 501)
 _READY_SECONDS = 2.0
 _RECONNECT_MS = 1000
 
-IMAGES_AT_ONCE = 100
-"""Images in one request to the predictor at most: an inline request may bring thousands, and each is 8 KB of JSON."""
+TENSORS_AT_ONCE = 100
+"""In one request to the predictor at most: an inline request may bring thousands, and each is 8 KB of JSON or more."""
 
-# So many are encoded on the event loop: it takes less than the hop to a thread.
-_ENCODED_ON_THE_LOOP = 8
+# So many numbers are encoded on the event loop: it takes less than the hop to a thread.
+_ENCODED_ON_THE_LOOP = 8 * 784
 
 
 class PredictorClient:
     """Asks one predictor; belongs to one event loop. Connections are made when first needed, and closed by `close`."""
 
     def __init__(
-        self, model_name: str, config: PredictorConfig, predictor_format: V1Format | OpenInference, *, connections: int
+        self,
+        model_name: str,
+        config: PredictorConfig,
+        predictor_format: V1Format | OpenInference,
+        task: Task,
+        *,
+        connections: int,
     ) -> None:
         self._model = model_name
         self._config = config
         self._format = predictor_format
+        self._task = task
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._channel: grpc.aio.Channel | None = None
@@ -59,12 +71,12 @@ class PredictorClient:
         self._is_ready = False
         self._asked_at = float("-inf")
 
-    async def digits(self, tensors: Images, headers: Mapping[str, str], *, timeout: float) -> list[int]:
-        """The digits of `tensors`, float32 `(N, 28, 28)`; of `headers`, only those that belong to a trace are sent on.
+    async def predictions(self, tensors: Batch, headers: Mapping[str, str], *, timeout: float) -> Sequence[Prediction]:
+        """What the task takes the answer to `tensors` `(N, …)` for; of `headers`, only those of a trace are sent on.
 
         Raises:
             TensorRefused: the predictor answers 400 or 422.
-            PredictorUnavailable: it is away, slow, or answers anything else that is not one digit an image.
+            PredictorUnavailable: it is away, slow, or answers anything else that is not one prediction each.
         """
         # What is not ASCII cannot be gRPC metadata, and is no trace.
         sent = {name: headers[name] for name in _FORWARDED if headers.get(name, "é").isascii()}
@@ -85,7 +97,7 @@ class PredictorClient:
                 self._is_ready = False
         return self._is_ready
 
-    async def _ask_or_doubt(self, tensors: Images, headers: dict[str, str]) -> list[int]:
+    async def _ask_or_doubt(self, tensors: Batch, headers: dict[str, str]) -> list[Prediction]:
         """Ask; and do not take a refusal at its word from a V2 predictor whose model is not ready.
 
         MLServer refuses every tensor with 400, or INVALID_ARGUMENT, while it loads its model.
@@ -125,38 +137,61 @@ class PredictorClient:
         if channel is not None:
             await channel.close()
 
-    async def _ask(self, tensors: Images, headers: dict[str, str]) -> list[int]:
+    async def _ask(self, tensors: Batch, headers: dict[str, str]) -> list[Prediction]:
         if isinstance(self._format, V1Format):
             return [
-                digit
-                for group in _groups(tensors, IMAGES_AT_ONCE)
-                for digit in await self._ask_v1(self._format, group, headers)
+                prediction
+                for group in _groups(tensors, TENSORS_AT_ONCE)
+                for prediction in await self._ask_v1(self._format, group, headers)
             ]
         spec = self._spec
         if spec is None:
             spec = await (self._rest_spec() if self._config.protocol == "v2" else self._grpc_spec())
         # A model that was exported for a fixed number of images gets no more than that at once.
-        size = spec.shape[0] if spec.shape[0] > 0 else IMAGES_AT_ONCE
-        digits: list[int] = []
+        size = spec.shape[0] if spec.shape[0] > 0 else TENSORS_AT_ONCE
+        predictions: list[Prediction] = []
         try:
             for group in _groups(tensors, size):
-                digits += await self._ask_v2(self._format, group, spec, headers)
+                predictions += await self._ask_v2(self._format, group, spec, headers)
         except BaseException:
             # Another model may be loaded by now, or this one was not yet when it told its metadata.
             self._spec = None
             raise
         self._spec = spec
-        return digits
+        return predictions
 
-    async def _ask_v1(self, v1: V1Format, tensors: Images, headers: dict[str, str]) -> list[int]:
-        body = await _encoded(v1.request, tensors)
-        return v1.digits(await self._post(f"/v1/models/{self._model}:predict", body, headers), len(tensors))
+    async def _ask_v1(self, v1: V1Format, tensors: Batch, headers: dict[str, str]) -> list[Prediction]:
+        body = await _encoded(v1.request, tensors, self._task.input)
+        answer = await self._post(f"/v1/models/{self._model}:predict", body, headers)
+        return self._interpreted(v1.outputs(answer, len(tensors)), len(tensors))
 
-    async def _ask_v2(self, v2: OpenInference, tensors: Images, spec: InputSpec, headers: dict[str, str]) -> list[int]:
+    async def _ask_v2(
+        self, v2: OpenInference, tensors: Batch, spec: InputSpec, headers: dict[str, str]
+    ) -> list[Prediction]:
         if self._config.protocol == "v2":
-            body = await _encoded(v2.request, tensors, spec)
-            return v2.digits(await self._post(f"/v2/models/{self._model}/infer", body, headers), len(tensors))
-        return v2.digits_of(await self._infer(v2.tensor(tensors, spec), spec, headers), len(tensors))
+            body = await _encoded(v2.request, tensors, spec, self._task.input)
+            outputs = v2.outputs(await self._post(f"/v2/models/{self._model}/infer", body, headers))
+        else:
+            outputs = by_name(await self._infer(v2.tensor(tensors, spec, self._task.input), spec, headers))
+        return self._interpreted(outputs, len(tensors))
+
+    def _interpreted(self, outputs: Outputs, n: int) -> list[Prediction]:
+        """What the task takes them for; that it fails is not the object's fault.
+
+        Raises:
+            PredictorUnavailable: it is not one prediction each.
+        """
+        try:
+            predictions = list(self._task.interpret(outputs, n))
+        except PipelineError:
+            raise
+        except Exception as exc:
+            kind = type(self._task).__name__
+            log.exception("%s.interpret raised something else than PredictorUnavailable", kind)
+            raise PredictorUnavailable(f"the answer could not be interpreted ({type(exc).__name__})") from exc
+        if len(predictions) != n:
+            raise PredictorUnavailable(f"{len(predictions)} predictions for {n} tensors were read from the answer")
+        return predictions
 
     # --- REST ---
 
@@ -175,7 +210,15 @@ class PredictorClient:
         url = f"{self._config.predictor_base_url}/v2/models/{self._model}"
         async with self._rest().get(url, allow_redirects=False) as response:
             answer = await response.read()
-        return _spec_of(answer) if response.status == _OK else _no_metadata(response.status in _NO_SUCH_PATH)
+        if response.status in _NO_SUCH_PATH:
+            return InputSpec.of(self._task.input)
+        if response.status != _OK:
+            raise PredictorUnavailable("the predictor does not tell its metadata now")
+        try:
+            metadata = orjson.loads(answer)
+        except orjson.JSONDecodeError as exc:
+            raise PredictorUnavailable("the predictor's metadata is not JSON") from exc
+        return InputSpec.from_metadata(metadata if isinstance(metadata, dict) else {}, self._task.input)
 
     def _rest(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -210,10 +253,10 @@ class PredictorClient:
             reply = await self._grpc().ModelMetadata(pb.ModelMetadataRequest(name=self._model))
         except grpc.aio.AioRpcError as exc:
             if exc.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):
-                return InputSpec()
+                return InputSpec.of(self._task.input)
             raise _translated(exc) from exc
         inputs = [{"name": one.name, "shape": list(one.shape), "datatype": one.datatype} for one in reply.inputs]
-        return InputSpec.from_metadata({"inputs": inputs})
+        return InputSpec.from_metadata({"inputs": inputs}, self._task.input)
 
     def _grpc(self) -> Any:
         if self._channel is None:
@@ -236,12 +279,12 @@ class PredictorClient:
         return GRPCInferenceServiceStub(self._channel)
 
 
-def _groups(tensors: Images, size: int) -> Iterator[Images]:
+def _groups(tensors: Batch, size: int) -> Iterator[Batch]:
     return (tensors[start : start + size] for start in range(0, len(tensors), size))
 
 
-async def _encoded(encode: Callable[..., bytes], tensors: Images, *args: Any) -> bytes:
-    if len(tensors) <= _ENCODED_ON_THE_LOOP:
+async def _encoded(encode: Callable[..., bytes], tensors: Batch, *args: Any) -> bytes:
+    if tensors.size <= _ENCODED_ON_THE_LOOP:
         return encode(tensors, *args)
     return await asyncio.to_thread(encode, tensors, *args)
 
@@ -260,20 +303,6 @@ def _ca_pem() -> bytes | None:
 
 def _ca_file() -> str | None:
     return next((os.environ[name] for name in CA_BUNDLES if os.environ.get(name)), None)
-
-
-def _spec_of(answer: bytes) -> InputSpec:
-    try:
-        metadata = orjson.loads(answer)
-    except orjson.JSONDecodeError as exc:
-        raise PredictorUnavailable("the predictor's metadata is not JSON") from exc
-    return InputSpec.from_metadata(metadata) if isinstance(metadata, dict) else InputSpec()
-
-
-def _no_metadata(none_at_all: bool) -> InputSpec:  # noqa: FBT001 - the one argument
-    if not none_at_all:
-        raise PredictorUnavailable("the predictor does not tell its metadata now")
-    return InputSpec()
 
 
 def _translated(exc: grpc.aio.AioRpcError) -> PredictorUnavailable:

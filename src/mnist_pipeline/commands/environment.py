@@ -9,16 +9,18 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mnist_pipeline.pipeline.settings import CA_BUNDLES, unknown_settings
+from mnist_pipeline.pipeline.settings import CA_BUNDLES
+from mnist_pipeline.pipeline.task import Task
+from mnist_pipeline.pipeline.unknown_settings import unknown_settings
 
 _FALSE = ("n", "no", "f", "false", "off", "0")  # as KServe reads them
 _METRICS_DIRECTORY = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 
-def tell_unknown_settings(arguments: Sequence[str]) -> None:
+def tell_unknown_settings(arguments: Sequence[str], task: Task) -> None:
     """Print a line for each variable that looks like a setting and is none, unless help is asked for."""
     if not {"-h", "--help"} & set(arguments):
-        for sentence in unknown_settings(os.environ):
+        for sentence in unknown_settings(os.environ, task):
             print(sentence, file=sys.stderr)
 
 

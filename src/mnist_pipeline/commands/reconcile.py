@@ -10,22 +10,19 @@ import os
 import re
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.commands import predictor_flags
 from mnist_pipeline.commands.serve import pipeline_of
 from mnist_pipeline.pipeline.errors import PipelineError
-from mnist_pipeline.pipeline.ports import Deadline
-from mnist_pipeline.pipeline.predictor_formats import Images
-from mnist_pipeline.pipeline.settings import Minio, Settings, SettingsError
-from mnist_pipeline.site.reconcile import Listing, Predict, Reconciler, missed
+from mnist_pipeline.pipeline.settings import Settings, SettingsError
+from mnist_pipeline.pipeline.task import Task
+from mnist_pipeline.site.reconcile import Listing, Reconciler, missed
 
 if TYPE_CHECKING:
-    from mnist_pipeline.pipeline.path import Tensorizer
-    from mnist_pipeline.serving.transformer import MnistTransformer
+    from mnist_pipeline.serving.transformer import ObjectTransformer
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +43,11 @@ Exit code 0: nothing that was missed is left; 1: something is, what failed with 
 """
 
 
-def main(
-    argv: Sequence[str],
-    *,
-    transformer: Callable[..., MnistTransformer] | None = None,
-    tensorize: Tensorizer | None = None,
-    settings: type[Settings] = Settings,
-) -> int:
-    """Reconcile once; exit code 0, 1 or 2. The parts of another transformer are those that it gives to `serve`."""
-    args = _parser().parse_args(argv)
+def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | None = None) -> int:
+    """Reconcile once; exit code 0, 1 or 2. `task` and `model` are those of `serve`."""
+    args = _parser(task.name).parse_args(argv)
     try:
-        read, minio = _settings(settings, args)
+        settings = _settings(task, args)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -64,22 +55,14 @@ def main(
     logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
     # KafkaPublisher says the same in one line.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    with contextlib.closing(MinioObjectStore(minio, connections=1)) as listing:
-        try:
-            if args.dry_run:
-                return _dry_run(listing, read, args)
-            # Not before here: its imports take seconds.
-            from mnist_pipeline.serving.transformer import MnistTransformer
-
-            pipeline = pipeline_of(read, tensorize=tensorize)
-            model = (transformer or MnistTransformer)(args.model_name, pipeline, predictor_flags.config_of(args))
-            return _run(listing, model, args)
-        except PipelineError as exc:
-            print(f"the listing was cut short: {exc}", file=sys.stderr)
-            return 1
+    try:
+        return asyncio.run(_dry_run(settings, args) if args.dry_run else _run(settings, args, model))
+    except PipelineError as exc:
+        print(f"the listing was cut short: {exc}", file=sys.stderr)
+        return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(model_name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mnist-pipeline reconcile",
         description=_DESCRIPTION,
@@ -96,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be sent")
     parser.add_argument("--rate", type=_rate, metavar="N", help="at most N objects a second (default: no limit)")
-    predictor_flags.add_to(parser, why="where the predictor is")
+    predictor_flags.add_to(parser, model_name, why="where the predictor is")
     return parser
 
 
@@ -117,62 +100,59 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _settings(kind: type[Settings], args: argparse.Namespace) -> tuple[Settings, Minio]:
+def _settings(task: Task, args: argparse.Namespace) -> Settings:
     problems = []
     if not args.predictor_host and not args.dry_run:
         problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
     try:
-        settings = kind.from_environ(os.environ, model_name=args.model_name, predictor_protocol=args.predictor_protocol)
+        settings = Settings.from_environ(
+            os.environ, task, model_name=args.model_name, predictor_protocol=args.predictor_protocol
+        )
     except SettingsError as exc:
         raise SettingsError([*problems, *exc.problems]) from exc
     if settings.minio is None:
         problems.append("MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: there is no store to list")
-    if settings.minio is None or problems:
+    if problems:
         raise SettingsError(problems)
-    return settings, settings.minio
+    return settings
 
 
-def _dry_run(listing: Listing, settings: Settings, args: argparse.Namespace) -> int:
+async def _dry_run(settings: Settings, args: argparse.Namespace) -> int:
     number = 0
-    for ref in missed(listing, settings, older_than_seconds=args.older_than):
-        # Keys may have anything in them that a terminal obeys.
-        print(f"{ref.bucket}/{ascii(ref.key)[1:-1]}")
-        number += 1
+    async with _listing(settings) as listing:
+        async for ref in missed(listing, settings, older_than_seconds=args.older_than):
+            # Keys may have anything in them that a terminal obeys.
+            print(f"{ref.bucket}/{ascii(ref.key)[1:-1]}")
+            number += 1
     print(f"{number:,} missed", file=sys.stderr)
     return 1 if number else 0
 
 
-def _run(listing: Listing, model: MnistTransformer, args: argparse.Namespace) -> int:
-    with _predictor(model) as predict:
-        reconciler = Reconciler(model.pipeline, predict, rate=args.rate)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: reconciler.stop())
-        try:
-            reconciler.run(listing, older_than_seconds=args.older_than)
-        finally:
-            print(reconciler.summary(), flush=True)
+async def _run(settings: Settings, args: argparse.Namespace, kind: type[ObjectTransformer] | None) -> int:
+    # Not before here: its imports take seconds.
+    from mnist_pipeline.serving.transformer import ObjectTransformer
+
+    model = (kind or ObjectTransformer)(args.model_name, pipeline_of(settings), predictor_flags.config_of(args))
+    reconciler = Reconciler(model.pipeline, model.classify, go=model.through_hooks({}), rate=args.rate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, reconciler.stop)
+    try:
+        async with _listing(settings) as listing:
+            await reconciler.run(listing, older_than_seconds=args.older_than)
+    finally:
+        await model.close_clients()
+        print(reconciler.summary(), flush=True)
     if reconciler.gave_up:
         print("gave up: nothing could be settled any more", file=sys.stderr)
     return 1 if reconciler.left or reconciler.gave_up or reconciler.stopped else 0
 
 
-@contextlib.contextmanager
-def _predictor(model: MnistTransformer) -> Iterator[Predict]:
-    """The model's way to its predictor, on an event loop in a thread of its own, for calls from other threads.
-
-    In the end all clients of the model are closed.
-    """
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="predictor", daemon=True)
-    thread.start()
-
-    def predict(images: Images, deadline: Deadline) -> list[int]:
-        return asyncio.run_coroutine_threadsafe(model.classify(images, deadline), loop).result()
-
+@contextlib.asynccontextmanager
+async def _listing(settings: Settings) -> AsyncIterator[Listing]:
+    if settings.minio is None:
+        raise AssertionError("the settings were looked at")
+    store = MinioObjectStore(settings.minio, connections=1)
     try:
-        yield predict
+        yield store
     finally:
-        asyncio.run_coroutine_threadsafe(model.close_clients(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        await store.close()

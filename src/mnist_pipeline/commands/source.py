@@ -22,6 +22,7 @@ from mnist_pipeline.adapters.kafka_connection import Connections
 from mnist_pipeline.local.knative import Backoff, Request
 from mnist_pipeline.local.source import DeadLetter, SinkConnection, Source
 from mnist_pipeline.pipeline.settings import Kafka, Settings, SettingsError
+from mnist_pipeline.pipeline.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ Knative does this, with several dispatchers, scaling, tracing and metrics that t
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], *, task: Task) -> int:
     """Deliver until SIGTERM or SIGINT, then finish what is in flight.
 
     Where Kafka or the topic is not there, or not for us, a line in the log says why, and it is tried again and again.
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        kafka = Settings.from_environ(os.environ).kafka
+        kafka = Settings.from_environ(os.environ, task).kafka
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2

@@ -10,7 +10,8 @@
     │   ├── NotAllowed          422  bucket or suffix that is not ours to touch
     │   ├── BadKey              422  a key that no store can hold
     │   ├── BadTraceId          422
-    │   ├── BadImage            422
+    │   ├── Reject              422  what a task can never classify, for a reason of its own
+    │   │   └── BadImage
     │   ├── ObjectTooLarge      422
     │   ├── BadTensor           422  the predictor refused a tensor that came inline
     │   └── ResultTooLarge      422  Kafka refused the result of an inline request for its size
@@ -33,7 +34,11 @@ statuses.
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+import re
+from typing import TypeVar
+
+# What may stand in a header, in metadata and in the label of a counter.
+_REASON = re.compile("[a-z0-9]{1,20}")
 
 
 class PipelineError(Exception):
@@ -43,8 +48,8 @@ class PipelineError(Exception):
     and of a counter's label.
     """
 
-    status: ClassVar[int] = 500
-    reason: ClassVar[str] = "error"
+    status: int = 500
+    reason: str = "error"
 
 
 class Permanent(PipelineError):
@@ -106,10 +111,26 @@ class BadTraceId(Permanent):
     reason = "badtraceid"
 
 
-class BadImage(Permanent):
+class Reject(Permanent):
+    """The bytes of an object, or of an inline image, can never be classified; a task raises it.
+
+    Args:
+        reason: one word of lower-case letters and digits, at most 20.
+        says: a sentence for whoever has sent it.
+    """
+
+    def __init__(self, reason: str, says: str) -> None:
+        super().__init__(says)
+        if not _REASON.fullmatch(reason):
+            raise ValueError(f"{reason!r} is not one word of at most 20 lower-case letters and digits")
+        self.reason = reason
+
+
+class BadImage(Reject):
     """The bytes are no PNG or JPEG that can be decoded, or it has too many pixels."""
 
-    reason = "badimage"
+    def __init__(self, says: str) -> None:
+        super().__init__("badimage", says)
 
 
 class ObjectTooLarge(Permanent):

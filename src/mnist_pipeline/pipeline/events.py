@@ -20,7 +20,8 @@ from mnist_pipeline.pipeline import cloud_events, notifications
 from mnist_pipeline.pipeline.cloud_events import CloudEvent
 from mnist_pipeline.pipeline.errors import BadEvent, BadTraceId, MalformedBody, Permanent
 from mnist_pipeline.pipeline.notifications import ObjectRef, Records
-from mnist_pipeline.pipeline.settings import Settings, has_control_characters
+from mnist_pipeline.pipeline.setting_values import has_control_characters
+from mnist_pipeline.pipeline.settings import Settings
 
 MAX_TRACE_ID = 256
 

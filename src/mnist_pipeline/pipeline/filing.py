@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mnist_pipeline.pipeline.errors import BadKey, MetadataTooLarge, ObjectGone, StoreUnavailable
@@ -49,7 +49,7 @@ class Copy:
         return self.tags.get(PUBLISHED_AS, "").split()
 
 
-def put(
+async def put(
     store: ObjectStore,
     version: ObjectVersion,
     data: bytes,
@@ -66,10 +66,10 @@ def put(
         StoreUnavailable: all names are taken by other bytes; or as the port does.
     """
 
-    def write(like: ObjectVersion) -> Copy:
+    async def write(like: ObjectVersion) -> Copy:
         for name in _names(key, data):
             for _ in range(_PUT_ATTEMPTS):
-                created = store.put(
+                created = await store.put(
                     bucket,
                     name,
                     data,
@@ -82,7 +82,7 @@ def put(
                 if created:
                     return Copy(bucket=bucket, key=name, tags=like.tags)
                 try:
-                    there = store.get(bucket, name, None, limit=len(data), deadline=deadline)
+                    there = await store.get(bucket, name, None, limit=len(data), deadline=deadline)
                 except ObjectGone:
                     continue  # it vanished meanwhile: put again
                 if there.data == data:
@@ -90,10 +90,10 @@ def put(
                 break
         raise StoreUnavailable(f"every name for {key!r} in bucket {bucket!r} is taken by other bytes")
 
-    return _described(version, own, write)
+    return await _write_what_fits(version, own, write)
 
 
-def have_copied(
+async def have_copied(
     store: ObjectStore, version: ObjectVersion, bucket: str, *, own: Mapping[str, str], deadline: Deadline
 ) -> Copy:
     """Have the server copy what is not in hand, to a name that only this very version can have.
@@ -105,49 +105,64 @@ def have_copied(
     key = _suffixed(version.key, digest[:12])
     # To who may not list a bucket, S3 says of what is missing there that it is forbidden.
     with contextlib.suppress(ObjectGone, BadKey, StoreUnavailable):
-        there = store.get(bucket, key, None, limit=0, deadline=deadline)
+        there = await store.get(bucket, key, None, limit=0, deadline=deadline)
         copy = Copy(bucket=bucket, key=key, tags=there.version.tags)
         if id_of(identity) in copy.published:
             return copy
 
-    def write(like: ObjectVersion) -> Copy:
-        store.copy(like, bucket, key, metadata=like.metadata, deadline=deadline)
+    async def write(like: ObjectVersion) -> Copy:
+        await store.copy(like, bucket, key, metadata=like.metadata, deadline=deadline)
         return Copy(bucket=bucket, key=key, tags=version.tags)
 
-    return _described(version, own, write)
+    return await _write_what_fits(version, own, write)
 
 
-def mark(store: ObjectStore, copy: Copy, result_id: str, *, deadline: Deadline) -> None:
+async def mark(store: ObjectStore, copy: Copy, result_id: str, *, deadline: Deadline) -> None:
     """Note on the copy that the result of this id is published, beside its other tags.
 
     Raises:
         StoreUnavailable, ObjectGone, BadKey, DeadlineExceeded: it is not noted.
     """
     ids = [*copy.published, result_id][-_PUBLISHED_IDS:]
-    store.set_tags(copy.bucket, copy.key, {**copy.tags, PUBLISHED_AS: " ".join(ids)}, deadline=deadline)
+    await store.set_tags(copy.bucket, copy.key, {**copy.tags, PUBLISHED_AS: " ".join(ids)}, deadline=deadline)
 
 
-def _described(version: ObjectVersion, own: Mapping[str, str], write: Callable[[ObjectVersion], Copy]) -> Copy:
-    """Have a copy written that is described as the version is, with our `own` metadata: with less where the store takes
-    no more.
-
-    The content type and our own always stay. What we add to the metadata, or its being encoded, can be too much for a
-    store that took it from the user; tags may be set in a request's body, and are sent in a header.
+async def _write_what_fits(
+    version: ObjectVersion, own: Mapping[str, str], write: Callable[[ObjectVersion], Awaitable[Copy]]
+) -> Copy:
+    """Have a copy written that is described as the version is, with our `own` metadata; with less, where the store
+    takes no more.
     """
-    choices = [
-        replace(version, metadata=metadata, tags=tags)
-        for tags in (version.tags, {})
-        for metadata in ({**version.metadata, **own}, own)
-    ]
-    choices.append(replace(choices[-1], content_headers={}))
-    *richer, poorest = [like for place, like in enumerate(choices) if like not in choices[:place]]
-    for like in richer:
-        with contextlib.suppress(MetadataTooLarge):
-            copy = write(like)
-            break
-    else:
-        like = poorest
-        copy = write(like)
+    refusal: MetadataTooLarge | None = None
+    for like in _descriptions(version, own):
+        try:
+            copy = await write(like)
+        except MetadataTooLarge as exc:
+            refusal = exc
+            continue
+        if refusal is not None:
+            _warn_of_what_is_lost(version, like)
+        return copy
+    raise refusal or AssertionError("there is always one description")
+
+
+def _descriptions(version: ObjectVersion, own: Mapping[str, str]) -> Iterator[ObjectVersion]:
+    """How a copy may be described, fullest first; the content type and our own metadata are always part of it.
+
+    What we add to the metadata, or its being encoded, can be too much for a store that took it from the user; tags may
+    be set in a request's body, and are sent in a header.
+    """
+    yield (like := replace(version, metadata={**version.metadata, **own}))
+    if version.metadata:
+        yield (like := replace(like, metadata=own))
+    if version.tags:
+        yield replace(like, metadata={**version.metadata, **own}, tags={})
+        yield (like := replace(like, tags={}))
+    if version.content_headers:
+        yield replace(like, content_headers={})
+
+
+def _warn_of_what_is_lost(version: ObjectVersion, like: ObjectVersion) -> None:
     kinds = (
         (version.metadata, like.metadata),
         (version.tags, like.tags),
@@ -160,7 +175,6 @@ def _described(version: ObjectVersion, own: Mapping[str, str], write: Callable[[
             ascii(version.key),
             ascii(left_out),
         )
-    return copy
 
 
 def _names(key: str, data: bytes) -> Iterator[str]:

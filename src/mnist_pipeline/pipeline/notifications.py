@@ -17,7 +17,8 @@ import orjson
 
 from mnist_pipeline.pipeline.errors import BadEvent, BadKey, NotAllowed, Permanent, without_frames
 from mnist_pipeline.pipeline.ports import MAX_KEY_BYTES
-from mnist_pipeline.pipeline.settings import DIGITS, Settings, has_control_characters
+from mnist_pipeline.pipeline.setting_values import has_control_characters
+from mnist_pipeline.pipeline.settings import Settings
 
 # PutTagging, DeleteTagging, PutRetention and PutLegalHold match `s3:ObjectCreated:*` too, with the old ETag.
 _CREATED = frozenset("ObjectCreated:" + how for how in ("Put", "Post", "Copy", "CompleteMultipartUpload"))
@@ -112,9 +113,7 @@ def read(payload: object, settings: Settings) -> Records:
 
 def is_output(bucket: str, key: str, settings: Settings) -> bool:
     """Whether an object of this name is one that we filed or rejected: its event must not be handled again."""
-    if bucket == settings.rejected_bucket:
-        return True
-    return any(bucket == filed and key.startswith(prefix) for filed, prefix in map(settings.destination_of, DIGITS))
+    return any(bucket == place.bucket and key.startswith(place.prefix) for place in settings.outputs)
 
 
 def check_source(bucket: str, key: str, settings: Settings) -> None:
@@ -126,7 +125,7 @@ def check_source(bucket: str, key: str, settings: Settings) -> None:
     """
     if bucket not in settings.source_buckets:
         raise NotAllowed(f"bucket {bucket!r:.80} is not one of SOURCE_BUCKETS")
-    if not key.endswith(settings.source_suffixes):
+    if not settings.is_wanted(key):
         raise NotAllowed(f"key {key!r:.200} ends in none of SOURCE_SUFFIXES")
     _check_key(key)
 

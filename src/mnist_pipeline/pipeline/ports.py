@@ -96,7 +96,9 @@ class ObjectStore(Protocol):
     DeadlineExceeded; nothing of the client library passes through.
     """
 
-    async def get(self, bucket: str, key: str, version_id: str | None, *, limit: int, deadline: Deadline) -> StoredObject:
+    async def get(
+        self, bucket: str, key: str, version_id: str | None, *, limit: int, deadline: Deadline
+    ) -> StoredObject:
         """Fetch exactly this version; the latest where `version_id` is None or where the store calls it invalid.
 
         Raises:

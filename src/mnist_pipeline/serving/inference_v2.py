@@ -1,8 +1,9 @@
 """The Open Inference Protocol (V2) towards our callers: their JSON, binary extension and gRPC in, its answer out.
 
-One input: FP32 `[N, 784]` or `[N, 28, 28]`, or BYTES `[N]`, images (base64 text where JSON carries them). One output:
-`predictions`, INT64 `[N]`. Sources: github.com/kserve/open-inference-protocol, `inference_rest.md` and
-`inference_grpc.md`; Triton's `extension_binary_data.md`.
+One input: numbers of the task's datatype, `[N, …]`, or BYTES `[N]`, images or other objects (base64 text where JSON
+carries them). One output: `predictions`, INT64 `[N]` or, where the labels are texts, BYTES. Sources:
+github.com/kserve/open-inference-protocol, `inference_rest.md` and `inference_grpc.md`; Triton's
+`extension_binary_data.md`.
 
 Whatever a request lacks is its refusal, in our words and without its bytes, so that who waits for its result is told.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,15 @@ from kserve import InferOutput, InferRequest, InferResponse
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from mnist_pipeline.pipeline import events
+from mnist_pipeline.pipeline import events, task
 from mnist_pipeline.pipeline.errors import BadTensor, MalformedBody, Permanent, without_frames
 from mnist_pipeline.pipeline.events import Inline
+from mnist_pipeline.pipeline.interpretation import Label
 from mnist_pipeline.pipeline.settings import Settings
 
-_PIXELS = 28 * 28
 _WITH_BATCH = 2  # dimensions at least: the batch, and what an image has
 _JSON_LENGTH = "inference-header-content-length"
-_MOST_DIMENSIONS = 4  # a batch of images in colour
+_MOST_DIMENSIONS = 8
 _LENGTH_BYTES = 4  # before each element of BYTES
 
 
@@ -54,7 +55,8 @@ class Tensor:
 class V2Request:
     """A request, however it came; without a tensor it has the refusal that says why.
 
-    `as_it_came` gives bytes that no other request has, where its tensor cannot be read.
+    `as_it_came` gives bytes that no other request has, where its tensor cannot be read. `size` is about how many bytes
+    there are to be read.
     """
 
     id: str = ""
@@ -63,6 +65,7 @@ class V2Request:
     refusal: Permanent | None = None
     as_it_came: Callable[[], bytes]
     over_grpc: bool
+    size: int = 0
 
 
 def of_rest(request: RestRequest, headers: Mapping[str, str]) -> V2Request:
@@ -83,6 +86,7 @@ def of_rest(request: RestRequest, headers: Mapping[str, str]) -> V2Request:
         refusal=refusal,
         as_it_came=lambda: request.body,
         over_grpc=False,
+        size=len(request.body),
     )
 
 
@@ -90,7 +94,7 @@ def of_grpc(message: ModelInferRequest) -> V2Request:
     """The request in a protobuf message, its contents raw or not."""
     try:
         InferenceServicer.validate_grpc_request(message)
-        return of_kserve(InferRequest.from_grpc(message))
+        return replace(of_kserve(InferRequest.from_grpc(message)), size=message.ByteSize())
     except Exception:  # noqa: BLE001 - KServe raises what it likes on input that is not well formed
         return V2Request(
             id=message.id,
@@ -138,7 +142,7 @@ def read(request: V2Request, headers: Mapping[str, str], settings: Settings) -> 
     content = b""
     if request.tensor is not None:
         try:
-            instances, content = _instances(request.tensor)
+            instances, content = _instances(request.tensor, settings.task.input)
         except BadTensor as exc:
             refusal = without_frames(exc)
     if refusal is not None:
@@ -154,10 +158,12 @@ def read(request: V2Request, headers: Mapping[str, str], settings: Settings) -> 
     )
 
 
-def reply(request: V2Request, model_name: str, response_id: str, digits: Sequence[int]) -> InferResponse:
+def reply(request: V2Request, model_name: str, response_id: str, labels: Sequence[Label]) -> InferResponse:
     """The answer, under the request's own id where it has one."""
-    output = InferOutput("predictions", [len(digits)], "INT64")
-    output.set_data_from_numpy(np.array(digits, dtype=np.int64), binary_data=False)
+    are_numbers = all(isinstance(label, int) for label in labels)
+    output = InferOutput("predictions", [len(labels)], "INT64" if are_numbers else "BYTES")
+    array = np.array(labels, np.int64) if are_numbers else np.array([str(one).encode() for one in labels], np.object_)
+    output.set_data_from_numpy(array, binary_data=request.over_grpc and not are_numbers)
     return InferResponse(response_id=request.id or response_id, model_name=model_name, infer_outputs=[output])
 
 
@@ -204,34 +210,34 @@ def _only(inputs: Any) -> Any:
     return inputs[0]
 
 
-def _instances(tensor: Tensor) -> tuple[tuple[Any, ...], bytes]:
+def _instances(tensor: Tensor, wanted: task.Tensor) -> tuple[tuple[Any, ...], bytes]:
     """The instances, and the bytes that stand for all of them."""
     if len(tensor.shape) > _MOST_DIMENSIONS or min(tensor.shape, default=0) < 0:
         raise BadTensor("the input's shape has too many sizes, or a negative one")
     if tensor.datatype.upper() == "BYTES":
-        images = [_image(one) for one in _elements(tensor)]
+        images = [_image(one, are_pictures=wanted.pixels) for one in _elements(tensor)]
         if not images or math.prod(tensor.shape) != len(images):
             raise BadTensor(f"the input has {len(images)} images, which is not what its shape says")
         content = b"\n".join(image if isinstance(image, bytes) else image.encode() for image in images)
         return tuple({"data": image} for image in images), content
-    if tensor.datatype.upper() != "FP32":
-        raise BadTensor("the input's datatype is neither FP32 nor BYTES")
+    if tensor.datatype.upper() != wanted.v2_datatype:
+        raise BadTensor(f"the input's datatype is neither {wanted.v2_datatype} nor BYTES")
     try:
-        array = _floats(tensor).reshape(tensor.shape)
+        array = _numbers(tensor, wanted.datatype).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError) as exc:
-        raise BadTensor("the input's data are no FP32 numbers of its shape") from exc
-    if array.ndim < _WITH_BATCH or not len(array) or array[0].size != _PIXELS:
-        raise BadTensor("the input's shape is neither [N, 784] nor [N, 28, 28]")
+        raise BadTensor(f"the input's data are no {wanted.v2_datatype} numbers of its shape") from exc
+    if array.ndim < _WITH_BATCH or not len(array) or array[0].size != wanted.size:
+        raise BadTensor(f"the input's shape is not N times the {wanted.size} of {list(wanted.shape)}")
     return tuple(array), array.tobytes()
 
 
-def _floats(tensor: Tensor) -> np.ndarray[Any, Any]:
+def _numbers(tensor: Tensor, datatype: str) -> np.ndarray[Any, Any]:
     if tensor.raw is not None:
-        return np.frombuffer(tensor.raw, dtype="<f4")
+        return np.frombuffer(tensor.raw, dtype=np.dtype(datatype).newbyteorder("<"))
     array = np.asarray(tensor.data)
     if array.dtype.kind not in "iuf":
         raise ValueError(array.dtype)
-    return array.astype(np.float32)
+    return array.astype(datatype)
 
 
 def _elements(tensor: Tensor) -> list[Any]:
@@ -255,9 +261,9 @@ def _flat(data: Any) -> list[Any]:
     return [element for row in data for element in (row if isinstance(row, list) else [row])]
 
 
-def _image(value: Any) -> bytes | str:
-    """BYTES are the image itself where they begin like a PNG or a JPEG, else base64 text, as JSON needs it."""
-    if value and isinstance(value, bytes) and not value.startswith((b"\x89PNG", b"\xff\xd8")):
+def _image(value: Any, *, are_pictures: bool) -> bytes | str:
+    """BYTES are the object itself; but where pictures are wanted, bytes that begin as none are base64 text."""
+    if value and isinstance(value, bytes) and are_pictures and not value.startswith((b"\x89PNG", b"\xff\xd8")):
         return value.decode("ascii", "replace")
     if not isinstance(value, bytes | str) or not value:
         raise BadTensor("the input's BYTES are not all bytes or text, or some are empty")

@@ -8,12 +8,14 @@ What KServe 0.21 lacks, each mended here by name:
 - every probe of a model that is not ready, and every wrong URL, gets a stack in the log: `_WithoutStacks`;
 - an upgrade that a client offers loses the request's body: `NoUpgradeProtocol`;
 - gRPC input that is not well formed is an INTERNAL with a stack: `PipelineServicer`;
-- a port that is taken ends it with a stack, or not at all: `_check_port`.
+- a port that is taken ends it with a stack, or not at all: `_check_port`;
+- one worker runs plain asyncio, whatever `--event_loop` says: `_use_uvloop`.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import socket
 import sys
@@ -54,7 +56,7 @@ class ServedModel(InferenceModel, Protocol):
     quiet: bool
 
 
-def argument_parser(prog: str) -> argparse.ArgumentParser:
+def argument_parser(prog: str, model_name: str) -> argparse.ArgumentParser:
     """Every flag of KServe's server, with the defaults that suit a transformer."""
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -63,7 +65,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
         conflict_handler="resolve",
         allow_abbrev=False,
     )
-    parser.set_defaults(model_name="mnist", enable_latency_logging=False)
+    parser.set_defaults(model_name=model_name, enable_latency_logging=False)
     return parser
 
 
@@ -108,6 +110,8 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
     )
     for port in (server.http_port, server.grpc_port) if server.enable_grpc else (server.http_port,):
         _check_port(port)
+    if args.workers <= 1 and args.event_loop in ("auto", "uvloop"):
+        _use_uvloop()
     server.start([model])
 
 
@@ -138,6 +142,16 @@ class _WithoutStacks(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], _REFUSALS))
+
+
+def _use_uvloop() -> None:
+    """Give the one process uvloop, where it is installed: `ModelServer.start` takes the loop that is current."""
+    try:
+        import uvloop  # noqa: PLC0415 - KServe brings it along, but not on every system
+    except ImportError:
+        return
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    asyncio.set_event_loop(asyncio.new_event_loop())
 
 
 def _check_port(port: int) -> None:

@@ -1,8 +1,7 @@
 """The `kserve.Model`: KServe's three hooks around the pipeline, and around them slots, deadline and the mapping of
 errors.
 
-`__call__` runs once a request, on the event loop; whatever blocks runs in a thread of this process's own pool: one
-hop to prepare, one to finish. Per-request state lives in a ContextVar that `__call__` sets, never on `self`.
+`__call__` runs once a request. Per-request state lives in a ContextVar, never on `self`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import kserve
@@ -26,21 +24,16 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 
 from mnist_pipeline.adapters.predictor_client import PredictorClient
-from mnist_pipeline.pipeline import events, instances
-from mnist_pipeline.pipeline.errors import (
-    BadTensor,
-    Busy,
-    DeadlineExceeded,
-    Permanent,
-    PipelineError,
-    TensorRefused,
-    without_frames,
-)
+from mnist_pipeline.pipeline import events
+from mnist_pipeline.pipeline.errors import Busy, PipelineError
 from mnist_pipeline.pipeline.events import Inline, Nothing, Notification, Request
-from mnist_pipeline.pipeline.path import PREDICT_SHARE, Batch, Outcome, Pipeline, verdict
+from mnist_pipeline.pipeline.interpretation import Label, Prediction
+from mnist_pipeline.pipeline.path import PREDICT_SHARE, Go, Passage, Pipeline, verdict
 from mnist_pipeline.pipeline.ports import Deadline
-from mnist_pipeline.pipeline.predictor_formats import Images, OpenInference, V1Format, format_named
+from mnist_pipeline.pipeline.predictor_formats import OpenInference, V1Format, format_named
 from mnist_pipeline.pipeline.results import Result, to_reply
+from mnist_pipeline.pipeline.settlement import Outcome
+from mnist_pipeline.pipeline.task import Batch
 from mnist_pipeline.serving import inference_v2, server
 from mnist_pipeline.serving.bodies import BodyLimits
 from mnist_pipeline.serving.grpc_servicer import grpc_error
@@ -57,30 +50,24 @@ OUTCOMES = Counter(
 
 # What a request waits for a slot, as a part of its deadline; then it is told to come again.
 _WAIT_FOR_SLOT = 0.25
-# A body up to this size is parsed on the event loop: it takes less than the hop to a thread.
-_PARSED_ON_THE_LOOP = 256 * 1024
+# A body up to this size is parsed on the event loop.
+_PARSED_ON_THE_LOOP = 64 * 1024
 # What KServe gives to requests in flight when it is told to stop.
 _GRACE_SECONDS = 30.0
 
 _Result = TypeVar("_Result")
 
+_passage: ContextVar[Passage] = ContextVar("mnist_pipeline_passage")
 
-@dataclass(kw_only=True)
-class _Current:
-    """The request in hand; `batch` is what its preprocess made, for its postprocess."""
-
-    deadline: Deadline
-    batch: Batch | None = None
+_NO_OBJECTS = Notification(objects=())
 
 
-_current: ContextVar[_Current] = ContextVar("mnist_pipeline_request")
+class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no types
+    """Objects in by event or inline, predictions out through Kafka; the predictor is asked in between.
 
-
-class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no types
-    """Images in by event or inline, digits out through Kafka; the predictor is asked in between.
-
-    Another transformer passes a pipeline with a tensorizer of its own, or overrides `predictor_format`, or `predict`
-    (float32 `(N, 28, 28)` → N digits), which raises PredictorUnavailable where it cannot tell; anything else is a 500.
+    What it is about is the task of its pipeline's settings. A subclass may override KServe's hooks: `preprocess`
+    gives tensors `(N, …)`; `predict` makes predictions of them, or labels, and raises PredictorUnavailable where it
+    cannot tell; anything else is a 500.
     """
 
     def __init__(self, name: str, pipeline: Pipeline, predictor: PredictorConfig) -> None:
@@ -102,49 +89,54 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
 
     # --- KServe's three hooks ---
 
-    async def preprocess(self, payload: Notification | Inline, headers: dict[str, str] | None = None) -> Images:
-        """Fetch and tensorize, in a thread: float32 `(N, 28, 28)` for what can be classified."""
-        del headers
-        current = _current.get()
-        current.batch = await self._in_thread(self.pipeline.prepare, payload, current.deadline)
-        return current.batch.tensors
+    async def preprocess(self, payload: Notification | Inline, headers: dict[str, str] | None = None) -> Batch:
+        """Fetch and decode: tensors `(N, …)` of what can be classified."""
+        del payload, headers
+        return await self.pipeline.prepare(_passage.get())
 
     async def predict(
-        self, payload: Images, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
-    ) -> list[int]:
-        """Ask the predictor for the digits of `(N, 28, 28)`; nothing is asked for N = 0."""
+        self, payload: Batch, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> Sequence[Prediction | Label]:
+        """Ask the predictor about tensors `(N, …)`; nothing is asked for N = 0."""
         del response_headers
         if not len(payload):
             return []
-        deadline = _current.get().deadline.share(PREDICT_SHARE)
-        return await self._here().predictor.digits(payload, headers or {}, timeout=deadline.remaining())
+        deadline = _passage.get().deadline.share(PREDICT_SHARE)
+        return await self._here().predictor.predictions(payload, headers or {}, timeout=deadline.remaining())
 
     async def postprocess(
-        self, result: list[int], headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
-    ) -> tuple[Outcome, ...] | Result:
-        """File, publish and release, in a thread; or publish, for an inline request."""
+        self,
+        result: Sequence[Prediction | Label],
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> Sequence[Outcome] | Result:
+        """File, publish and release; or publish, for an inline request."""
         del headers, response_headers
-        current = _current.get()
-        batch = current.batch
-        if batch is None:
-            raise AssertionError("preprocess makes the batch")
-        if isinstance(batch.request, Inline):
-            return await self._in_thread(self.pipeline.finish_inline, batch.request, result, current.deadline)
-        return await self._in_thread(self.pipeline.finish, batch, result, current.deadline)
+        return await self.pipeline.finish(_passage.get(), result)
 
     def validate(self, payload: Any) -> Any:
         """What preprocess gives is ours: KServe's look into a V1 or V2 body has nothing to see in it."""
         return payload
 
-    async def classify(self, tensors: Images, deadline: Deadline) -> list[int]:
-        """Digits of float32 `(N, 28, 28)` by this model's `predict`, for commands that have no server around them.
+    async def classify(self, tensors: Batch, deadline: Deadline) -> Sequence[Prediction | Label]:
+        """Predictions of tensors `(N, …)` by this model's `predict`, for commands that have no server around them.
 
         Raises:
             PredictorUnavailable: the predictor is away, slow or confused.
             DeadlineExceeded: the deadline has passed.
         """
-        with _request(deadline):
+        with _passing(Passage(request=_NO_OBJECTS, deadline=deadline)):
             return await self.predict(tensors)
+
+    def through_hooks(self, headers: dict[str, str]) -> Go:
+        """The way of a passage by `preprocess`, `predict` and `postprocess`."""
+
+        async def go(passage: Passage) -> Any:
+            with _passing(passage):
+                result, _ = await super(ObjectTransformer, self).__call__(passage.request, headers)
+            return result
+
+        return go
 
     # --- around them ---
 
@@ -160,7 +152,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             HTTPException, GrpcException: with the status and the reason of a refusal, as KServe answers them.
         """
         if verb != InferenceVerb.PREDICT:
-            raise NotImplementedError("a transformer of digits explains nothing")
+            raise NotImplementedError("a transformer explains nothing")
         request: bytes | V2Request
         if isinstance(body, InferRequest):
             request = inference_v2.of_kserve(body)
@@ -197,10 +189,7 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
     async def _handle_v1(self, body: bytes, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
         settings = self.pipeline.settings
         deadline = Deadline(settings.event_timeout_seconds)
-        if len(body) > _PARSED_ON_THE_LOOP:
-            request: Request = await self._in_thread(events.parse, body, headers, settings)
-        else:
-            request = events.parse(body, headers, settings)
+        request: Request = await _parsed(len(body), events.parse, body, headers, settings)
         if isinstance(request, Nothing):
             self._count(request.reason)
             return b"", {}
@@ -208,18 +197,19 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             if isinstance(request, Notification):
                 await self._settled(request, headers, deadline)
                 return b"", {}
-            result = await self._predicted(request, headers, deadline)
+            result = await self._answered(request, headers, deadline)
         return (dict(result.data), {}) if request.cloudevent is None else self._reply_to_event(result)
 
     async def _handle_v2(self, request: RestRequest | V2Request, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
-        deadline = Deadline(self.pipeline.settings.event_timeout_seconds)
+        settings = self.pipeline.settings
+        deadline = Deadline(settings.event_timeout_seconds)
         async with self._slot(deadline):
             if isinstance(request, RestRequest):
-                v2 = await self._in_thread(inference_v2.of_rest, request, headers)
+                v2 = await _parsed(len(request.body), inference_v2.of_rest, request, headers)
             else:
                 v2 = request
-            inline = await self._in_thread(inference_v2.read, v2, headers, self.pipeline.settings)
-            result = await self._predicted(inline, headers, deadline)
+            inline = await _parsed(v2.size, inference_v2.read, v2, headers, settings)
+            result = await self._answered(inline, headers, deadline)
         if inline.cloudevent is not None:
             return self._reply_to_event(result)
         reply = inference_v2.reply(v2, self.name, result.id, result.data["predictions"])
@@ -233,25 +223,8 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         return reply, headers
 
     async def _settled(self, request: Notification, headers: dict[str, str], deadline: Deadline) -> None:
-        """Settle every record, a few at a time; then raise what the one answer must say, if it is no success."""
-        outcomes = [Outcome(reason=refusal.reason, error=refusal) for refusal in request.refused]
-        outcomes += [Outcome(reason="ignored")] * request.ignored
-        while request.objects:
-            try:
-                deadline.remaining()
-            except DeadlineExceeded as exc:
-                log.error("%d objects of one event are not begun: %s", len(request.objects), exc)
-                outcomes.append(Outcome(reason=exc.reason, error=without_frames(exc), stays=True))
-                break
-            with _request(deadline) as current:
-                try:
-                    settled, _ = await super().__call__(request, headers)
-                except PipelineError as exc:
-                    if current.batch is None:
-                        raise
-                    settled = await self._in_thread(self.pipeline.abandon, current.batch, exc, deadline)
-            outcomes += settled
-            request = replace(request, objects=current.batch.later if current.batch else ())
+        """Settle every record; then raise what the one answer must say, if it is no success."""
+        outcomes = await self.pipeline.settle(request, self.through_hooks(headers), deadline)
         error = verdict(outcomes)
         for outcome in outcomes:
             if error is None or outcome.error is not error:
@@ -259,22 +232,10 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         if error is not None:
             raise error
 
-    async def _predicted(self, request: Inline, headers: dict[str, str], deadline: Deadline) -> Result:
-        """Classify and publish an inline request; what can never be classified is published as rejected."""
-        with _request(deadline):
-            try:
-                result, _ = await super().__call__(request, headers)
-            except TensorRefused as exc:
-                if all(instances.is_image(instance) for instance in request.instances):
-                    raise
-                refusal: Permanent = BadTensor(str(exc))
-            except Permanent as exc:
-                refusal = without_frames(exc)
-            else:
-                self._count("predicted")
-                return result  # type: ignore[no-any-return]  # what postprocess gave
-            await self._in_thread(self.pipeline.reject_inline, request, refusal, deadline)
-            raise refusal
+    async def _answered(self, request: Inline, headers: dict[str, str], deadline: Deadline) -> Result:
+        result = await self.pipeline.answer(request, self.through_hooks(headers), deadline)
+        self._count("predicted")
+        return result
 
     def _count(self, outcome: str) -> None:
         OUTCOMES.labels(model_name=self.name, outcome=outcome).inc()
@@ -295,30 +256,24 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             return False
         return await here.readiness.look()
 
-    def _check(self) -> None:
-        deadline = Deadline(CHECK_SECONDS)
-        if self.pipeline.store is not None:
-            self.pipeline.store.check(self.pipeline.settings.source_buckets[0], deadline=deadline)
-        if self.pipeline.publisher is not None:
-            self.pipeline.publisher.check(deadline=deadline)
-
     # --- this process's own ---
 
     def _here(self) -> _Process:
         if self._process is None:
             in_flight = self.pipeline.settings.max_in_flight
             self._process = _Process(
-                # One more, so that a readiness check finds a thread when all slots are taken.
-                threads=ThreadPoolExecutor(in_flight + 1, thread_name_prefix="pipeline"),
                 slots=asyncio.Semaphore(in_flight),
                 in_flight=in_flight,
-                predictor=PredictorClient(self.name, self.predictor, self.predictor_format(), connections=in_flight),
-                readiness=Readiness(lambda: self._in_thread(self._check)),
+                predictor=PredictorClient(
+                    self.name,
+                    self.predictor,
+                    self.predictor_format(),
+                    self.pipeline.settings.task,
+                    connections=in_flight,
+                ),
+                readiness=Readiness(lambda: self.pipeline.check(Deadline(CHECK_SECONDS))),
             )
         return self._process
-
-    async def _in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._here().threads, call, *args)
 
     @asynccontextmanager
     async def _slot(self, deadline: Deadline) -> AsyncIterator[None]:
@@ -345,9 +300,8 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(here.all_slots(), _GRACE_SECONDS)
             await here.predictor.close()
-            here.threads.shutdown(wait=False)
             self._process = None
-        await asyncio.to_thread(self.pipeline.close)
+        await self.pipeline.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without anything of this process: KServe pickles the model into its workers."""
@@ -358,11 +312,14 @@ class MnistTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no typ
         server.set_up_process(self)
 
 
+class MnistTransformer(ObjectTransformer):
+    """The transformer of digits: its pipeline's task is `Digits`."""
+
+
 @dataclass(kw_only=True)
 class _Process:
     """What belongs to one process and one event loop, made when first needed."""
 
-    threads: ThreadPoolExecutor
     slots: asyncio.Semaphore
     predictor: PredictorClient
     readiness: Readiness
@@ -375,11 +332,15 @@ class _Process:
 
 
 @contextmanager
-def _request(deadline: Deadline) -> Iterator[_Current]:
-    """Set the ContextVar for one pass through the hooks."""
-    current = _Current(deadline=deadline)
-    token = _current.set(current)
+def _passing(passage: Passage) -> Iterator[None]:
+    """Let the hooks find the passage that they serve."""
+    token = _passage.set(passage)
     try:
-        yield current
+        yield
     finally:
-        _current.reset(token)
+        _passage.reset(token)
+
+
+async def _parsed(size: int, parse: Callable[..., _Result], *args: Any) -> _Result:
+    """Parse on the event loop what takes less than a hop to a thread, by its size in bytes."""
+    return parse(*args) if size <= _PARSED_ON_THE_LOOP else await asyncio.to_thread(parse, *args)

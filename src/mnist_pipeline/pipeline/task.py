@@ -1,0 +1,216 @@
+"""What is one's own in a transformer: a `Task` says what an object is, what the predictor is asked, and what its answer
+means. Everything else is the path's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_pipeline.pipeline.interpretation import Label, Output, Prediction, interpreted
+
+if TYPE_CHECKING:
+    from mnist_pipeline.pipeline.settings import Settings
+
+Batch: TypeAlias = NDArray[Any]
+"""Tensors of one shape, the number of them first: `(N, …)`."""
+
+_NAME = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
+_DATATYPES = {
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint8": "UINT8",
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What the predictor is asked with, for one object.
+
+    Attributes:
+        shape: of one tensor, without the batch.
+        datatype: numpy's name, such as `float32`.
+        name: of the input in V2, where the predictor's metadata do not name it.
+        flat: a predictor that does not tell its shape gets the elements of each tensor in one row.
+        pixels: the values lie in 0..1, and may travel as bytes in 0..255 and as a picture too.
+    """
+
+    shape: tuple[int, ...]
+    datatype: str = "float32"
+    name: str = "input-0"
+    flat: bool = False
+    pixels: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"the shape {self.shape} has no elements")
+        if self.datatype not in _DATATYPES:
+            raise ValueError(f"the datatype {self.datatype!r} is none of {', '.join(_DATATYPES)}")
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+    @property
+    def sent_shape(self) -> tuple[int, ...]:
+        """The shape in which a predictor gets it that does not tell its own."""
+        return (self.size,) if self.flat else self.shape
+
+    @property
+    def v2_datatype(self) -> str:
+        """The datatype's name in the Open Inference Protocol."""
+        return _DATATYPES[self.datatype]
+
+    def of(self, values: Any) -> NDArray[Any]:
+        """These values as one such tensor.
+
+        Raises:
+            ValueError: they are no numbers, not finite, or not as many.
+        """
+        array = np.asarray(values)
+        if array.dtype.kind not in "iuf":
+            raise ValueError("no numbers")
+        if array.size != self.size:
+            raise ValueError(f"the shape {list(array.shape)}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = array.astype(self.datatype, copy=False)
+        if not np.isfinite(array).all():
+            raise ValueError("numbers that are not finite")
+        return array.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where objects are filed: a bucket, and what their keys get in front, empty or ending in a slash."""
+
+    bucket: str
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.prefix and not self.prefix.endswith("/"):
+            object.__setattr__(self, "prefix", self.prefix + "/")
+
+    @classmethod
+    def named(cls, text: str) -> Destination:
+        """`bucket` or `bucket/prefix`."""
+        bucket, _, prefix = text.partition("/")
+        return cls(bucket, prefix)
+
+
+class Task:
+    """One's own part of a transformer: subclass it, name what it needs, write `decode`.
+
+        class Clothes(Task):
+            name, buckets, suffixes = "fashion", ("fashion",), (".png",)
+            input = Tensor((28, 28), "float32")
+            labels = ("t-shirt", "trouser", "dress")
+
+            def decode(self, data): ...
+
+    Attributes:
+        name: of the model, and in the defaults of event types, topics and buckets; lower-case, with hyphens.
+        buckets: from which objects are taken, unless `SOURCE_BUCKETS` is set; else the one called `name`.
+        suffixes: of the keys that are taken, unless `SOURCE_SUFFIXES` is set.
+        any_case: the suffixes mean those in capitals too.
+        input: what the predictor is asked with. Inline tensors, V2 metadata and setup's probe are held against it.
+        labels: what a prediction may be, in the order of the predictor's class numbers; texts or integers.
+        called: what one label is called: in messages, and between the braces of `DESTINATION`.
+        filed_in: bucket, or bucket/prefix, of a label, unless `DESTINATION` is set.
+        max_image_pixels: `MAX_IMAGE_PIXELS`, for a `decode` that reads pictures.
+    """
+
+    name: str
+    buckets: tuple[str, ...] = ()
+    suffixes: tuple[str, ...]
+    any_case: bool = True
+    input: Tensor
+    labels: Sequence[Label]
+    called: str = "label"
+    filed_in: str = "{name}-{label}"
+    max_image_pixels: int = 16_000_000
+
+    def configure(self, settings: Settings) -> None:
+        """Take from the settings what the task needs of them; called once in each process, before anything else."""
+        self.max_image_pixels = settings.max_image_pixels
+
+    def decode(self, data: bytes) -> NDArray[Any]:
+        """The bytes of an object, or of an inline image, as one tensor with the elements of `input`.
+
+        It may be called in several threads at once.
+
+        Raises:
+            Reject: the bytes can never be one; the object is filed into the rejected bucket, with the reason.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lacks its method decode(self, data: bytes) -> numpy.ndarray")
+
+    def interpret(self, outputs: Mapping[str, Output], n: int) -> Sequence[Prediction]:
+        """What the predictor's answer to `n` tensors means, one prediction each.
+
+        By default its class numbers, the labels' own texts, or scores, whatever their names (`interpretation`).
+
+        Args:
+            outputs: by name. A V1 answer has one, `predictions`.
+            n: how many tensors were asked about.
+
+        Raises:
+            PredictorUnavailable: it does not say it of each: nothing is filed by a guess.
+        """
+        return interpreted(outputs, n, self.labels, called=self.called)
+
+    def destination(self, prediction: Prediction) -> Destination | None:
+        """Where an object with this prediction is filed; None, the default: where `DESTINATION` or `filed_in` says.
+
+        Whoever overrides it with places that do not depend on the label alone overrides `destinations` too.
+        """
+        del prediction
+        return None
+
+    def destinations(self) -> Iterable[Destination]:
+        """All that `destination` may give, for setup and so that what is filed there is not taken again."""
+        given = (self.destination(Prediction(label)) for label in self.labels)
+        return [destination for destination in given if destination is not None]
+
+    def data(self, predictions: Sequence[Prediction], *, inline: bool = False) -> dict[str, Any]:
+        """What the result event says of an object's prediction, or of those of an inline request.
+
+        An object's has its `destination`, and what identifies it, too.
+        """
+        data: dict[str, Any] = {"predictions": [prediction.label for prediction in predictions]}
+        scores = [prediction.score for prediction in predictions]
+        # What a user of the Kafka-sink transformer knows has predictions alone.
+        if not inline and None not in scores:
+            data["scores"] = scores
+        return data
+
+    def problems(self) -> list[str]:
+        """What is missing or cannot work, a sentence each."""
+        kind = type(self).__name__
+        missing = [what for what in ("name", "suffixes", "input", "labels") if not getattr(self, what, None)]
+        found = [f"{kind} lacks {what}, as in: {_EXAMPLES[what]}" for what in missing]
+        if "name" not in missing and not _NAME.fullmatch(self.name):
+            found.append(f"{kind}.name is {self.name!r}: lower-case letters, digits and single hyphens only")
+        texts = [what for what in ("buckets", "suffixes", "labels") if isinstance(getattr(self, what, ()), str)]
+        found += [f"{kind}.{what} is a text, not a tuple: a comma is missing" for what in texts]
+        if "labels" not in missing and len({str(label) for label in self.labels}) != len(self.labels):
+            found.append(f"{kind}.labels has one label twice")
+        return found
+
+
+_EXAMPLES = {
+    "name": 'name = "photos"',
+    "suffixes": 'suffixes = (".jpg", ".jpeg")',
+    "input": 'input = Tensor((3, 64, 64), "float32")',
+    "labels": 'labels = ("cat", "dog")',
+}
