@@ -9,4 +9,4 @@ from mnist_pipeline import Digits, Settings
 
 def digits_settings(**changes: Any) -> Settings:
     """The defaults for digits, with changes; what a setting is must be known to `Settings`."""
-    return Settings(task=Digits(), **changes)
+    return Settings(**{"task": Digits(), **changes})

@@ -10,7 +10,7 @@ import os
 import signal
 from types import FrameType
 
-from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline import Digits, Settings
 from recording import Recording
 
 PROXIES: dict[str, str] = {}
@@ -24,7 +24,7 @@ _PROXIES = ("all_proxy", "ftp_proxy", "grpc_proxy", "http_proxy", "https_proxy",
 def leave_behind() -> None:
     """Let neither our programs nor our clients have any of it."""
     asked = Recording(KAFKA_BOOTSTRAP_SERVERS="k")
-    Settings.from_environ(asked)
+    Settings.from_environ(asked, Digits())
     for name in list(os.environ):
         if name.lower() in _PROXIES:
             PROXIES[name] = os.environ.pop(name)

@@ -1,7 +1,8 @@
-"""pipeline.py: the path of an object and of an inline request, on the public fakes."""
+"""path.py: the path of an object and of an inline request, on the public fakes."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import hashlib
@@ -11,12 +12,15 @@ import pickle
 import time
 import uuid
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from digits import digits_settings
+from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.cloud_events import CloudEvent
 from mnist_pipeline.pipeline.errors import (
     BadImage,
@@ -33,9 +37,11 @@ from mnist_pipeline.pipeline.errors import (
 from mnist_pipeline.pipeline.events import Caller, Inline, Notification
 from mnist_pipeline.pipeline.filing import PUBLISHED_AS
 from mnist_pipeline.pipeline.notifications import ObjectRef
-from mnist_pipeline.pipeline.path import Outcome, Pipeline, verdict
+from mnist_pipeline.pipeline.path import Go, Passage, Pipeline, verdict
 from mnist_pipeline.pipeline.ports import CONTENT_HEADERS, Deadline
 from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.pipeline.settlement import Outcome
+from mnist_pipeline.pipeline.task import Batch
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
 
 NOT_AN_IMAGE = b"plain text, named .png"
@@ -48,14 +54,26 @@ class Path:
         self.store = MemoryStore("mnist", versioned={"mnist"} if versioned else (), create_buckets=True)
         self.publisher = MemoryPublisher(max_bytes=max_bytes)
         self.predictor = StubPredictor()
-        self.pipeline = Pipeline(Settings(**settings), self.store, self.publisher)
+        self.pipeline = Pipeline(digits_settings(**settings), self.store, self.publisher)
 
-    def send(self, *refs: ObjectRef, trace_id: str | None = None, seconds: float = 60) -> tuple[Outcome, ...]:
+    async def send(self, *refs: ObjectRef, trace_id: str | None = None, seconds: float = 60) -> tuple[Outcome, ...]:
         request = Notification(objects=refs, trace_id=trace_id, caller=Caller(request_host="here"))
-        deadline = Deadline(seconds)
-        batch = self.pipeline.prepare(request, deadline)
-        self.later = batch.later
-        return self.pipeline.finish(batch, self.predictor(batch.tensors) if len(batch.tensors) else [], deadline)
+        passage = Passage(request=request, deadline=Deadline(seconds))
+        outcomes = await self.go(passage)
+        self.later = passage.later or ()
+        return tuple(outcomes)
+
+    async def predict(self, tensors: Batch, deadline: Deadline) -> list[int]:
+        assert deadline.remaining() > 0
+        return self.predictor(tensors)
+
+    @property
+    def go(self) -> Go:
+        return self.pipeline.through(self.predict)
+
+    async def prepare(self, request: Notification | Inline, deadline: Deadline | None = None) -> tuple[Passage, Batch]:
+        passage = Passage(request=request, deadline=deadline or Deadline(60))
+        return passage, await self.pipeline.prepare(passage)
 
     def upload(self, key: str, data: bytes, **more: Any) -> ObjectRef:
         version = self.store.upload("mnist", key, data, **more)
@@ -66,15 +84,15 @@ class Path:
         return [json.loads(message.value) for message in self.publisher.messages]
 
 
-def reasons(outcomes: tuple[Outcome, ...]) -> list[str]:
+def reasons(outcomes: Sequence[Outcome]) -> list[str]:
     return [outcome.reason for outcome in outcomes]
 
 
 @pytest.mark.parametrize("versioned", [True, False])
-def test_an_object_moves_into_the_bucket_of_its_digit_and_is_published(versioned: bool) -> None:
+async def test_an_object_moves_into_the_bucket_of_its_digit_and_is_published(versioned: bool) -> None:
     path = Path(versioned=versioned)
     ref = path.upload("a/7.png", digit_png(7), metadata={"owner": "me"}, tags={"lot": "1"})
-    assert path.send(ref) == (Outcome(reason="filed"),)
+    assert await path.send(ref) == (Outcome(reason="filed"),)
     assert path.store.keys("mnist") == []
     assert path.store.data("digit-7", "a/7.png") == digit_png(7)
     filed = path.store.buckets["digit-7"]["a/7.png"][0].version
@@ -88,52 +106,52 @@ def test_an_object_moves_into_the_bucket_of_its_digit_and_is_published(versioned
     assert event["request-host"] == "here"
 
 
-def test_the_order_is_get_put_publish_delete() -> None:
+async def test_the_order_is_get_put_publish_delete() -> None:
     path = Path()
     ref = path.upload("7.png", digit_png(7))
     seen: list[tuple[str, int]] = []
     path.store.on_call = lambda call: seen.append((call.method, len(path.publisher.messages)))
-    path.send(ref)
+    await path.send(ref)
     assert seen == [("get", 0), ("put", 0), ("delete", 1)]
 
 
-def test_row_19_exactly_the_version_of_the_event_is_fetched_filed_and_released() -> None:
+async def test_row_19_exactly_the_version_of_the_event_is_fetched_filed_and_released() -> None:
     path = Path()
     old = path.upload("x.png", digit_png(1))
     new = path.upload("x.png", digit_png(2))
-    assert reasons(path.send(old)) == ["filed"]
+    assert reasons(await path.send(old)) == ["filed"]
     assert path.store.data("mnist", "x.png") == digit_png(2)
-    assert reasons(path.send(new)) == ["filed"]
+    assert reasons(await path.send(new)) == ["filed"]
     assert path.store.keys("mnist") == []
     assert path.store.data("digit-1", "x.png") == digit_png(1)
     assert path.store.data("digit-2", "x.png") == digit_png(2)
 
 
-def test_row_19_an_unversioned_object_that_changed_before_its_release_stays() -> None:
+async def test_row_19_an_unversioned_object_that_changed_before_its_release_stays() -> None:
     path = Path(versioned=False)
     ref = path.upload("x.png", digit_png(1))
 
-    def overwrite(call: Call) -> None:
+    async def overwrite(call: Call) -> None:
         if call.method == "delete":
             path.store.on_call = None
             path.store.upload("mnist", "x.png", digit_png(2))
 
     path.store.on_call = overwrite
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert path.store.data("mnist", "x.png") == digit_png(2)
     assert path.store.data("digit-1", "x.png") == digit_png(1)
 
 
-def test_a_result_is_published_only_once_the_object_is_filed_and_released_only_once_it_is_acked() -> None:
+async def test_a_result_is_published_only_once_the_object_is_filed_and_released_only_once_it_is_acked() -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(3))
     path.store.failures.before["put"] = [StoreUnavailable("away")]
-    assert reasons(path.send(ref)) == ["store"]
+    assert reasons(await path.send(ref)) == ["store"]
     assert path.publisher.messages == []
     path.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
-    assert reasons(path.send(ref)) == ["kafka"]
+    assert reasons(await path.send(ref)) == ["kafka"]
     assert path.store.keys("mnist") == ["x.png"]
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert path.store.keys("mnist") == []
     assert path.store.keys("digit-3") == ["x.png"]
     assert len(path.results) == 1
@@ -141,91 +159,91 @@ def test_a_result_is_published_only_once_the_object_is_filed_and_released_only_o
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", ["get", "put", "publish", "delete"])
-def test_row_22_a_path_that_is_cut_at_any_step_converges_when_it_is_sent_again(step: str, when: str) -> None:
+async def test_row_22_a_path_that_is_cut_at_any_step_converges_when_it_is_sent_again(step: str, when: str) -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(4))
     fake = path.publisher if step == "publish" else path.store
     error = KafkaUnavailable("cut") if step == "publish" else StoreUnavailable("cut")
     getattr(fake.failures, when)[step] = [error]
-    assert verdict(path.send(ref)) is error
-    assert reasons(path.send(ref)) in (["filed"], ["gone"])
+    assert verdict(await path.send(ref)) is error
+    assert reasons(await path.send(ref)) in (["filed"], ["gone"])
     assert path.store.keys("mnist") == []
     assert path.store.keys("digit-4") == ["x.png"]
     assert len({event["id"] for event in path.results}) == 1
 
 
-def test_row_28_a_result_whose_acknowledgement_was_lost_is_published_again_under_the_same_id() -> None:
+async def test_row_28_a_result_whose_acknowledgement_was_lost_is_published_again_under_the_same_id() -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(4))
     path.publisher.failures.after["publish"] = [KafkaUnavailable("the answer is lost")]
-    assert reasons(path.send(ref)) == ["kafka"]
+    assert reasons(await path.send(ref)) == ["kafka"]
     assert path.store.keys("mnist") == ["x.png"]
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert (path.store.keys("mnist"), path.store.keys("digit-4")) == ([], ["x.png"])
     first, second = path.results
     assert first["id"] == second["id"]
 
 
-def test_row_17_an_object_that_is_gone_is_nothing_to_do() -> None:
+async def test_row_17_an_object_that_is_gone_is_nothing_to_do() -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(4))
-    path.send(ref)
-    assert path.send(ref) == (Outcome(reason="gone"),)
+    await path.send(ref)
+    assert await path.send(ref) == (Outcome(reason="gone"),)
     assert len(path.results) == 1
 
 
-def test_a_version_that_no_store_can_have_means_the_latest() -> None:
+async def test_a_version_that_no_store_can_have_means_the_latest() -> None:
     path = Path()
     path.upload("0.png", digit_png(0))
-    assert reasons(path.send(ObjectRef(bucket="mnist", key="0.png", version_id="1"))) == ["filed"]
+    assert reasons(await path.send(ObjectRef(bucket="mnist", key="0.png", version_id="1"))) == ["filed"]
 
 
-def test_row_23_the_same_bytes_under_the_same_name_are_filed_already() -> None:
+async def test_row_23_the_same_bytes_under_the_same_name_are_filed_already() -> None:
     path = Path()
     path.store.upload("digit-5", "x.png", digit_png(5), metadata={"first": "1"})
-    assert reasons(path.send(path.upload("x.png", digit_png(5), metadata={"second": "2"}))) == ["filed"]
+    assert reasons(await path.send(path.upload("x.png", digit_png(5), metadata={"second": "2"}))) == ["filed"]
     assert path.store.keys("digit-5") == ["x.png"]
     assert path.store.buckets["digit-5"]["x.png"][0].version.metadata == {"first": "1"}
 
 
-def test_row_23_other_bytes_under_the_same_name_are_never_overwritten() -> None:
+async def test_row_23_other_bytes_under_the_same_name_are_never_overwritten() -> None:
     path = Path()
     path.store.upload("digit-5", "a.b/x.png", b"other")
-    path.send(path.upload("a.b/x.png", digit_png(5)))
+    await path.send(path.upload("a.b/x.png", digit_png(5)))
     digest = hashlib.sha256(digit_png(5)).hexdigest()
     assert path.store.keys("digit-5") == sorted(["a.b/x.png", f"a.b/x-{digest[:12]}.png"])
     assert path.store.data("digit-5", "a.b/x.png") == b"other"
     assert path.results[0]["data"]["destination"] == f"digit-5/a.b/x-{digest[:12]}.png"
 
 
-def test_a_taken_suffixed_name_becomes_the_whole_digest_and_that_taken_too_is_loud(
+async def test_a_taken_suffixed_name_becomes_the_whole_digest_and_that_taken_too_is_loud(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = Path()
     digest = hashlib.sha256(digit_png(5)).hexdigest()
     for name in ("x.png", f"x-{digest[:12]}.png"):
         path.store.upload("digit-5", name, b"other")
-    path.send(path.upload("x.png", digit_png(5)))
+    await path.send(path.upload("x.png", digit_png(5)))
     assert path.store.data("digit-5", f"x-{digest}.png") == digit_png(5)
     del path.store.buckets["digit-5"][f"x-{digest}.png"]
     path.store.upload("digit-5", f"x-{digest}.png", b"other")
     with caplog.at_level(logging.ERROR):
-        assert reasons(path.send(path.upload("x.png", digit_png(5)))) == ["store"]
+        assert reasons(await path.send(path.upload("x.png", digit_png(5)))) == ["store"]
     assert "digit-5" in caplog.text
     assert path.store.keys("mnist") == ["x.png"]
 
 
-def test_a_copy_that_vanishes_between_put_and_comparison_is_put_again() -> None:
+async def test_a_copy_that_vanishes_between_put_and_comparison_is_put_again() -> None:
     path = Path()
     path.store.upload("digit-5", "x.png", b"other")
 
-    def remove(call: Call) -> None:
+    async def remove(call: Call) -> None:
         if call.method == "get" and call.bucket == "digit-5":
             path.store.on_call = None
             del path.store.buckets["digit-5"]["x.png"]
 
     path.store.on_call = remove
-    path.send(path.upload("x.png", digit_png(5)))
+    await path.send(path.upload("x.png", digit_png(5)))
     assert path.store.data("digit-5", "x.png") == digit_png(5)
 
 
@@ -238,10 +256,10 @@ def test_a_copy_that_vanishes_between_put_and_comparison_is_put_again() -> None:
         "x" * 255,
     ],
 )
-def test_row_23_a_name_that_gets_too_long_is_cut_to_fit(key: str) -> None:
+async def test_row_23_a_name_that_gets_too_long_is_cut_to_fit(key: str) -> None:
     path = Path(source_suffixes=("",), destination="digits/by-digit/{digit}")
     path.store.upload("digits", f"by-digit/5/{key}", b"other")
-    assert reasons(path.send(path.upload(key, digit_png(5)))) == ["filed"]
+    assert reasons(await path.send(path.upload(key, digit_png(5)))) == ["filed"]
     destination = path.results[0]["data"]["destination"].removeprefix("digits/")
     assert path.store.data("digits", destination) == digit_png(5)
     assert len(destination.encode()) <= 1024
@@ -250,9 +268,9 @@ def test_row_23_a_name_that_gets_too_long_is_cut_to_fit(key: str) -> None:
 
 
 @pytest.mark.parametrize("data", [NOT_AN_IMAGE, b"", digit_png(1)[:60]])
-def test_row_13_what_can_never_be_classified_goes_the_same_way_into_the_rejected_bucket(data: bytes) -> None:
+async def test_row_13_what_can_never_be_classified_goes_the_same_way_into_the_rejected_bucket(data: bytes) -> None:
     path = Path()
-    outcome = path.send(path.upload("a/x.png", data, metadata={"trace-id": "t-1", "owner": "me"}))[0]
+    (outcome,) = await path.send(path.upload("a/x.png", data, metadata={"trace-id": "t-1", "owner": "me"}))
     assert isinstance(outcome.error, BadImage)
     assert path.store.keys("mnist") == []
     assert path.store.data("mnist-rejected", "a/x.png") == data
@@ -266,21 +284,21 @@ def test_row_13_what_can_never_be_classified_goes_the_same_way_into_the_rejected
     assert event["data"]["object"]["key"] == "a/x.png"
 
 
-def test_a_rejected_object_stays_while_kafka_is_away() -> None:
+async def test_a_rejected_object_stays_while_kafka_is_away() -> None:
     path = Path()
     ref = path.upload("x.png", NOT_AN_IMAGE)
     path.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
-    assert reasons(path.send(ref)) == ["kafka"]
+    assert reasons(await path.send(ref)) == ["kafka"]
     assert path.store.keys("mnist") == ["x.png"]
-    assert reasons(path.send(ref)) == ["badimage"]
+    assert reasons(await path.send(ref)) == ["badimage"]
     assert path.store.keys("mnist-rejected") == ["x.png"]
     assert len({event["id"] for event in path.results}) == 1
 
 
-def test_row_14_an_object_over_the_limit_is_copied_by_the_server_to_a_name_of_its_own() -> None:
+async def test_row_14_an_object_over_the_limit_is_copied_by_the_server_to_a_name_of_its_own() -> None:
     path = Path(max_object_bytes=100)
     ref = path.upload("big.png", b"x" * 101)
-    assert reasons(path.send(ref)) == ["objecttoolarge"]
+    assert reasons(await path.send(ref)) == ["objecttoolarge"]
     (key,) = path.store.keys("mnist-rejected")
     assert key.startswith("big-")
     assert len(key) == len("big-.png") + 12
@@ -290,17 +308,17 @@ def test_row_14_an_object_over_the_limit_is_copied_by_the_server_to_a_name_of_it
     assert [call.method for call in path.store.calls] == ["get", "get", "copy", "delete"]
 
 
-def test_an_object_over_the_limit_that_vanished_before_its_copy_is_nothing_to_reject() -> None:
+async def test_an_object_over_the_limit_that_vanished_before_its_copy_is_nothing_to_reject() -> None:
     path = Path(max_object_bytes=100)
     ref = path.upload("big.png", b"x" * 101)
 
-    def remove(call: Call) -> None:
+    async def remove(call: Call) -> None:
         if call.method == "copy":
             path.store.on_call = None
             path.store.buckets["mnist"].clear()
 
     path.store.on_call = remove
-    assert path.send(ref) == (Outcome(reason="gone"),)
+    assert await path.send(ref) == (Outcome(reason="gone"),)
     assert path.results == []
 
 
@@ -316,12 +334,12 @@ def described(path: Path, bucket: str) -> tuple[dict[str, str], dict[str, str]]:
     return dict(version.metadata), dict(version.tags)
 
 
-def test_an_image_with_more_metadata_than_the_store_takes_is_filed_with_its_trace_id(
+async def test_an_image_with_more_metadata_than_the_store_takes_is_filed_with_its_trace_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = Path()
     ref = path.upload("a b.png", digit_png(7), metadata={**TRACE, "note": LONG, "owner": "me"}, tags={"lot": "1"})
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert path.store.data("digit-7", "a b.png") == digit_png(7)
     assert described(path, "digit-7") == (TRACE, {"lot": "1"})
     assert path.store.keys("mnist") == []
@@ -331,49 +349,51 @@ def test_an_image_with_more_metadata_than_the_store_takes_is_filed_with_its_trac
     assert "['note', 'owner']" in line
 
 
-def test_an_image_with_as_much_metadata_as_the_store_takes_keeps_all_of_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_image_with_as_much_metadata_as_the_store_takes_keeps_all_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     path = Path()
     metadata = {"note": "x" * 1992, **TRACE}
-    assert reasons(path.send(path.upload("x.png", digit_png(7), metadata=metadata))) == ["filed"]
+    assert reasons(await path.send(path.upload("x.png", digit_png(7), metadata=metadata))) == ["filed"]
     assert described(path, "digit-7") == (metadata, {})
     assert caplog.records == []
 
 
-def test_an_object_whose_metadata_has_no_room_for_the_reason_is_rejected_with_it_all_the_same() -> None:
+async def test_an_object_whose_metadata_has_no_room_for_the_reason_is_rejected_with_it_all_the_same() -> None:
     path = Path()
     ref = path.upload("x.png", NOT_AN_IMAGE, metadata={**TRACE, "note": "x" * 2000})
-    assert reasons(path.send(ref)) == ["badimage"]
+    assert reasons(await path.send(ref)) == ["badimage"]
     assert path.store.data("mnist-rejected", "x.png") == NOT_AN_IMAGE
     assert described(path, "mnist-rejected") == ({**TRACE, "rejected-reason": "badimage"}, {})
     assert path.store.keys("mnist") == []
     assert path.results[0]["data"]["destination"] == "mnist-rejected/x.png"
 
 
-def test_an_object_over_the_limit_whose_metadata_has_no_room_for_the_reason_is_copied_with_it_all_the_same(
+async def test_an_object_over_the_limit_whose_metadata_has_no_room_for_the_reason_is_copied_with_it_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = Path(max_object_bytes=100)
     ref = path.upload("big.png", b"x" * 101, metadata={**TRACE, "note": "x" * 2000}, tags={"lot": "1"})
-    assert reasons(path.send(ref)) == ["objecttoolarge"]
+    assert reasons(await path.send(ref)) == ["objecttoolarge"]
     assert described(path, "mnist-rejected") == ({**TRACE, "rejected-reason": "objecttoolarge"}, {"lot": "1"})
     assert path.store.keys("mnist") == []
     assert caplog.records[-1].message.endswith("takes: ['note'] are left out where it is now")
 
 
-def test_the_trace_id_is_kept_under_the_name_of_the_settings() -> None:
+async def test_the_trace_id_is_kept_under_the_name_of_the_settings() -> None:
     path = Path(trace_key="Request-Id")
     ref = path.upload("x.png", digit_png(7), metadata={**TRACE, "request-id": "é" * 256, "note": "x" * 1400})
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert described(path, "digit-7") == ({"request-id": "é" * 256}, {})
 
 
-def test_an_image_with_more_tags_than_a_header_holds_is_filed_with_its_metadata(
+async def test_an_image_with_more_tags_than_a_header_holds_is_filed_with_its_metadata(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = Path()
     tags = {f"{number}" + "日" * 100: "本" * 200 for number in range(10)}
     ref = path.upload("x.png", digit_png(7), metadata={**TRACE, "owner": "me"}, tags=tags)
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert described(path, "digit-7") == ({**TRACE, "owner": "me"}, {})
     (line,) = (record.message for record in caplog.records if record.levelno == logging.WARNING)
     assert "\\u65e5" in line
@@ -381,39 +401,41 @@ def test_an_image_with_more_tags_than_a_header_holds_is_filed_with_its_metadata(
     assert len(line) < 300
 
 
-def test_an_image_with_too_much_of_both_is_filed_too() -> None:
+async def test_an_image_with_too_much_of_both_is_filed_too() -> None:
     path = Path()
     tags = {f"{number}" + "日" * 100: "本" * 200 for number in range(10)}
-    assert reasons(path.send(path.upload("x.png", digit_png(7), metadata={"note": LONG}, tags=tags))) == ["filed"]
+    assert reasons(await path.send(path.upload("x.png", digit_png(7), metadata={"note": LONG}, tags=tags))) == ["filed"]
     assert described(path, "digit-7") == ({"trace-id": path.results[0]["trace-id"]}, {})
 
 
-def test_less_is_kept_under_the_same_name_when_the_event_comes_again() -> None:
+async def test_less_is_kept_under_the_same_name_when_the_event_comes_again() -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(7), metadata={**TRACE, "note": LONG})
     path.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
-    assert reasons(path.send(ref)) == ["kafka"]
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["kafka"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert described(path, "digit-7") == (TRACE, {})
     assert len({event["id"] for event in path.results}) == 1
 
 
-def test_content_headers_that_leave_no_room_for_the_trace_id_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_content_headers_that_leave_no_room_for_the_trace_id_are_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     path = Path()
     headers = dict.fromkeys(CONTENT_HEADERS, "x" * 2100)
     path.upload("x.png", digit_png(7), content_headers={**headers, "content-encoding": ""})
-    assert reasons(path.send(ObjectRef(bucket="mnist", key="x.png"))) == ["filed"]
+    assert reasons(await path.send(ObjectRef(bucket="mnist", key="x.png"))) == ["filed"]
     filed = path.store.buckets["digit-7"]["x.png"][0].version
     assert (filed.content_type, filed.content_headers) == ("image/png", {})
     assert filed.metadata == {"trace-id": path.results[0]["trace-id"]}
     assert "['cache-control', " in caplog.text
 
 
-def test_a_store_that_takes_no_metadata_at_all_is_worth_a_retry() -> None:
+async def test_a_store_that_takes_no_metadata_at_all_is_worth_a_retry() -> None:
     path = Path()
     path.store.failures.before["put"] = [MetadataTooLarge("any")] * 4
     ref = path.upload("x.png", digit_png(7), metadata=TRACE, tags={"lot": "1"})
-    assert reasons(path.send(ref)) == ["store"]
+    assert reasons(await path.send(ref)) == ["store"]
     assert path.store.keys("mnist") == ["x.png"]
     assert path.results == []
 
@@ -432,10 +454,10 @@ KEPT = {
     [(gzip.compress(digit_png(7)), "digit-7"), (NOT_AN_IMAGE, "mnist-rejected"), (b"x" * 2001, "mnist-rejected")],
     ids=["filed", "rejected", "copied by the server"],
 )
-def test_row_48_an_object_moved_is_the_same_object_and_bears_its_trace_id(data: bytes, bucket: str) -> None:
+async def test_row_48_an_object_moved_is_the_same_object_and_bears_its_trace_id(data: bytes, bucket: str) -> None:
     path = Path(max_object_bytes=2000, trace_key="Trace-Id")
     # A trace id that is none is replaced.
-    path.send(path.upload("x.png", data, content_headers=KEPT, metadata={"a": "b", "trace-id": "x" * 300}))
+    await path.send(path.upload("x.png", data, content_headers=KEPT, metadata={"a": "b", "trace-id": "x" * 300}))
     (key,) = path.store.keys(bucket)
     version = path.store.buckets[bucket][key][0].version
     assert (path.store.data(bucket, key), path.store.keys("mnist")) == (data, [])
@@ -444,9 +466,9 @@ def test_row_48_an_object_moved_is_the_same_object_and_bears_its_trace_id(data: 
     assert metadata == {"a": "b", "trace-id": path.results[0]["Trace-Id"]}
 
 
-def test_the_trace_id_that_an_event_gives_is_that_of_the_copy_too() -> None:
+async def test_the_trace_id_that_an_event_gives_is_that_of_the_copy_too() -> None:
     path = Path()
-    path.send(path.upload("x.png", digit_png(7), metadata={"trace-id": "its own"}), trace_id="the event's")
+    await path.send(path.upload("x.png", digit_png(7), metadata={"trace-id": "its own"}), trace_id="the event's")
     assert described(path, "digit-7") == ({"trace-id": "the event's"}, {})
 
 
@@ -463,9 +485,11 @@ def test_the_trace_id_that_an_event_gives_is_that_of_the_copy_too() -> None:
         ("gzip", gzip.compress(bytes(100_000)), "objecttoolarge"),
     ],
 )
-def test_row_48_an_encoded_image_is_read_and_filed_as_it_is(encoding: str, data: bytes, reason: str) -> None:
+async def test_row_48_an_encoded_image_is_read_and_filed_as_it_is(encoding: str, data: bytes, reason: str) -> None:
     path = Path(max_object_bytes=50_000)
-    assert reasons(path.send(path.upload("x.png", data, content_headers={"content-encoding": encoding}))) == [reason]
+    assert reasons(await path.send(path.upload("x.png", data, content_headers={"content-encoding": encoding}))) == [
+        reason
+    ]
     assert path.store.data("digit-7" if reason == "filed" else "mnist-rejected", "x.png") == data
     assert path.store.keys("mnist") == []
 
@@ -495,69 +519,69 @@ RETAINED = [(digit_png(7), "retained"), (NOT_AN_IMAGE, "badimage"), (b"x" * 2001
 
 @pytest.mark.parametrize("versioned", [True, False])
 @pytest.mark.parametrize(("data", "reason"), RETAINED, ids=["filed", "rejected", "copied by the server"])
-def test_row_44_what_cannot_be_released_is_published_once_until_it_can(
+async def test_row_44_what_cannot_be_released_is_published_once_until_it_can(
     data: bytes, reason: str, versioned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = Retaining(versioned=versioned)
     ref = path.retain(data, tags={"lot": "1"})
     for _ in range(3):
-        (outcome,) = path.send(ref)
+        (outcome,) = await path.send(ref)
         assert (outcome.reason, outcome.retained, outcome.stays) == (reason, True, False)
     assert "mnist/'x.png' stays, though all is done" in caplog.text
     assert (path.store.keys("mnist"), len(path.results)) == (["x.png"], 1)
     bucket, _, key = path.results[0]["data"]["destination"].partition("/")
     assert path.store.buckets[bucket][key][0].version.tags == {"lot": "1", PUBLISHED_AS: path.results[0]["id"]}
     path.let_go()
-    (outcome,) = path.send(ref)
+    (outcome,) = await path.send(ref)
     assert not outcome.retained
     assert (path.store.keys("mnist"), len(path.results)) == ([], 1)
 
 
 @pytest.mark.parametrize("step", ["publish", "delete", "set_tags"])
 @pytest.mark.parametrize(("data", "reason"), RETAINED, ids=["filed", "rejected", "copied by the server"])
-def test_row_44_a_retained_object_whose_way_is_cut_is_published_again_until_its_copy_is_marked(
+async def test_row_44_a_retained_object_whose_way_is_cut_is_published_again_until_its_copy_is_marked(
     data: bytes, reason: str, step: str
 ) -> None:
     path = Retaining()
     ref = path.retain(data)
     failures = (path.publisher if step == "publish" else path.store).failures
     failures.before[step] = [KafkaUnavailable("cut") if step == "publish" else StoreUnavailable("cut")]
-    path.send(ref)
-    path.send(ref)
+    await path.send(ref)
+    await path.send(ref)
     published = len(path.results)
     assert published == (1 if step == "publish" else 2)
-    assert reasons(path.send(ref)) == [reason]
+    assert reasons(await path.send(ref)) == [reason]
     assert len(path.results) == published
     assert len({event["id"] for event in path.results}) == 1
 
 
-def test_row_44_retained_objects_that_share_a_copy_are_published_once_each() -> None:
+async def test_row_44_retained_objects_that_share_a_copy_are_published_once_each() -> None:
     path = Retaining()
     refs = [path.retain(digit_png(7)) for _ in range(3)]
     for _ in range(3):
-        assert reasons(path.send(*refs)) == ["retained"] * 3
+        assert reasons(await path.send(*refs)) == ["retained"] * 3
     assert len(path.results) == len({event["id"] for event in path.results}) == 3
     assert path.store.keys("digit-7") == ["x.png"]
 
 
-def test_row_44_a_retained_object_with_as_many_tags_as_there_can_be_is_published_at_least_once(
+async def test_row_44_a_retained_object_with_as_many_tags_as_there_can_be_is_published_at_least_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = Retaining()
     ref = path.retain(digit_png(7), tags={str(number): "x" for number in range(10)})
-    assert reasons(path.send(ref)) == ["retained"]
+    assert reasons(await path.send(ref)) == ["retained"]
     assert "digit-7/'x.png' will be published again: 11 tags are too many" in caplog.text
-    assert reasons(path.send(ref)) == ["retained"]
+    assert reasons(await path.send(ref)) == ["retained"]
     assert len({event["id"] for event in path.results}) == 1
 
 
-def test_where_nothing_is_published_nothing_is_marked_as_published() -> None:
+async def test_where_nothing_is_published_nothing_is_marked_as_published() -> None:
     path = Retaining()
     ref = path.retain(digit_png(7))
-    publishing, path.pipeline = path.pipeline, Pipeline(Settings(), path.store, None)
-    assert reasons(path.send(ref)) == ["retained"]
+    publishing, path.pipeline = path.pipeline, Pipeline(digits_settings(), path.store, None)
+    assert reasons(await path.send(ref)) == ["retained"]
     path.pipeline = publishing
-    assert reasons(path.send(ref)) == ["retained"]
+    assert reasons(await path.send(ref)) == ["retained"]
     assert len(path.results) == 1
 
 
@@ -587,194 +611,198 @@ def etag_of(data: bytes) -> str:
         ({PLUS: 1, BLANK: 2}, None, [PLUS, BLANK]),
     ],
 )
-def test_row_42_of_two_readings_of_a_key_the_object_with_the_event_s_etag_is_taken_and_the_other_untouched(
+async def test_row_42_of_two_readings_of_a_key_the_object_with_the_event_s_etag_is_taken_and_the_other_untouched(
     there: dict[str, int], etag: int | None, taken: list[str], versioned: bool
 ) -> None:
     path = Path(versioned=versioned)
     for key, digit in there.items():
         path.upload(key, digit_png(digit))
     digest = None if etag is None else etag_of(digit_png(etag)).upper()
-    outcomes = path.send(ObjectRef(bucket="mnist", key=PLUS, other_keys=(BLANK,), etag=digest))
+    outcomes = await path.send(ObjectRef(bucket="mnist", key=PLUS, other_keys=(BLANK,), etag=digest))
     if path.later:
-        outcomes += path.send(*path.later)
+        outcomes += await path.send(*path.later)
     assert reasons(outcomes) == (["filed"] * len(taken) or ["gone"])
     assert path.store.keys("mnist") == sorted(there.keys() - {*taken})
     assert [event["subject"] for event in path.results] == [f"mnist/{key}" for key in taken]
 
 
-def test_row_42_of_a_store_that_is_known_the_first_reading_costs_no_look_at_the_other() -> None:
+async def test_row_42_of_a_store_that_is_known_the_first_reading_costs_no_look_at_the_other() -> None:
     path = Path()
     path.upload(PLUS, digit_png(1))
     ref = ObjectRef(bucket="mnist", key=PLUS, other_keys=(BLANK,), etag=etag_of(digit_png(1)), is_sure=True)
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert [call.method for call in path.store.calls] == ["get", "put", "delete"]
 
 
-def test_row_42_a_version_is_looked_for_under_both_readings() -> None:
+async def test_row_42_a_version_is_looked_for_under_both_readings() -> None:
     path = Path()
     path.upload(PLUS, digit_png(1))
     meant = path.upload(BLANK, digit_png(1))
     path.upload(BLANK, digit_png(3))
     ref = replace(meant, key=PLUS, other_keys=(BLANK,), etag=etag_of(digit_png(1)))
-    assert reasons(path.send(ref)) == ["filed"]
+    assert reasons(await path.send(ref)) == ["filed"]
     assert [event["subject"] for event in path.results] == [f"mnist/{BLANK}"]
     assert path.store.keys("mnist") == [BLANK, PLUS]
 
 
-def test_row_42_the_other_reading_that_another_replica_moves_meanwhile_is_gone() -> None:
+async def test_row_42_the_other_reading_that_another_replica_moves_meanwhile_is_gone() -> None:
     path = Path()
     path.upload(PLUS, digit_png(1))
     path.upload(BLANK, digit_png(2))
     ref = ObjectRef(bucket="mnist", key=PLUS, other_keys=(BLANK,), etag=etag_of(digit_png(2)))
 
-    def remove(call: Call) -> None:
+    async def remove(call: Call) -> None:
         if [one.key for one in path.store.calls] == [PLUS, BLANK, BLANK]:
             path.store.buckets["mnist"].pop(call.key, None)
 
     path.store.on_call = remove
-    assert path.send(ref) == (Outcome(reason="gone"),)
+    assert await path.send(ref) == (Outcome(reason="gone"),)
     assert path.store.keys("mnist") == [PLUS]
 
 
 @pytest.mark.parametrize(("there", "reason"), [(True, "filed"), (False, "badkey")])
-def test_row_42_a_reading_that_can_be_no_key_is_a_miss_where_the_other_one_is_there(there: bool, reason: str) -> None:
+async def test_row_42_a_reading_that_can_be_no_key_is_a_miss_where_the_other_one_is_there(
+    there: bool, reason: str
+) -> None:
     path = Path()
     if there:
         path.upload("a%2F%2Fb.png", digit_png(1))
-    assert reasons(path.send(ObjectRef(bucket="mnist", key="a//b.png", other_keys=("a%2F%2Fb.png",)))) == [reason]
+    assert reasons(await path.send(ObjectRef(bucket="mnist", key="a//b.png", other_keys=("a%2F%2Fb.png",)))) == [reason]
 
 
-def test_row_42_an_ordinary_key_is_read_once_whatever_its_etag() -> None:
+async def test_row_42_an_ordinary_key_is_read_once_whatever_its_etag() -> None:
     path = Path()
     path.upload("x.png", digit_png(1))
-    assert reasons(path.send(ObjectRef(bucket="mnist", key="x.png", etag="overwritten since"))) == ["filed"]
+    assert reasons(await path.send(ObjectRef(bucket="mnist", key="x.png", etag="overwritten since"))) == ["filed"]
     assert [call.method for call in path.store.calls] == ["get", "put", "delete"]
 
 
-def test_row_04_several_records_are_settled_each_and_answered_once() -> None:
+async def test_row_04_several_records_are_settled_each_and_answered_once() -> None:
     path = Path()
     good, bad = path.upload("1.png", digit_png(1)), path.upload("2.png", NOT_AN_IMAGE)
     also_good = path.upload("3.png", digit_png(3))
-    outcomes = path.send(good, bad, also_good)
+    outcomes = await path.send(good, bad, also_good)
     assert sorted(reasons(outcomes)) == ["badimage", "filed", "filed"]
     assert isinstance(verdict(outcomes), BadImage)
     assert path.store.keys("mnist") == []
     assert [batch.shape for batch in path.predictor.batches] == [(2, 28, 28)]
 
 
-def test_row_04_any_retryable_record_decides_the_answer_and_the_others_are_settled() -> None:
+async def test_row_04_any_retryable_record_decides_the_answer_and_the_others_are_settled() -> None:
     path = Path()
     refs = [path.upload(f"{n}.png", digit_png(n)) for n in (1, 2)]
     bad = path.upload("bad.png", NOT_AN_IMAGE)
     path.store.failures.before["get"] = [StoreUnavailable("away")]
-    outcomes = path.send(refs[0], bad, refs[1])
+    outcomes = await path.send(refs[0], bad, refs[1])
     assert isinstance(verdict(outcomes), StoreUnavailable)
     assert path.store.keys("mnist") == ["1.png"]
-    assert verdict(path.send(refs[0], bad, refs[1])) is None
+    assert verdict(await path.send(refs[0], bad, refs[1])) is None
     assert path.store.keys("mnist") == []
 
 
-def test_a_failed_prediction_leaves_the_classifiable_and_still_rejects_the_rest() -> None:
+async def test_a_failed_prediction_leaves_the_classifiable_and_still_rejects_the_rest() -> None:
     path = Path()
     good, bad = path.upload("1.png", digit_png(1)), path.upload("2.png", NOT_AN_IMAGE)
-    deadline = Deadline(60)
-    batch = path.pipeline.prepare(Notification(objects=(good, bad)), deadline)
+    passage, _ = await path.prepare(Notification(objects=(good, bad)))
     error = PredictorUnavailable("away")
-    outcomes = path.pipeline.abandon(batch, error, deadline)
+    outcomes = await path.pipeline.abandon(passage, error)
     assert verdict(outcomes) is error
     assert path.store.keys("mnist") == ["1.png"]
     assert path.store.keys("mnist-rejected") == ["2.png"]
 
 
 @pytest.mark.parametrize("digits", [[], [1, 2], [10], [-1]])
-def test_what_is_not_one_digit_an_image_files_nothing(digits: list[int]) -> None:
+async def test_what_is_not_one_digit_an_image_files_nothing(digits: list[int]) -> None:
     path = Path()
     ref = path.upload("1.png", digit_png(1))
-    batch = path.pipeline.prepare(Notification(objects=(ref,)), Deadline(60))
+    passage, _ = await path.prepare(Notification(objects=(ref,)))
     with pytest.raises(PredictorUnavailable):
-        path.pipeline.finish(batch, digits, Deadline(60))
+        await path.pipeline.finish(passage, digits)
     with pytest.raises(PredictorUnavailable):
-        path.pipeline.finish_inline(inline(1), digits, Deadline(60))
+        await path.pipeline.finish(Passage(request=inline(1), deadline=Deadline(60)), digits)
     assert path.store.keys("mnist") == ["1.png"]
     assert path.results == []
 
 
-def test_at_most_eight_records_are_in_hand_at_once() -> None:
+async def test_at_most_eight_records_are_in_hand_at_once() -> None:
     path = Path()
     refs = tuple(path.upload(f"{n}.png", digit_png(n % 10)) for n in range(19))
-    batch = path.pipeline.prepare(Notification(objects=refs, trace_id="t"), Deadline(60))
-    assert (len(batch.tensors), batch.later) == (8, refs[8:])
+    passage, tensors = await path.prepare(Notification(objects=refs, trace_id="t"))
+    assert (len(tensors), passage.later) == (8, refs[8:])
 
 
-def test_the_bytes_in_hand_are_never_more_than_one_object_may_have() -> None:
+async def test_the_bytes_in_hand_are_never_more_than_one_object_may_have() -> None:
     size = len(digit_png(1))
     path = Path(max_object_bytes=2 * size + 1)
     refs = tuple(path.upload(f"{n}.png", digit_png(1)) for n in range(3))
     large = path.upload("large.png", b"x" * (2 * size + 2))
-    first = path.pipeline.prepare(Notification(objects=(*refs, large)), Deadline(60))
+    first, _ = await path.prepare(Notification(objects=(*refs, large)))
     assert (len(first.fetched), first.later) == (2, (refs[2], large))
-    second = path.pipeline.prepare(Notification(objects=first.later), Deadline(60))
+    second, _ = await path.prepare(Notification(objects=first.later or ()))
     assert (len(second.fetched), second.later) == (1, (large,))
-    third = path.pipeline.prepare(Notification(objects=second.later), Deadline(60))
+    third, _ = await path.prepare(Notification(objects=second.later or ()))
     assert [type(one.refusal).__name__ for one in third.fetched] == ["ObjectTooLarge"]
 
 
-def failing_tensorizer(image: bytes) -> Any:
-    if image == digit_png(1):
-        raise ValueError("a bug of the other transformer's")
-    return np.zeros((28, 28), np.float32)
+class Failing(Digits):
+    """Has a bug."""
+
+    def decode(self, data: bytes) -> Any:
+        if data == digit_png(1):
+            raise ValueError("a bug of the other transformer's")
+        return np.zeros((28, 28), np.float32)
 
 
-def test_a_tensorizer_that_fails_in_a_way_of_its_own_is_retryable_and_the_other_records_are_settled() -> None:
-    path = Path()
-    path.pipeline = Pipeline(Settings(), path.store, path.publisher, tensorize=failing_tensorizer)
+async def test_a_decode_that_fails_in_a_way_of_its_own_is_retryable_and_the_other_records_are_settled() -> None:
+    path = Path(task=Failing())
     path.predictor = StubPredictor(4)
-    outcomes = path.send(path.upload("bug.png", digit_png(1)), path.upload("good.png", digit_png(2)))
+    outcomes = await path.send(path.upload("bug.png", digit_png(1)), path.upload("good.png", digit_png(2)))
     assert sorted(reasons(outcomes)) == ["filed", "retryable"]
     assert path.store.keys("mnist") == ["bug.png"]
 
 
-def test_a_passed_deadline_leaves_everything_as_it_is() -> None:
+async def test_a_passed_deadline_leaves_everything_as_it_is() -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(1))
-    (outcome,) = path.send(ref, seconds=-1)
+    (outcome,) = await path.send(ref, seconds=-1)
     assert isinstance(outcome.error, DeadlineExceeded)
     assert path.store.keys("mnist") == ["x.png"]
 
 
-def test_a_slow_store_leaves_half_of_the_time_to_the_other_steps() -> None:
+async def test_a_slow_store_leaves_half_of_the_time_to_the_other_steps() -> None:
     path = Path()
     refs = [path.upload(f"{n}.png", digit_png(n)) for n in range(2)]
-    path.store.on_call = lambda call: time.sleep(0.3) if call.key == "0.png" and call.bucket == "mnist" else None
-    deadline = Deadline(0.5)
-    batch = path.pipeline.prepare(Notification(objects=tuple(refs)), deadline)
-    assert (len(batch.tensors), reasons(batch.outcomes)) == (1, ["deadline"])
+    path.store.on_call = lambda call: asyncio.sleep(0.3 * (call.key == "0.png" and call.bucket == "mnist"))
+    passage, tensors = await path.prepare(Notification(objects=tuple(refs)), Deadline(0.5))
+    assert (len(tensors), reasons(passage.outcomes)) == (1, ["deadline"])
     path.store.on_call = None
-    assert reasons(path.pipeline.finish(batch, [0], deadline)) == ["deadline", "filed"]
+    outcomes = await path.pipeline.finish(passage, [0])
+    assert isinstance(outcomes, list)
+    assert reasons(outcomes) == ["deadline", "filed"]
 
 
 @pytest.mark.parametrize(
     ("metadata", "given", "expected"),
     [({"trace-id": "m"}, None, "m"), ({"trace-id": "m"}, "event", "event"), ({"trace-id": "x" * 300}, None, None)],
 )
-def test_an_object_s_trace_id_is_the_event_s_else_its_metadata_s_else_derived(
+async def test_an_object_s_trace_id_is_the_event_s_else_its_metadata_s_else_derived(
     metadata: dict[str, str], given: str | None, expected: str | None
 ) -> None:
     path = Path()
-    path.send(path.upload("x.png", digit_png(1), metadata=metadata), trace_id=given)
+    await path.send(path.upload("x.png", digit_png(1), metadata=metadata), trace_id=given)
     trace_id = path.results[0]["trace-id"]
     assert path.publisher.messages[0].key == trace_id.encode()
     assert trace_id == expected if expected else len(trace_id) == 36
 
 
 @pytest.mark.parametrize("value", ["x" * 257, "a\r\nb", "\u0085", "x" * 1_000_000])
-def test_row_11_a_bad_trace_id_in_an_object_s_metadata_is_ignored_logged_and_derived(
+async def test_row_11_a_bad_trace_id_in_an_object_s_metadata_is_ignored_logged_and_derived(
     value: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(1), metadata={"trace-id": value})
     with caplog.at_level(logging.WARNING):
-        assert reasons(path.send(ref)) == ["filed"]
+        assert reasons(await path.send(ref)) == ["filed"]
     (event,) = path.results
     assert uuid.UUID(event["trace-id"]).version == 5
     assert event["trace-id"] != event["id"]
@@ -784,16 +812,16 @@ def test_row_11_a_bad_trace_id_in_an_object_s_metadata_is_ignored_logged_and_der
     assert len(line) < 200
 
 
-def test_without_a_store_an_object_is_retryable_and_without_kafka_nothing_is_published() -> None:
+async def test_without_a_store_an_object_is_retryable_and_without_kafka_nothing_is_published() -> None:
     path = Path()
     ref = path.upload("x.png", digit_png(1))
-    without_store = Pipeline(Settings(), None, path.publisher)
-    batch = without_store.prepare(Notification(objects=(ref,)), Deadline(60))
-    error = verdict(without_store.finish(batch, [], Deadline(60)))
+    without_store = Pipeline(digits_settings(), None, path.publisher)
+    path.pipeline = without_store
+    error = verdict(await path.send(ref))
     assert isinstance(error, StoreUnavailable)
     assert "MINIO_ACCESS_KEY" in str(error)
-    path.pipeline = Pipeline(Settings(), path.store, None)
-    assert reasons(path.send(ref)) == ["filed"]
+    path.pipeline = Pipeline(digits_settings(), path.store, None)
+    assert reasons(await path.send(ref)) == ["filed"]
     assert path.store.keys("mnist") == []
 
 
@@ -808,15 +836,15 @@ def base64_png(digit: int) -> dict[str, str]:
     return {"data": base64.b64encode(digit_png(digit)).decode()}
 
 
-def test_inline_images_and_tensors_become_one_batch_in_order() -> None:
+async def test_inline_images_and_tensors_become_one_batch_in_order() -> None:
     path = Path()
     tensor = np.full((28, 28), 0.25, np.float32)
     instances = (base64_png(7), tensor.tolist(), tensor.reshape(784).tolist(), tensor.reshape(28, 28, 1).tolist())
-    batch = path.pipeline.prepare(inline(*instances, {"data": digit_png(1)}), Deadline(60))
-    assert batch.tensors.shape == (5, 28, 28)
-    assert batch.tensors.dtype == np.float32
-    assert path.predictor(batch.tensors[[0, 4]]) == [7, 1]
-    assert (batch.tensors[1:4] == 0.25).all()
+    _, tensors = await path.prepare(inline(*instances, {"data": digit_png(1)}))
+    assert tensors.shape == (5, 28, 28)
+    assert tensors.dtype == np.float32
+    assert path.predictor(tensors[[0, 4]]) == [7, 1]
+    assert (tensors[1:4] == 0.25).all()
 
 
 @pytest.mark.parametrize(
@@ -841,99 +869,111 @@ def test_inline_images_and_tensors_become_one_batch_in_order() -> None:
         (None, BadTensor),
     ],
 )
-def test_an_instance_that_is_neither_image_nor_digit_tensor_is_refused(instance: Any, error: type[Exception]) -> None:
+async def test_an_instance_that_is_neither_image_nor_digit_tensor_is_refused(
+    instance: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error):
-        Path().pipeline.prepare(inline(base64_png(1), instance), Deadline(60))
+        await Path().prepare(inline(base64_png(1), instance))
 
 
-def test_an_inline_request_is_published_and_never_stored() -> None:
+async def test_an_inline_request_is_published_and_never_stored() -> None:
     path = Path()
     request = inline(base64_png(7), cloudevent=CloudEvent(id="1", source="s", type="t"))
-    result = path.pipeline.finish_inline(request, [7], Deadline(60))
+    result = await path.pipeline.answer(request, path.go, Deadline(60))
     assert path.results[0]["data"] == {"predictions": [7]}
     assert path.results[0]["id"] == result.id
     assert path.store.calls == []
 
 
-def test_a_refused_inline_request_is_published_as_rejected_if_somebody_can_wait_for_it() -> None:
+async def test_a_refused_inline_request_is_published_as_rejected_if_somebody_can_wait_for_it() -> None:
     path = Path()
-    path.pipeline.reject_inline(inline(1), BadImage("no image"), Deadline(60))
-    path.pipeline.reject_inline(Inline(instances=(1,)), BadImage("no image"), Deadline(60))
+    for request in (inline(1), Inline(instances=(1,))):
+        with pytest.raises(BadImage):
+            await path.pipeline.answer(replace(request, refusal=BadImage("no image")), path.go, Deadline(60))
     (event,) = path.results
     assert event["type"].endswith(".rejected")
     assert event["data"] == {"reason": "badimage", "message": "no image"}
 
 
-def test_a_result_that_kafka_finds_too_large_is_final_for_an_inline_request_and_not_for_an_object() -> None:
+async def test_a_result_that_kafka_finds_too_large_is_final_for_an_inline_request_and_not_for_an_object() -> None:
     path = Path(max_bytes=10)
     with pytest.raises(ResultTooLarge):
-        path.pipeline.finish_inline(inline(1), [7], Deadline(60))
-    (outcome,) = path.send(path.upload("x.png", digit_png(1)))
+        await path.pipeline.finish(Passage(request=inline(1), deadline=Deadline(60)), [7])
+    (outcome,) = await path.send(path.upload("x.png", digit_png(1)))
     assert isinstance(outcome.error, MessageTooLarge)
     assert path.store.keys("mnist") == ["x.png"]
 
 
-def tensorizer_of_ones(image: bytes) -> Any:
-    del image
-    return np.ones((28, 28), np.float32)
+class Ones(Digits):
+    """Sees ink everywhere."""
+
+    def decode(self, data: bytes) -> Any:
+        del data
+        return np.ones((28, 28), np.float32)
 
 
-def test_another_transformer_brings_its_own_tensorizer_and_may_be_pickled_with_it() -> None:
-    pipeline = Pipeline(Settings(), None, None, tensorize=tensorizer_of_ones)
-    copied: Pipeline = pickle.loads(pickle.dumps(pipeline))
-    assert copied.tensorize(b"anything").sum() == 784
-
-
-def test_closing_the_pipeline_closes_both_ports() -> None:
+async def test_another_transformer_brings_its_own_task_and_may_be_pickled_with_it() -> None:
     path = Path()
-    path.pipeline.close()
+    path.pipeline = pickle.loads(pickle.dumps(Pipeline(Settings(task=Ones()), None, None)))
+    _, tensors = await path.prepare(Inline(instances=(b"anything",)))
+    assert tensors.sum() == 784
+
+
+async def test_closing_the_pipeline_closes_both_ports() -> None:
+    path = Path()
+    await path.pipeline.close()
     assert path.store.closed
     assert path.publisher.closed
-    Pipeline(Settings(), None, None).close()
+    await Pipeline(digits_settings(), None, None).close()
 
 
 class Pixels:
     """Stands for what an image takes while it is decoded."""
 
 
-def test_row_18_nothing_of_an_image_that_was_refused_is_held_until_the_event_is_answered() -> None:
+@pytest.mark.parametrize("data", [b"no image", b"no image" * 1000], ids=["on the loop", "in a thread"])
+async def test_row_18_nothing_of_an_image_that_was_refused_is_held_until_the_event_is_answered(data: bytes) -> None:
     decoded: list[weakref.ref[Pixels]] = []
 
-    def tensorize(image: bytes) -> Any:
-        pixels = Pixels()
-        decoded.append(weakref.ref(pixels))
-        try:
-            int(image)
-        except ValueError as exc:
-            raise BadImage("damaged") from exc
+    class Damaged(Digits):
+        def decode(self, data: bytes) -> Any:
+            pixels = Pixels()
+            decoded.append(weakref.ref(pixels))
+            try:
+                int(data)
+            except ValueError as exc:
+                raise BadImage("damaged") from exc
 
-    path = Path()
-    path.pipeline = Pipeline(Settings(), path.store, path.publisher, tensorize=tensorize)
-    ref = path.upload("x.png", b"no image")
-    batch = path.pipeline.prepare(Notification(objects=(ref,)), Deadline(10))
+    path = Path(task=Damaged())
+    ref = path.upload("x.png", data)
+    passage, _ = await path.prepare(Notification(objects=(ref,)))
     assert [one() for one in decoded] == [None]
     path.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
-    (outcome,) = path.pipeline.finish(batch, [], Deadline(10))
+    (outcome,) = await path.pipeline.finish(passage, [])  # type: ignore[misc]  # of objects
     assert outcome.error is not None
     assert (outcome.error.__traceback__, outcome.error.__cause__, outcome.error.__context__) == (None, None, None)
 
 
-def test_an_inline_request_of_more_images_than_can_be_read_in_time_is_given_up_at_the_deadline() -> None:
+async def test_an_inline_request_of_more_images_than_can_be_read_in_time_is_given_up_at_the_deadline() -> None:
     read: list[bytes] = []
 
-    def tensorize(image: bytes) -> Any:
-        read.append(image)
-        time.sleep(0.01)
-        return np.zeros((28, 28), np.float32)
+    class Slow(Digits):
+        def decode(self, data: bytes) -> Any:
+            read.append(data)
+            time.sleep(0.01)
+            return np.zeros((28, 28), np.float32)
 
-    pipeline = Pipeline(Settings(), None, None, tensorize=tensorize)
-    request = Inline(instances=({"data": "aaaa"},) * 1000)
     with pytest.raises(DeadlineExceeded):
-        pipeline.prepare(request, Deadline(0.4))
+        await Path(task=Slow()).prepare(Inline(instances=({"data": "aaaa"},) * 1000), Deadline(0.4))
     assert 0 < len(read) < 100
 
 
-def test_a_tensorizer_that_gives_another_shape_is_retryable() -> None:
-    pipeline = Pipeline(Settings(), None, None, tensorize=lambda _image: np.zeros((32, 32), np.float32))
-    with pytest.raises(Retryable, match="32, 32"):
-        pipeline.tensorize(b"anything")
+@pytest.mark.parametrize("wrong", [np.zeros((32, 32)), np.full((28, 28), np.nan), "text", None])
+async def test_a_decode_that_gives_something_else_than_such_a_tensor_is_retryable(wrong: Any) -> None:
+    class Wrong(Digits):
+        def decode(self, data: bytes) -> Any:
+            del data
+            return wrong
+
+    with pytest.raises(Retryable, match=r"Wrong.decode gave .* instead of \[28, 28\]"):
+        await Path(task=Wrong()).prepare(Inline(instances=(b"anything",)))

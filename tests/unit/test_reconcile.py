@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 import time
 from typing import Any
 
 import pytest
 
-from mnist_pipeline import Pipeline, Settings
+from digits import digits_settings
+from mnist_pipeline import Pipeline
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, PredictorUnavailable, StoreUnavailable
 from mnist_pipeline.pipeline.notifications import ObjectRef
 from mnist_pipeline.pipeline.ports import Deadline
-from mnist_pipeline.pipeline.predictor_formats import Images
+from mnist_pipeline.pipeline.task import Batch
 from mnist_pipeline.site import reconcile
 from mnist_pipeline.site.reconcile import AT_ONCE, DOUBT_AFTER, Reconciler, missed
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
@@ -26,27 +27,27 @@ class Site:
         self.store = MemoryStore("mnist", versioned={"mnist"} if versioned else (), create_buckets=True)
         self.publisher = MemoryPublisher()
         self.predictor = StubPredictor()
-        self.settings = Settings(**settings)
+        self.settings = digits_settings(**settings)
         self.reconciler = Reconciler(Pipeline(self.settings, self.store, self.publisher), self.predict, rate=rate)
 
-    def predict(self, images: Images, deadline: Deadline) -> list[int]:
+    async def predict(self, images: Batch, deadline: Deadline) -> list[int]:
         assert deadline.remaining() > 0
         return self.predictor(images)
 
-    def run(self, *, older_than_seconds: float = 0) -> dict[str, int]:
-        self.reconciler.run(self.store, older_than_seconds=older_than_seconds)
+    async def run(self, *, older_than_seconds: float = 0) -> dict[str, int]:
+        await self.reconciler.run(self.store, older_than_seconds=older_than_seconds)
         return dict(self.reconciler.outcomes)
 
 
-def keys_of(found: Any) -> list[str]:
-    return [ref.key for ref in found]
+async def keys_of(found: Any) -> list[str]:
+    return [ref.key async for ref in found]
 
 
-def test_what_lies_in_a_source_bucket_is_filed_and_published_as_if_its_event_had_come() -> None:
+async def test_what_lies_in_a_source_bucket_is_filed_and_published_as_if_its_event_had_come() -> None:
     site = Site()
     for n in range(30):
         site.store.upload("mnist", f"{n}.png", digit_png(n % 10))
-    assert site.run() == {"filed": 30}
+    assert await site.run() == {"filed": 30}
     assert site.store.keys("mnist") == []
     for digit in range(10):
         assert site.store.keys(f"digit-{digit}") == sorted(f"{n}.png" for n in range(30) if n % 10 == digit)
@@ -54,88 +55,89 @@ def test_what_lies_in_a_source_bucket_is_filed_and_published_as_if_its_event_had
     assert site.reconciler.left == 0
 
 
-def test_only_what_an_event_could_name_and_what_is_old_enough_is_found() -> None:
+async def test_only_what_an_event_could_name_and_what_is_old_enough_is_found() -> None:
     store = MemoryStore("mnist", "other", create_buckets=True)
-    settings = Settings(destination="mnist/digits/{digit}")
+    settings = digits_settings(destination="mnist/digits/{digit}")
     names = ("a.png", "b.txt", "digits/7/c.png", "a\x07.png", "new.png")
     for name in names:
         store.upload("mnist", name, b"x")
     store.upload("other", "z.png", b"x")
-    assert keys_of(missed(store, settings, older_than_seconds=2)) == ["a.png"]
-    assert keys_of(missed(store, settings, older_than_seconds=0)) == ["a.png", "new.png"]
+    assert await keys_of(missed(store, settings, older_than_seconds=2)) == ["a.png"]
+    assert await keys_of(missed(store, settings, older_than_seconds=0)) == ["a.png", "new.png"]
 
 
-def test_every_source_bucket_is_listed_a_thousand_names_at_a_time() -> None:
+async def test_every_source_bucket_is_listed_a_thousand_names_at_a_time() -> None:
     store = MemoryStore("a-bucket", "b-bucket")
     for n in range(2500):
         store.upload("a-bucket", f"{n:04}é.png", b"")
     store.upload("b-bucket", "x.png", b"")
-    found = list(missed(store, Settings(source_buckets=("a-bucket", "b-bucket")), older_than_seconds=0))
+    settings = digits_settings(source_buckets=("a-bucket", "b-bucket"))
+    found = [ref async for ref in missed(store, settings, older_than_seconds=0)]
     assert len(found) == len(set(found)) == 2501
     assert found[-1] == ObjectRef(bucket="b-bucket", key="x.png")
     assert len(store.calls) == 3 + 1 + 1 + 1
 
 
-def test_an_older_version_is_found_once_the_one_above_it_is_released() -> None:
+async def test_an_older_version_is_found_once_the_one_above_it_is_released() -> None:
     site = Site()
     for digit in (1, 2, 3):
         site.store.upload("mnist", "x.png", digit_png(digit))
-    assert site.run() == {"filed": 3}
+    assert await site.run() == {"filed": 3}
     assert [site.store.keys(f"digit-{digit}") for digit in (1, 2, 3)] == [["x.png"]] * 3
     assert site.store.keys("mnist") == []
 
 
-def test_what_can_never_be_classified_is_rejected_and_leaves_nothing_behind() -> None:
+async def test_what_can_never_be_classified_is_rejected_and_leaves_nothing_behind() -> None:
     site = Site()
     site.store.upload("mnist", "x.png", b"no image")
-    assert site.run() == {"badimage": 1}
+    assert await site.run() == {"badimage": 1}
     assert site.store.keys("mnist-rejected") == ["x.png"]
     assert (site.reconciler.left, site.store.keys("mnist")) == (0, [])
 
 
-def test_row_44_what_is_retained_is_published_once_and_not_left_and_let_go_by_a_later_run() -> None:
+async def test_row_44_what_is_retained_is_published_once_and_not_left_and_let_go_by_a_later_run() -> None:
     site = Site()
     for key, data in (("1.png", digit_png(1)), ("bad.png", b"no image"), ("2.png", digit_png(2))):
         site.store.locked.add(str(site.store.upload("mnist", key, data).version_id))
     site.store.upload("mnist", "2.png", digit_png(2))  # under which the locked one comes to light
-    assert site.run() == {"retained": 2, "badimage": 1, "filed": 1}
+    assert await site.run() == {"retained": 2, "badimage": 1, "filed": 1}
     for _ in range(2):
         again = Reconciler(Pipeline(site.settings, site.store, site.publisher), site.predict)
         site.store.calls.clear()
-        again.run(site.store, older_than_seconds=0)
+        await again.run(site.store, older_than_seconds=0)
         assert (again.outcomes, again.left, again.gave_up) == ({"retained": 2, "badimage": 1}, 0, False)
         # To its end, and not once more.
         assert [call.key for call in site.store.calls if call.method == "list_after"] == ["", "bad.png"]
     assert len(site.publisher.messages) == 4
     site.store.locked.clear()
-    assert site.run()["filed"] == 3
+    assert (await site.run())["filed"] == 3
     assert (site.store.keys("mnist"), len(site.publisher.messages)) == ([], 4)
 
 
-def test_an_object_that_fails_is_left_for_the_next_run_and_not_tried_again_in_this_one() -> None:
+async def test_an_object_that_fails_is_left_for_the_next_run_and_not_tried_again_in_this_one() -> None:
     site = Site()
     for n in range(3):
         site.store.upload("mnist", f"{n}.png", digit_png(n))
     site.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
-    assert site.run() == {"filed": 2, "kafka": 1}
+    assert await site.run() == {"filed": 2, "kafka": 1}
     assert (site.reconciler.left, len(site.store.keys("mnist"))) == (1, 1)
     again = Reconciler(Pipeline(site.settings, site.store, site.publisher), site.predict)
-    again.run(site.store, older_than_seconds=0)
+    await again.run(site.store, older_than_seconds=0)
     assert (again.outcomes, again.left, site.store.keys("mnist")) == ({"filed": 1}, 0, [])
     assert len({message.key for message in site.publisher.messages}) == 3
 
 
-def test_a_predictor_that_is_away_leaves_what_can_be_classified_and_not_the_rest() -> None:
+async def test_a_predictor_that_is_away_leaves_what_can_be_classified_and_not_the_rest() -> None:
     site = Site()
     site.store.upload("mnist", "1.png", digit_png(1))
     site.store.upload("mnist", "2.png", b"no image")
     site.predictor.failures = [PredictorUnavailable("away")]
-    assert site.run() == {"predictor": 1, "badimage": 1}
+    assert await site.run() == {"predictor": 1, "badimage": 1}
     assert site.store.keys("mnist") == ["1.png"]
 
 
 @pytest.mark.parametrize("away", ["predictor", "store", "kafka"])
-def test_it_gives_up_once_something_is_away(away: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_gives_up_once_something_is_away(away: str, caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
     for n in range(200):
         site.store.upload("mnist", f"{n}.png", digit_png(1))
@@ -147,7 +149,7 @@ def test_it_gives_up_once_something_is_away(away: str, caplog: pytest.LogCapture
     else:
         for method in ("publish", "check"):
             site.publisher.failures.before[method] = [KafkaUnavailable("it is away") for _ in range(200)]
-    outcomes = site.run()
+    outcomes = await site.run()
     assert site.reconciler.gave_up
     assert "giving up: it is away" in caplog.text
     assert DOUBT_AFTER <= outcomes[away] < DOUBT_AFTER + 2 * AT_ONCE
@@ -155,7 +157,7 @@ def test_it_gives_up_once_something_is_away(away: str, caplog: pytest.LogCapture
     assert len([call for call in site.store.calls if call.method == "list_after"]) == 1
 
 
-def test_objects_that_fail_by_themselves_do_not_keep_those_behind_them_from_being_filed() -> None:
+async def test_objects_that_fail_by_themselves_do_not_keep_those_behind_them_from_being_filed() -> None:
     site = Site()
     for n in range(2 * DOUBT_AFTER):
         site.store.upload("mnist", f"a{n:03}.png", digit_png(1))
@@ -166,31 +168,33 @@ def test_objects_that_fail_by_themselves_do_not_keep_those_behind_them_from_bein
             raise StoreUnavailable("this one is locked")
 
     site.store.on_call = refuse
-    assert site.run() == {"filed": 2 * DOUBT_AFTER, "store": 2 * DOUBT_AFTER}
+    assert await site.run() == {"filed": 2 * DOUBT_AFTER, "store": 2 * DOUBT_AFTER}
     assert not site.reconciler.gave_up
     assert len(site.store.keys("digit-2")) == 2 * DOUBT_AFTER
 
 
-def test_the_progress_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_progress_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "_PROGRESS_SECONDS", 0.0)
     site = Site()
     for n in range(3):
         site.store.upload("mnist", f"{n}.png", digit_png(n))
     with caplog.at_level(logging.INFO):
-        site.run()
+        await site.run()
     assert "so far: 3 filed; 0 left unsettled" in caplog.text
 
 
-def test_a_bug_for_one_object_does_not_keep_the_others_from_being_settled(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_for_one_object_does_not_keep_the_others_from_being_settled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     site = Site()
     for n in range(3):
         site.store.upload("mnist", f"{n}.png", digit_png(n))
     site.predictor.failures = [RuntimeError("a bug")]
-    assert site.run() == {"filed": 2, "error": 1}
+    assert await site.run() == {"filed": 2, "error": 1}
     assert (site.reconciler.left, "a bug" in caplog.text) == (1, True)
 
 
-def test_a_listing_that_is_cut_short_is_an_error_after_what_was_found_is_settled() -> None:
+async def test_a_listing_that_is_cut_short_is_an_error_after_what_was_found_is_settled() -> None:
     site = Site()
     for n in range(1001):
         site.store.upload("mnist", f"{n:04}.png", digit_png(1))
@@ -201,11 +205,11 @@ def test_a_listing_that_is_cut_short_is_an_error_after_what_was_found_is_settled
 
     site.store.on_call = cut
     with pytest.raises(StoreUnavailable):
-        site.run()
+        await site.run()
     assert site.store.keys("mnist") == ["1000.png"]
 
 
-def test_a_stop_finishes_what_is_in_hand_and_begins_nothing_else() -> None:
+async def test_a_stop_finishes_what_is_in_hand_and_begins_nothing_else() -> None:
     site = Site()
     for n in range(100):
         site.store.upload("mnist", f"{n}.png", digit_png(1))
@@ -215,60 +219,55 @@ def test_a_stop_finishes_what_is_in_hand_and_begins_nothing_else() -> None:
             site.reconciler.stop()
 
     site.store.on_call = stop
-    settled = sum(site.run().values())
+    settled = sum((await site.run()).values())
     assert 0 < settled < 2 * AT_ONCE
     assert len([call for call in site.store.calls if call.method == "list_after"]) == 1
     assert len(site.store.keys("mnist")) == 100 - settled
     assert len(site.publisher.messages) == settled
 
 
-def test_the_rate_is_kept() -> None:
+async def test_the_rate_is_kept() -> None:
     site = Site(rate=50)
     for n in range(11):
         site.store.upload("mnist", f"{n}.png", digit_png(1))
     started = time.monotonic()
-    site.run()
+    await site.run()
     assert time.monotonic() - started >= 0.2
 
 
-def test_a_few_objects_are_in_hand_at_once_and_no_more() -> None:
+async def test_a_few_objects_are_in_hand_at_once_and_no_more() -> None:
     site = Site()
     for n in range(40):
         site.store.upload("mnist", f"{n}.png", digit_png(1))
-    together, most, lock = 0, 0, threading.Lock()
+    together, most = 0, 0
 
-    def predict(images: Images, deadline: Deadline) -> list[int]:
+    async def predict(images: Batch, deadline: Deadline) -> list[int]:
         nonlocal together, most
-        with lock:
-            together += 1
-            most = max(most, together)
-        time.sleep(0.02)
-        with lock:
-            together -= 1
-        return site.predict(images, deadline)
+        together += 1
+        most = max(most, together)
+        await asyncio.sleep(0.02)
+        together -= 1
+        return await site.predict(images, deadline)
 
     reconciler = Reconciler(Pipeline(site.settings, site.store, site.publisher), predict)
-    reconciler.run(site.store, older_than_seconds=0)
+    await reconciler.run(site.store, older_than_seconds=0)
     assert 1 < most <= AT_ONCE
 
 
-def test_a_live_event_for_the_same_object_at_the_same_time_does_no_harm() -> None:
+async def test_a_live_event_for_the_same_object_at_the_same_time_does_no_harm() -> None:
     site = Site()
     for n in range(20):
         site.store.upload("mnist", f"{n}.png", digit_png(n % 10))
     other = Reconciler(Pipeline(site.settings, site.store, site.publisher), site.predict)
-    beside = threading.Thread(target=other.run, args=(site.store,), kwargs={"older_than_seconds": 0})
-    beside.start()
-    site.run()
-    beside.join()
+    await asyncio.gather(other.run(site.store, older_than_seconds=0), site.run())
     assert site.store.keys("mnist") == []
     assert sum(len(site.store.keys(f"digit-{digit}")) for digit in range(10)) == 20
     assert len({message.key for message in site.publisher.messages}) == 20
 
 
-def test_the_summary_tells_what_became_of_how_many() -> None:
+async def test_the_summary_tells_what_became_of_how_many() -> None:
     site = Site()
     assert site.reconciler.summary() == "nothing was missed; 0 left unsettled"
     site.store.upload("mnist", "1.png", digit_png(1))
-    site.run()
+    await site.run()
     assert site.reconciler.summary() == "1 filed; 0 left unsettled"
