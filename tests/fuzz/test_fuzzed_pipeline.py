@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import json
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from digits import digits_settings
 from mnist_pipeline.pipeline import events
 from mnist_pipeline.pipeline.errors import (
     DeadlineExceeded,
@@ -23,12 +25,12 @@ from mnist_pipeline.pipeline.errors import (
     StoreUnavailable,
 )
 from mnist_pipeline.pipeline.events import Notification
-from mnist_pipeline.pipeline.path import Outcome, Pipeline, verdict
+from mnist_pipeline.pipeline.path import Pipeline, verdict
 from mnist_pipeline.pipeline.ports import Deadline, ObjectVersion
-from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.pipeline.task import Batch
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
 
-SETTINGS = Settings(max_object_bytes=2_000)
+SETTINGS = digits_settings(max_object_bytes=2_000)
 ROUNDS = 5
 """Deliveries of all that is left, after which everything must be quiet."""
 
@@ -140,13 +142,13 @@ class Deliveries(RuleBasedStateMachine):
         event = data.draw(st.sampled_from(self.pending))
         left = nth
 
-        def meanwhile(_call: Call) -> None:
+        async def meanwhile(_call: Call) -> None:
             nonlocal left
             left -= 1
             if left < 0:
                 self.store.on_call = None
                 if digit is None:
-                    self._settle([event])
+                    await self._settle([event])
                 else:
                     self._upload(key, picture(digit, 3), digit)
 
@@ -156,30 +158,23 @@ class Deliveries(RuleBasedStateMachine):
 
     def _deliver(self, chosen: list[dict[str, Any]]) -> None:
         """Deliver them as the records of one event; they come again unless the answer is final."""
-        if isinstance(self._settle(chosen), Retryable):
+        if isinstance(asyncio.run(self._settle(chosen)), Retryable):
             return
         for event in chosen:
             if event in self.pending:
                 self.pending.remove(event)
                 self.delivered.append(event)
 
-    def _settle(self, chosen: list[dict[str, Any]]) -> PipelineError | None:
-        """What the transformer does with one request, without its threads."""
+    async def _settle(self, chosen: list[dict[str, Any]]) -> PipelineError | None:
+        """What the transformer does with one request."""
         body = json.dumps({"Records": [record for event in chosen for record in event["Records"]]}).encode()
         request = events.parse(body, {}, SETTINGS)
         assert isinstance(request, Notification)
-        outcomes: list[Outcome] = []
-        while request.objects:
-            deadline = Deadline(60)
-            batch = self.pipeline.prepare(request, deadline)
-            try:
-                predictions = self.predictor(batch.tensors) if len(batch.tensors) else []
-            except PredictorUnavailable as exc:
-                outcomes += self.pipeline.abandon(batch, exc, deadline)
-            else:
-                outcomes += self.pipeline.finish(batch, predictions, deadline)
-            request = Notification(objects=batch.later)
-        return verdict(outcomes)
+        go = self.pipeline.through(self._predict)
+        return verdict(await self.pipeline.settle(request, go, Deadline(60)))
+
+    async def _predict(self, tensors: Batch, _deadline: Deadline) -> list[int]:
+        return self.predictor(tensors)
 
     # --- what must hold ---
 
@@ -240,7 +235,7 @@ class Deliveries(RuleBasedStateMachine):
 
     def _settle_again(self) -> None:
         for event in self.delivered:
-            assert not isinstance(self._settle([event]), Retryable)
+            assert not isinstance(asyncio.run(self._settle([event])), Retryable)
 
     def _assert_nothing_else_is_filed(self) -> None:
         """Once a key and its bytes; what is too large to be read is copied once a version."""

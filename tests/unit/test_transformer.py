@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import logging
 import pickle
 import random
 import re
-import threading
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -22,10 +22,12 @@ from grpc_interceptor.exceptions import GrpcException
 from kserve import InferInput, InferRequest
 from kserve.model import InferenceVerb
 from kserve.predictor_config import PredictorConfig
+from PIL import Image
 from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
 
-from mnist_pipeline import MnistTransformer, Pipeline, Settings
+from digits import digits_settings
+from mnist_pipeline import Digits, MnistTransformer, Pipeline
 from mnist_pipeline.pipeline.errors import (
     KafkaUnavailable,
     Permanent,
@@ -65,7 +67,7 @@ class Served:
         self.publisher = MemoryPublisher()
         self.predictor = StubPredictor()
         pipeline = Pipeline(
-            Settings(trace_key="test-trace-id", **settings), self.store, self.publisher if kafka else None
+            digits_settings(trace_key="test-trace-id", **settings), self.store, self.publisher if kafka else None
         )
         self.model = Transformer(pipeline, self.predictor)
 
@@ -73,14 +75,14 @@ class Served:
         version = self.store.upload("mnist", key, data)
         return minio_event("mnist", key, version_id=version.version_id)
 
-    def hold_at(self, method: str) -> tuple[threading.Event, threading.Event]:
+    def hold_at(self, method: str) -> tuple[asyncio.Event, asyncio.Event]:
         """Hold the store's calls of this method: the first event says that one is held, the second lets it go."""
-        held, release = threading.Event(), threading.Event()
+        held, release = asyncio.Event(), asyncio.Event()
 
-        def hold(call: Call) -> None:
+        async def hold(call: Call) -> None:
             if call.method == method:
                 held.set()
-                assert release.wait(10)
+                await asyncio.wait_for(release.wait(), 10)
 
         self.store.on_call = hold
         return held, release
@@ -191,7 +193,7 @@ def test_row_11_a_bad_trace_id_is_a_422_and_neither_store_nor_kafka_is_touched(
 
 
 def test_row_37_every_reason_is_one_word_that_knative_can_make_an_attribute_of() -> None:
-    kinds = [PipelineError]
+    kinds: list[type[PipelineError]] = [PipelineError]
     for kind in kinds:
         kinds += kind.__subclasses__()
     assert len(kinds) > 15
@@ -356,7 +358,7 @@ def test_a_request_that_finds_no_slot_within_a_quarter_of_its_deadline_is_told_t
 
     async def both() -> tuple[Any, float]:
         first = asyncio.create_task(served.ask(event))
-        await asyncio.to_thread(held.wait, 10)
+        await asyncio.wait_for(held.wait(), 10)
         started = time.monotonic()
         with pytest.raises(HTTPException) as raised:
             await served.ask({**EXAMPLE, "instances": [image(digit_png(1))]})
@@ -375,7 +377,7 @@ def test_of_an_event_whose_time_is_over_no_more_objects_are_begun_and_one_line_s
 ) -> None:
     served = Served(event_timeout_seconds=0.5)
     records = [served.event(f"{n}.png", digit_png(1))["Records"][0] for n in range(100)]
-    served.store.on_call = lambda call: time.sleep(0.2) if call.method == "get" else None
+    served.store.on_call = lambda call: asyncio.sleep(0.2 if call.method == "get" else 0)
     assert refused(served.ask({"Records": records})).status_code == 504
     assert sum(call.method == "get" for call in served.store.calls) < 20
     assert caplog.text.count("objects of one event are not begun") == 1
@@ -385,10 +387,19 @@ def test_of_an_event_whose_time_is_over_no_more_objects_are_begun_and_one_line_s
     assert served.store.keys("digit-1") == sorted(f"{n}.png" for n in range(100))
 
 
-def test_the_event_loop_stays_free_while_the_store_blocks() -> None:
-    served = Served()
-    event = served.event("7.png", digit_png(7))
-    served.store.on_call = lambda _call: time.sleep(0.1)
+class Slow(Digits):
+    """Takes its time for each image."""
+
+    def decode(self, data: bytes) -> Any:
+        time.sleep(0.3)
+        return super().decode(data)
+
+
+def test_the_event_loop_stays_free_while_a_large_image_is_decoded() -> None:
+    served = Served(task=Slow())
+    large = io.BytesIO()
+    Image.open(io.BytesIO(digit_png(7))).resize((280, 280)).save(large, "PNG")
+    event = served.event("7.png", large.getvalue())
 
     async def ticks() -> int:
         request = asyncio.create_task(served.ask(event))
@@ -409,8 +420,7 @@ def v2(tensor: InferInput, *, grpc: bool = False, **more: Any) -> InferRequest:
 
 
 def tensor_of(*digits: int, shape: tuple[int, ...] = (784,)) -> InferInput:
-    stub = Pipeline(Settings(), None, None)
-    array = np.stack([stub.tensorize(digit_png(digit)).reshape(shape) for digit in digits])
+    array = np.stack([Digits().decode(digit_png(digit)).reshape(shape) for digit in digits])
     tensor = InferInput("anything", list(array.shape), "FP32")
     tensor.set_data_from_numpy(array, binary_data=False)
     return tensor
@@ -534,7 +544,7 @@ def test_ready_is_once_the_store_and_kafka_have_answered_and_stays_so(caplog: py
 
 def test_without_a_store_readiness_asks_kafka_only() -> None:
     served = Served()
-    served.model.pipeline = Pipeline(Settings(), None, served.publisher)
+    served.model.pipeline = Pipeline(digits_settings(), None, served.publisher)
     assert run(served.model.healthy())
     assert served.store.calls == []
 
@@ -558,7 +568,7 @@ def test_closing_waits_for_what_is_in_hand() -> None:
 
     async def close_meanwhile() -> Any:
         request = asyncio.create_task(served.ask(event))
-        await asyncio.to_thread(held.wait, 10)
+        await asyncio.wait_for(held.wait(), 10)
         closing = asyncio.create_task(served.model.close_clients())
         await asyncio.sleep(0.05)
         assert not closing.done()
@@ -594,7 +604,7 @@ def test_each_outcome_is_counted_once() -> None:
 
 
 def test_a_model_that_has_served_can_be_pickled_into_a_worker() -> None:
-    model = MnistTransformer("mnist", Pipeline(Settings(), None, None), PredictorConfig("nowhere", "v2"))
+    model = MnistTransformer("mnist", Pipeline(digits_settings(), None, None), PredictorConfig("nowhere", "v2"))
     assert run(model.healthy())
     copied: MnistTransformer = pickle.loads(pickle.dumps(model))
     assert copied.predictor.predictor_protocol == "v2"
