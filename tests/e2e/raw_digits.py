@@ -4,37 +4,34 @@ them upside down, and it files into one bucket.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mnist_pipeline import MnistTransformer, Settings, main
-from mnist_pipeline.mnist.images import Grey
-from mnist_pipeline.pipeline.errors import BadImage
-from mnist_pipeline.pipeline.predictor_formats import Images
+from mnist_pipeline import Destination, Digits, ObjectTransformer, Prediction, Reject, main
 
 
-class OneBucket(Settings):
+class RawDigits(Digits):
     """Everything goes into the bucket of the nines, by digit."""
 
-    def destination_of(self, digit: int) -> tuple[str, str]:
-        return "digit-9", f"raw-{digit}/"
+    def decode(self, data: bytes) -> Any:
+        """784 raw bytes as (28, 28) in 0..1."""
+        if len(data) != 784:
+            raise Reject("badimage", f"{len(data)} bytes are no 28x28 picture")
+        return np.frombuffer(data, np.uint8).reshape(28, 28).astype(np.float32) / np.float32(255)
+
+    def destination(self, prediction: Prediction) -> Destination:
+        """By digit."""
+        return Destination("digit-9", f"raw-{prediction.label}")
 
 
-class UpsideDown(MnistTransformer):
+class UpsideDown(ObjectTransformer):
     """Turns a picture before it asks its predictor."""
 
-    async def predict(self, payload: Images, *args: Any, **kwargs: Any) -> list[int]:
+    async def predict(self, payload: Any, *args: Any, **kwargs: Any) -> Sequence[Any]:
         return await super().predict(payload[:, ::-1, ::-1], *args, **kwargs)
 
 
-def tensorize(image: bytes) -> Grey:
-    """784 raw bytes as float32 (28, 28) in 0..1."""
-    if len(image) != 784:
-        raise BadImage(f"{len(image)} bytes are no 28x28 picture")
-    tensor: Grey = np.frombuffer(image, np.uint8).reshape(28, 28).astype(np.float32) / np.float32(255)
-    return tensor
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(transformer=UpsideDown, tensorize=tensorize, settings=OneBucket))
+    raise SystemExit(main(RawDigits, model=UpsideDown))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +17,49 @@ from kserve.predictor_config import PredictorConfig
 
 from mnist_pipeline import KafkaPublisher, MinioObjectStore, MnistTransformer, Pipeline, serve
 from mnist_pipeline.pipeline.ports import StoredObject
-from mnist_pipeline.pipeline.predictor_formats import Images
 
 WAIT_SECONDS = 2.0
 
 
-def done(step: str) -> None:
+async def done(step: str) -> None:
     """Do what is wanted after this step."""
     if step != os.environ["STEP"]:
         return
     Path(os.environ["STEP_DIR"], "reached").touch()
     if os.environ["THEN"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(WAIT_SECONDS)
+    await asyncio.sleep(WAIT_SECONDS)
 
 
 class SteppingStore(MinioObjectStore):
     """The real store, watched."""
 
-    def get(self, *args: Any, **kwargs: Any) -> StoredObject:
-        stored = super().get(*args, **kwargs)
-        done("get")
+    async def get(self, *args: Any, **kwargs: Any) -> StoredObject:
+        stored = await super().get(*args, **kwargs)
+        await done("get")
         return stored
 
-    def put(self, *args: Any, **kwargs: Any) -> bool:
-        created = super().put(*args, **kwargs)
-        done("put")
+    async def put(self, *args: Any, **kwargs: Any) -> bool:
+        created = await super().put(*args, **kwargs)
+        await done("put")
         return created
 
-    def copy(self, *args: Any, **kwargs: Any) -> None:
-        super().copy(*args, **kwargs)
-        done("copy")
+    async def copy(self, *args: Any, **kwargs: Any) -> None:
+        await super().copy(*args, **kwargs)
+        await done("copy")
 
-    def delete(self, *args: Any, **kwargs: Any) -> bool:
-        released = super().delete(*args, **kwargs)
-        done("delete")
+    async def delete(self, *args: Any, **kwargs: Any) -> bool:
+        released = await super().delete(*args, **kwargs)
+        await done("delete")
         return released
 
 
 class SteppingPublisher(KafkaPublisher):
     """The real publisher, watched."""
 
-    def publish(self, *args: Any, **kwargs: Any) -> None:
-        super().publish(*args, **kwargs)
-        done("publish")
+    async def publish(self, *args: Any, **kwargs: Any) -> None:
+        await super().publish(*args, **kwargs)
+        await done("publish")
 
 
 class SteppingTransformer(MnistTransformer):
@@ -84,4 +82,4 @@ class SteppingTransformer(MnistTransformer):
 
 
 if __name__ == "__main__":
-    raise SystemExit(serve(transformer=SteppingTransformer))
+    raise SystemExit(serve(model=SteppingTransformer))
