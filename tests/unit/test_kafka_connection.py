@@ -10,7 +10,8 @@ import kafka.errors
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from mnist_pipeline.adapters.kafka_connection import Certainty, Connections, Trouble, trouble_of
+from mnist_pipeline.adapters.kafka_connection import Connections, trouble_of
+from mnist_pipeline.adapters.kafka_troubles import Certainty, Trouble
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 
 pytestmark = [

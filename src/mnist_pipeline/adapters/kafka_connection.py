@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, TypeVar
 
 from kafka.errors import (
@@ -29,16 +27,20 @@ from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
-from mnist_pipeline.pipeline.errors import KafkaUnavailable
-
-CREDENTIALS = (
-    "KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD, KAFKA_SSL_CAFILE, "
-    "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE"
+from mnist_pipeline.adapters.kafka_troubles import (
+    HUNG_UP,
+    MECHANISM,
+    NO_CONNECTION,
+    NO_KAFKA,
+    NO_SASL,
+    NO_TLS,
+    OUR_CERTIFICATE,
+    REFUSED,
+    UNUSABLE,
+    Trouble,
+    Troubles,
 )
-"""The variables that say who we are and whom we trust."""
-
-# Not the first time: a broker that is just ending hangs up as one does that refuses a password.
-_REFUSALS_ENOUGH = 2
+from mnist_pipeline.pipeline.errors import KafkaUnavailable
 
 # Kafka's numbers for requests (https://kafka.apache.org/protocol#protocol_api_keys).
 _SASL_HANDSHAKE, _SASL_AUTHENTICATE = 17, 36
@@ -50,70 +52,30 @@ _OTHER_HOST = (62, 64)
 _T = TypeVar("_T")
 
 
-class Certainty(IntEnum):
-    """How much a failed connection tells."""
-
-    GUESS = 0
-    """Something else may be the matter, and it may pass."""
-    SURE = 1
-    """It is so, but it may pass."""
-    LASTING = 2
-    """A broker or a certificate says so, and waiting will not mend it."""
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why a connection failed: one line without a secret, which names the variables to check."""
-
-    text: str
-    certainty: Certainty = Certainty.LASTING
-
-
-_REFUSED = Trouble("a broker refused the credentials; check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD")
-_MECHANISM = Trouble("a broker does not take this mechanism; check KAFKA_SASL_MECHANISM, KAFKA_SECURITY_PROTOCOL")
-_NO_SASL = Trouble("a broker takes no credentials there; check KAFKA_SECURITY_PROTOCOL")
-_OUR_CERTIFICATE = Trouble(
-    "a broker does not accept our certificate, or misses one; check KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE"
-)
-_NO_KAFKA = Trouble(
-    "a broker speaks another protocol there, TLS for instance; check KAFKA_SECURITY_PROTOCOL, KAFKA_API_VERSION"
-)
-_UNUSABLE = Trouble(f"a setting or its file cannot be used; check {CREDENTIALS}, KAFKA_API_VERSION")
-# A proxy whose broker is away breaks it off in the same way.
-_NO_TLS = Trouble("a broker speaks no TLS there, or broke it off; check KAFKA_SECURITY_PROTOCOL", Certainty.SURE)
-_HUNG_UP = Trouble(
-    "a broker hung up without a word; check KAFKA_SECURITY_PROTOCOL, KAFKA_BOOTSTRAP_SERVERS", Certainty.GUESS
-)
-_NO_CONNECTION = Trouble("no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS", Certainty.GUESS)
-_SILENCE = f"no broker answered; check KAFKA_BOOTSTRAP_SERVERS, {CREDENTIALS}, KAFKA_API_VERSION"
-
 # What is raised for settings and files that kafka-python cannot use.
 _UNUSABLE_ERRORS = (KafkaConfigurationError, ValueError, TypeError, AssertionError, OSError)
 
 # What kafka-python's errors say by themselves.
 _TROUBLES: tuple[tuple[tuple[type[Exception], ...], Trouble], ...] = (
-    ((SaslAuthenticationFailedError,), _REFUSED),
-    ((UnsupportedSaslMechanismError,), _MECHANISM),
-    ((IllegalSaslStateError,), _NO_SASL),
-    ((KafkaProtocolError,), _NO_KAFKA),
-    (_UNUSABLE_ERRORS, _UNUSABLE),
+    ((SaslAuthenticationFailedError,), REFUSED),
+    ((UnsupportedSaslMechanismError,), MECHANISM),
+    ((IllegalSaslStateError,), NO_SASL),
+    ((KafkaProtocolError,), NO_KAFKA),
+    (_UNUSABLE_ERRORS, UNUSABLE),
 )
 
 
-class Connections:
+class Connections(Troubles):
     """The connections of one client of kafka-python, and why they fail.
 
         connections = Connections()
         admin = connections.open(KafkaAdminClient, timeout_seconds=10, **kafka.client_options())
 
-    kafka-python's thread writes what becomes of them, ours read it. No exception is kept: those would keep sockets, and
-    can hold secrets.
+    One for each client.
     """
 
     def __init__(self) -> None:
-        # By broker, the newest last; replaced and never changed, because another thread may be reading it.
-        self._troubles: dict[object, Trouble] = {}
-        self._refusals = 0
+        super().__init__()
         self._client: KafkaNetClient | None = None
         self._given_up = False
 
@@ -145,45 +107,9 @@ class Connections:
             with contextlib.suppress(RuntimeError):
                 client._manager.call_soon(client._manager.close)  # noqa: SLF001 - nothing else ends a bootstrap
 
-    @property
-    def trouble(self) -> Trouble | None:
-        """The surest, then the newest, of what is the matter with the brokers; None where nothing is known to be."""
-        newest_first = reversed(self._troubles.values())
-        return max(newest_first, key=lambda trouble: trouble.certainty, default=None)
-
-    def explain(self) -> str:
-        """Why there was no answer, as far as it is known; one line that names the variables to check."""
-        trouble = self.trouble
-        return _SILENCE if trouble is None else f"not connected: {trouble.text}"
-
-    def forget(self) -> None:
-        """Begin anew: what was the matter is over."""
-        self._troubles = {}
-        self._refusals = 0
-
-    def note(self, node_id: object, trouble: Trouble) -> None:
-        """Remember how the last connection to a broker ended."""
-        known = self._troubles.get(node_id, trouble)
-        # A broker that refuses us hangs up at times before it has said why.
-        if trouble is not _HUNG_UP or known.certainty is Certainty.GUESS:
-            self._troubles = {**self._without(node_id), node_id: trouble}
-            self._refusals = self._refusals + 1 if trouble.certainty is Certainty.LASTING else 0
-
-    def note_connected(self, node_id: object) -> None:
-        """Remember that all is well with a broker now."""
-        self._troubles = self._without(node_id)
-        self._refusals = 0
-
     def are_hopeless(self, node_ids: Iterable[object]) -> bool:
         """Whether we gave up, or each of these brokers refuses us for a reason that waiting cannot mend."""
-        if self._given_up:
-            return True
-        last = [self._troubles.get(node_id) for node_id in node_ids]
-        refused = all(trouble is not None and trouble.certainty is Certainty.LASTING for trouble in last)
-        return refused and self._refusals >= _REFUSALS_ENOUGH
-
-    def _without(self, node_id: object) -> dict[object, Trouble]:
-        return {other: trouble for other, trouble in self._troubles.items() if other != node_id}
+        return self._given_up or super().are_hopeless(node_ids)
 
     def _connect(self, **configs: Any) -> KafkaNetClient:
         net = NetworkSelector(**configs)
@@ -197,7 +123,7 @@ class Connections:
         """What the end of `open` means; the error's text is left out, it can hold settings and so a password."""
         if isinstance(exc, (KafkaTimeoutError, _GaveUp)):
             return self.explain()
-        known = _UNUSABLE.text if isinstance(exc, _UNUSABLE_ERRORS) else self.explain()
+        known = UNUSABLE.text if isinstance(exc, _UNUSABLE_ERRORS) else self.explain()
         return f"{known} ({type(exc).__name__})"
 
 
@@ -260,17 +186,17 @@ def trouble_of(error: Exception, unanswered: tuple[int, ...] | None) -> Trouble 
     if isinstance(below, ssl.SSLError) and (refusal := _refusal(below)):
         return refusal
     if unanswered is None:
-        return _NO_TLS if isinstance(below, OSError) else _NO_CONNECTION
+        return NO_TLS if isinstance(below, OSError) else NO_CONNECTION
     return _hang_up(unanswered)
 
 
 def _hang_up(unanswered: tuple[int, ...]) -> Trouble | None:
     """What it means that a broker hung up, by what it had been asked."""
     if _SASL_AUTHENTICATE in unanswered:
-        return _REFUSED
+        return REFUSED
     if _SASL_HANDSHAKE in unanswered:
-        return _MECHANISM
-    return _HUNG_UP if unanswered else None
+        return MECHANISM
+    return HUNG_UP if unanswered else None
 
 
 def _refusal(error: ssl.SSLError) -> Trouble | None:
@@ -280,4 +206,4 @@ def _refusal(error: ssl.SSLError) -> Trouble | None:
         return Trouble(f"a broker's certificate is not trusted ({error.verify_message}); check {where}")
     # TLSV13_ALERT_CERTIFICATE_REQUIRED, SSLV3_ALERT_BAD_CERTIFICATE and so on.
     alert = error.reason or ""
-    return _OUR_CERTIFICATE if "ALERT" in alert and any(name in alert for name in _CERTIFICATE_ALERTS) else None
+    return OUR_CERTIFICATE if "ALERT" in alert and any(name in alert for name in _CERTIFICATE_ALERTS) else None

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from kafka import KafkaProducer
@@ -29,35 +28,36 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from mnist_pipeline.adapters.acknowledgements import Acknowledgements
-from mnist_pipeline.adapters.kafka_connection import CREDENTIALS, Certainty, Connections
+from mnist_pipeline.adapters.kafka_connection import Connections
+from mnist_pipeline.adapters.kafka_troubles import (
+    BAD_SETTING,
+    FAILED,
+    NO_ANSWER,
+    TOO_LARGE,
+    TOPIC_REFUSED,
+    USER_REFUSED,
+    Certainty,
+)
+from mnist_pipeline.adapters.producer_connection import CLOSE_SECONDS, CurrentConnection, ProducerConnection
 from mnist_pipeline.adapters.threads import in_thread, is_done_within
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, PipelineError
 from mnist_pipeline.pipeline.ports import Deadline, Message
 from mnist_pipeline.pipeline.settings import Kafka
 
-log = logging.getLogger(__name__)
-
 _SLICE_SECONDS = 1.0
-_PAUSE_SECONDS = 1.0
-_CLOSE_SECONDS = 3.0
 
 # What kafka-python raises, and what it means; the last ones are for settings and files that it cannot use.
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[PipelineError], str], ...] = (
-    ((MessageSizeTooLargeError, RecordListTooLargeError), MessageTooLarge, "the message is too large"),
+    ((MessageSizeTooLargeError, RecordListTooLargeError), MessageTooLarge, TOO_LARGE),
     (
         (TopicAuthorizationFailedError, UnknownTopicOrPartitionError, InvalidTopicError),
         KafkaUnavailable,
-        "refused; check KAFKA_TOPIC and what our user may do",
+        TOPIC_REFUSED,
     ),
-    ((AuthorizationError, SaslAuthenticationFailedError), KafkaUnavailable, f"refused; check {CREDENTIALS}"),
-    ((KafkaTimeoutError,), KafkaUnavailable, "no answer in time; check KAFKA_TOPIC and KAFKA_BOOTSTRAP_SERVERS"),
-    ((KafkaError,), KafkaUnavailable, "failed; check KAFKA_BOOTSTRAP_SERVERS"),
-    (
-        (ValueError, TypeError, AssertionError, OSError),
-        KafkaUnavailable,
-        f"a setting cannot be used; check KAFKA_TOPIC, KAFKA_API_VERSION, {CREDENTIALS}",
-    ),
+    ((AuthorizationError, SaslAuthenticationFailedError), KafkaUnavailable, USER_REFUSED),
+    ((KafkaTimeoutError,), KafkaUnavailable, NO_ANSWER),
+    ((KafkaError,), KafkaUnavailable, FAILED),
+    ((ValueError, TypeError, AssertionError, OSError), KafkaUnavailable, BAD_SETTING),
 )
 _FOREIGN_ERRORS = tuple(kind for kinds, _, _ in _MEANINGS for kind in kinds)
 
@@ -82,7 +82,7 @@ class KafkaPublisher:
         self._timeout_seconds = timeout_seconds
         # A batch counts as lost a second after its request does, so that the request's own error comes first.
         self._delivery_seconds = timeout_seconds + 1.0
-        self._options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "client_id": "mnist-pipeline",
             "acks": "all",
             # The idempotent producer hangs for ever after a batch has expired in flight; and it would gain nothing, as
@@ -98,18 +98,22 @@ class KafkaPublisher:
             "metrics_enabled": False,
             **kafka.client_options(),
         }
-        self._connection: _Connection | None = None
-        self._closing: set[asyncio.Future[None]] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_connection": None, "_closing": set()}
+        self._current = CurrentConnection(
+            partial(_Connection, self._topic, options, timeout_seconds), timeout_seconds=timeout_seconds
+        )
 
     async def publish(self, message: Message, *, deadline: Deadline) -> None:
         """Send the message and wait until all in-sync replicas have it."""
         with _translated(f"publish to {self._topic!r}"):
-            connection, producer = await self._connected(deadline)
-            record = {"key": message.key, "value": message.value, "headers": list(message.headers)}
-            sent = await self._knowing_the_topic(connection, lambda: producer.send(self._topic, **record), deadline)
+            connection = await self._current.get(deadline)
+            send = partial(
+                connection.opened.result().send,
+                self._topic,
+                key=message.key,
+                value=message.value,
+                headers=list(message.headers),
+            )
+            sent = await self._knowing_the_topic(connection, send, deadline)
             receipt = connection.acks.receipt()
             sent.add_callback(lambda _: connection.acks.settle(receipt, None))
             sent.add_errback(lambda error: connection.acks.settle(receipt, error))
@@ -119,40 +123,19 @@ class KafkaPublisher:
                 await connection.acks.within(seconds, receipt, KafkaTimeoutError())
             except KafkaTimeoutError:
                 if time.monotonic() - started >= self._timeout_seconds:
-                    self._replace(connection)
+                    self._current.replace(connection)
                 raise
 
     async def check(self, *, deadline: Deadline) -> None:
         """Ask for the topic's partitions; what a broker has told in the last minutes is not asked again."""
         with _translated(f"look up {self._topic!r}"):
-            connection, producer = await self._connected(deadline)
-            await self._knowing_the_topic(connection, lambda: producer.partitions_for(self._topic), deadline)
+            connection = await self._current.get(deadline)
+            look_up = partial(connection.opened.result().partitions_for, self._topic)
+            await self._knowing_the_topic(connection, look_up, deadline)
 
     async def close(self) -> None:
         """Drop what is in flight: nothing, once every publish has returned. A later call connects anew."""
-        self._let_go()
-        loop = asyncio.get_running_loop()
-        if closing := [ending for ending in self._closing if ending.get_loop() is loop]:
-            await asyncio.wait(closing, timeout=_CLOSE_SECONDS)
-
-    async def _connected(self, deadline: Deadline) -> tuple[_Connection, KafkaProducer]:
-        """The connection and its producer.
-
-        Every caller waits for the same attempt until its own deadline; a failure answers everybody for a second, and
-        then it is tried again.
-        """
-        left = deadline.remaining()
-        connection = self._connection
-        if connection is None or connection.is_over():
-            self._let_go()
-            connection = self._connection = _Connection(self._topic, self._options, self._timeout_seconds)
-        if not await is_done_within(connection.opened, left):
-            raise KafkaUnavailable(connection.connections.explain())
-        failure = connection.opened.exception()
-        if isinstance(failure, KafkaUnavailable):
-            # Each task raises its own: a traceback grows wherever an error is raised.
-            raise KafkaUnavailable(str(failure)) from failure.__cause__
-        return connection, connection.opened.result()
+        await self._current.close()
 
     async def _knowing_the_topic(self, connection: _Connection, call: Callable[[], _T], deadline: Deadline) -> _T:
         """What `call` returns, which gives up at once where the producer does not know the topic."""
@@ -167,55 +150,48 @@ class KafkaPublisher:
         trouble = connection.connections.trouble
         if isinstance(failure, KafkaTimeoutError):
             if in_time:
-                self._replace(connection)
+                self._current.replace(connection)
             if trouble is not None:
                 # One broker of several may be away, and something else the matter.
                 guess = ", KAFKA_TOPIC" if trouble.certainty is Certainty.GUESS else ""
                 raise KafkaUnavailable(f"not connected: {trouble.text}{guess}") from failure
         raise failure
 
-    def _replace(self, connection: _Connection) -> None:
-        if self._connection is connection:
-            log.warning("Kafka has not answered for %g s; connecting anew", self._timeout_seconds)
-            self._let_go()
 
-    def _let_go(self) -> None:
-        """Close the connection, if there is one, without waiting for it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            for ending in connection.close():
-                self._closing.add(ending)
-                ending.add_done_callback(self._closing.discard)
-
-
-class _Connection:
-    """One producer, or the attempt to make one; begun by the constructor, on the running loop.
+class _Connection(ProducerConnection[KafkaProducer]):
+    """One producer of kafka-python.
 
     Attributes:
         connections: what is the matter with the brokers.
-        acks: of its messages.
-        opened: the producer, or why there is none, as soon as it is known.
     """
 
     def __init__(self, topic: str, options: dict[str, Any], timeout_seconds: float) -> None:
+        super().__init__()
         self.connections = Connections()
-        self.acks = Acknowledgements()
         self._topic = topic
         self._options = options
         self._timeout_seconds = timeout_seconds
-        self._producer: KafkaProducer | None = None
         self._asked: asyncio.Future[None] | None = None
-        self._is_closing = False
-        self._open_ended = threading.Event()
-        self._retry_at = 0.0
-        self.opened: asyncio.Future[KafkaProducer] = in_thread(self._open, name="kafka-connect")
 
-    def is_over(self) -> bool:
-        """Whether it failed, and others have been told so for long enough; or its loop is not the running one."""
-        if self.acks.loop is not asyncio.get_running_loop():
-            return True
-        failed = self.opened.done() and self.opened.exception() is not None
-        return failed and time.monotonic() >= self._retry_at
+    def open(self) -> KafkaProducer:
+        return self.connections.open(KafkaProducer, timeout_seconds=self._timeout_seconds, **self._options)
+
+    def give_up(self) -> None:
+        self.connections.give_up()
+
+    def explain(self) -> str:
+        return self.connections.explain()
+
+    def shut(self, producer: KafkaProducer) -> None:
+        # close() raises where records are in flight, and then leaves its thread and its connections behind.
+        with contextlib.suppress(KafkaError):
+            producer.close(timeout=0)
+        sender = producer._sender  # noqa: SLF001 - the only way to end it then
+        sender.force_close()
+        sender.join(CLOSE_SECONDS)
+
+    def close(self) -> list[asyncio.Future[None]]:
+        return super().close() + ([] if self._asked is None else [self._asked])
 
     def ask_for_topic(self) -> asyncio.Future[None]:
         """Ask for the topic's partitions, where nobody has begun yet.
@@ -223,26 +199,9 @@ class _Connection:
         What comes of it is a KafkaTimeoutError where they are not known after `timeout_seconds`.
         """
         if self._asked is None:
-            producer = self.opened.result()
-            self._asked = in_thread(lambda: self._ask_for_topic(producer), name="kafka-topic")
+            self._asked = in_thread(partial(self._ask_for_topic, self.opened.result()), name="kafka-topic")
             self._asked.add_done_callback(self._answered)
         return self._asked
-
-    def close(self) -> list[asyncio.Future[None]]:
-        """Begin to drop what is in flight, or to give up; what is then to be waited for."""
-        self._is_closing = True
-        closing = in_thread(self._close, name="kafka-close")
-        return [closing] if self._asked is None else [closing, self._asked]
-
-    def _open(self) -> KafkaProducer:
-        try:
-            self._producer = self.connections.open(
-                KafkaProducer, timeout_seconds=self._timeout_seconds, **self._options
-            )
-        finally:
-            self._retry_at = time.monotonic() + _PAUSE_SECONDS
-            self._open_ended.set()
-        return self._producer
 
     def _ask_for_topic(self, producer: KafkaProducer) -> None:
         end = time.monotonic() + self._timeout_seconds
@@ -251,7 +210,7 @@ class _Connection:
                 # partitions_for() waits no longer than `max_block_ms`, and so not at all.
                 producer._wait_on_metadata(self._topic, int(_SLICE_SECONDS * 1000))  # noqa: SLF001
             except KafkaTimeoutError:
-                if self._is_closing or time.monotonic() >= end:
+                if self.is_closing or time.monotonic() >= end:
                     raise
             else:
                 self.connections.forget()
@@ -260,20 +219,6 @@ class _Connection:
     def _answered(self, _: object) -> None:
         # An error would keep the frames of all that it was raised to.
         self._asked = None
-
-    def _close(self) -> None:
-        if not self._open_ended.is_set():
-            self.connections.give_up()
-            self._open_ended.wait()
-        producer = self._producer
-        if producer is None:
-            return
-        # close() raises where records are in flight, and then leaves its thread and its connections behind.
-        with contextlib.suppress(KafkaError):
-            producer.close(timeout=0)
-        sender = producer._sender  # noqa: SLF001 - the only way to end it then
-        sender.force_close()
-        sender.join(_CLOSE_SECONDS)
 
 
 @contextmanager
