@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline.errors import PipelineError as PipelineError
     from mnist_pipeline.pipeline.errors import Reject as Reject
     from mnist_pipeline.pipeline.errors import Retryable as Retryable
+    from mnist_pipeline.pipeline.interpretation import Output as Output
     from mnist_pipeline.pipeline.interpretation import Prediction as Prediction
     from mnist_pipeline.pipeline.path import Pipeline as Pipeline
     from mnist_pipeline.pipeline.ports import ObjectStore as ObjectStore
@@ -40,6 +41,7 @@ _HOMES = {
     "MnistTransformer": "serving.transformer",
     "ObjectStore": "pipeline.ports",
     "ObjectTransformer": "serving.transformer",
+    "Output": "pipeline.interpretation",
     "OpenInference": "pipeline.predictor_formats",
     "Permanent": "pipeline.errors",
     "Pipeline": "pipeline.path",

@@ -8,6 +8,7 @@ source, and the same event delivered again converges: the copy is found to be th
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -274,7 +275,7 @@ class Pipeline:
     def _checked(self, predictions: Sequence[Prediction | Label], n: int) -> list[Prediction]:
         """Nothing is filed by a guess, whoever has made the prediction: a label each, or a prediction with one."""
         labels = self.settings.task.labels
-        checked = [one if isinstance(one, Prediction) else Prediction(_plain(one)) for one in predictions]
+        checked = [_plain(one) for one in predictions]
         if len(checked) != n or not all(one.label in labels for one in checked):
             called = self.settings.task.called
             raise PredictorUnavailable(
@@ -308,6 +309,8 @@ def verdict(outcomes: Sequence[Outcome]) -> PipelineError | None:
     return next(retryable, errors[0] if errors else None)
 
 
-def _plain(label: Any) -> Label:
-    """A label as Python has it: numpy's integers are what networks give."""
-    return label.item() if isinstance(label, np.generic) else label  # type: ignore[no-any-return]
+def _plain(given: Any) -> Prediction:
+    """A label, or a prediction, with Python's own types: numpy's are what networks give."""
+    label, score = (given.label, given.score) if isinstance(given, Prediction) else (given, None)
+    label = label.item() if isinstance(label, np.generic) else label
+    return Prediction(label, float(score) if score is not None and math.isfinite(score) else None)

@@ -1,0 +1,157 @@
+"""A task on fakes: objects and requests go down the real path, and the predictor is asked in its real format."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+
+from mnist_pipeline.pipeline import events
+from mnist_pipeline.pipeline.errors import PipelineError
+from mnist_pipeline.pipeline.events import Inline, Notification
+from mnist_pipeline.pipeline.interpretation import Prediction
+from mnist_pipeline.pipeline.path import Pipeline, verdict
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, format_named
+from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.pipeline.task import Batch, Task
+from mnist_pipeline.testing.events import minio_event
+from mnist_pipeline.testing.publisher import MemoryPublisher
+from mnist_pipeline.testing.store import MemoryStore
+
+_Result = TypeVar("_Result")
+
+Answers = Callable[[Batch], Sequence[Any]]
+"""Stands for a network: tensors `(N, …)` → for each a class number, a label's text, or a list of scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What became of an object or a request.
+
+    Attributes:
+        reasons: a word for each record: `filed`, `review`, `gone`, or why it is rejected or not settled.
+        results: the events that were published for it, their data under `data`.
+        answer: what a plain inline request is answered with.
+        error: why it was refused, or not settled.
+    """
+
+    reasons: tuple[str, ...] = ()
+    results: tuple[dict[str, Any], ...] = ()
+    answer: dict[str, Any] | None = None
+    error: PipelineError | None = None
+
+
+class Harness:
+    """Sends what a test gives it through a task, on a store and a publisher in memory.
+
+        harness = Harness(Thumbnails(), lambda batch: [[0.9, 0.1]] * len(batch))
+        sent = harness.send_object(jpeg)
+        assert sent.results[0]["data"]["predictions"] == ["cat"]
+        assert harness.store.keys("photos-cat") == ["1.jpg"]
+
+    Args:
+        task: an instance, or its class.
+        predictor: stands for the network.
+        protocol: how the predictor is asked, `v1` or `v2`.
+        settings: what is changed of them, by the names of `Settings`.
+
+    Attributes:
+        store, publisher: the fakes, to be looked at and to be made to fail.
+        asked: the tensors of each request to the predictor, as it has read them.
+        settings, pipeline: the real ones.
+    """
+
+    def __init__(self, task: Task | type[Task], predictor: Answers, *, protocol: str = "v1", **settings: Any) -> None:
+        task = task() if isinstance(task, type) else task
+        default = "tensorflow" if protocol == "v1" else "openinference"
+        self.settings = Settings(task=task, **{"predictor_format": default, **settings})
+        sources = self.settings.source_buckets
+        self.store = MemoryStore(*sources, versioned=sources, create_buckets=True)
+        self.publisher = MemoryPublisher()
+        self.asked: list[Batch] = []
+        self.pipeline = Pipeline(self.settings, self.store, self.publisher)
+        self._predictor = predictor
+        self._uploads = 0
+
+    def send_object(self, data: bytes, *, key: str | None = None, bucket: str | None = None, **described: Any) -> Sent:
+        """Upload an object and send its notification; `described` are further arguments of `MemoryStore.upload`."""
+        self._uploads += 1
+        bucket = bucket or self.settings.source_buckets[0]
+        key = key or f"{self._uploads}{self.settings.source_suffixes[0]}"
+        version = self.store.upload(bucket, key, data, **described)
+        return self.send(minio_event(bucket, key, version_id=version.version_id, etag=version.etag))
+
+    def send(self, request: bytes | Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Sent:
+        """Send the body of a V1 request: a notification, `instances`, or an object itself."""
+        body = request if isinstance(request, bytes) else orjson.dumps(request)
+        before = len(self.publisher.messages)
+        sent = _run(self._send(body, {name.lower(): value for name, value in (headers or {}).items()}))
+        results = tuple(orjson.loads(message.value) for message in self.publisher.messages[before:])
+        return Sent(reasons=sent.reasons, results=results, answer=sent.answer, error=sent.error)
+
+    async def _send(self, body: bytes, headers: Mapping[str, str]) -> Sent:
+        deadline = Deadline(self.settings.event_timeout_seconds)
+        go = self.pipeline.through(self._predict)
+        try:
+            request = events.parse(body, headers, self.settings)
+            if isinstance(request, Inline):
+                result = await self.pipeline.answer(request, go, deadline)
+                return Sent(reasons=("predicted",), answer=dict(result.data))
+        except PipelineError as exc:
+            return Sent(reasons=(exc.reason,), error=exc)
+        if not isinstance(request, Notification):
+            return Sent(reasons=(request.reason,))
+        outcomes = await self.pipeline.settle(request, go, deadline)
+        return Sent(reasons=tuple(outcome.reason for outcome in outcomes), error=verdict(outcomes))
+
+    async def _predict(self, tensors: Batch, deadline: Deadline) -> Sequence[Prediction]:
+        """Ask in the format's own bytes, and read the answer from bytes."""
+        deadline.remaining()
+        task, count = self.settings.task, len(tensors)
+        wanted = format_named(self.settings.predictor_format)
+        if isinstance(wanted, OpenInference):
+            spec = InputSpec.of(task.input)
+            (given,) = orjson.loads(wanted.request(tensors, spec, task.input))["inputs"]
+            self._note(given["data"], count)
+            outputs = wanted.outputs(orjson.dumps({"outputs": [_output(self._predictor(self.asked[-1]))]}))
+        else:
+            instances = orjson.loads(wanted.request(tensors, task.input))["instances"]
+            self._note(instances, count)
+            answer = [_plain(one) for one in self._predictor(self.asked[-1])]
+            outputs = wanted.outputs(orjson.dumps({"predictions": answer}), count)
+        return task.interpret(outputs, count)
+
+    def _note(self, numbers: Any, count: int) -> None:
+        wanted = self.settings.task.input
+        self.asked.append(np.array(numbers, wanted.datatype).reshape(count, *wanted.shape))
+
+
+def _output(answers: Sequence[Any]) -> dict[str, Any]:
+    """What a V2 predictor makes of such answers: integers, texts or a table of floats."""
+    rows = [_plain(one) for one in answers]
+    if all(isinstance(row, str) for row in rows):
+        return {"name": "predictions", "datatype": "BYTES", "shape": [len(rows)], "data": rows}
+    if all(isinstance(row, int) for row in rows):
+        return {"name": "predictions", "datatype": "INT64", "shape": [len(rows)], "data": rows}
+    table = np.array(rows, np.float32)
+    return {"name": "output-0", "datatype": "FP32", "shape": list(table.shape), "data": table.ravel().tolist()}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run it to its end, also where the test itself runs on an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()

@@ -1,0 +1,1 @@
+"""Transformers as another team would write them, on nothing but what is public."""
