@@ -25,7 +25,7 @@ async def done(step: str) -> None:
     """Do what is wanted after this step."""
     if step != os.environ["STEP"]:
         return
-    Path(os.environ["STEP_DIR"], "reached").touch()
+    Path(os.environ["STEP_DIR"], "reached").touch()  # noqa: ASYNC240 - one empty file
     if os.environ["THEN"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     await asyncio.sleep(WAIT_SECONDS)
@@ -72,13 +72,10 @@ class SteppingTransformer(MnistTransformer):
         watched = Pipeline(settings, SteppingStore(settings.minio), SteppingPublisher(settings.kafka))
         super().__init__(name, watched, predictor)
 
-    async def predict(
-        self, payload: Images, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
-    ) -> list[int]:
-        digits = await super().predict(payload, headers, response_headers)
-        # Not on the event loop, which has others to serve.
-        await asyncio.to_thread(done, "predict")
-        return digits
+    async def predict(self, *args: Any, **kwargs: Any) -> Sequence[Prediction | Label]:
+        predictions = await super().predict(*args, **kwargs)
+        await done("predict")
+        return predictions
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.pipeline.errors import StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
-from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline import Digits, Settings
 from mnist_pipeline.testing import digit_png
 from required import missing
 
@@ -82,17 +82,18 @@ def test_row_38_read_only_uid_1000_no_home_in_any_zone_and_locale(
         assert abs(datetime.now(timezone.utc) - published) < timedelta(minutes=5)
 
 
-def test_row_38_a_clock_that_is_wrong_is_told_and_nothing_is_lost(
+async def test_row_38_a_clock_that_is_wrong_is_told_and_nothing_is_lost(
     embedded_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings.from_environ(embedded_place.settings).minio
+    settings = Settings.from_environ(embedded_place.settings, Digits()).minio
     assert settings is not None
     store = MinioObjectStore(settings)
     right = minio.time.utcnow
     upload = embedded_place.upload(f"{uuid.uuid4()}.png", digit_png(1))
     monkeypatch.setattr(minio.time, "utcnow", lambda: right() + timedelta(hours=1))
     with pytest.raises(StoreUnavailable, match="check the clocks"):
-        store.get(upload.bucket, upload.key, None, limit=1000, deadline=Deadline(20))
+        await store.get(upload.bucket, upload.key, None, limit=1000, deadline=Deadline(20))
     monkeypatch.undo()
-    assert store.get(upload.bucket, upload.key, None, limit=1000, deadline=Deadline(20)).data == upload.data
-    store.close()
+    stored = await store.get(upload.bucket, upload.key, None, limit=1000, deadline=Deadline(20))
+    assert stored.data == upload.data
+    await store.close()

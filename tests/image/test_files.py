@@ -14,7 +14,7 @@ import yaml
 
 from image.containers import images
 from mnist_pipeline.commands import source as source_command
-from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline import Digits, Settings
 from mnist_pipeline.site import setup
 from recording import Recording
 from required import missing
@@ -37,7 +37,7 @@ def test_hadolint_has_nothing_to_say(file: Path) -> None:
 @pytest.mark.parametrize("service", OURS)
 def test_a_service_of_compose_has_settings_that_exist_and_can_work(service: str) -> None:
     environment = Recording(**COMPOSE["services"][service].get("environment", {}))
-    Settings.from_environ(environment)
+    Settings.from_environ(environment, Digits())
     assert environment.keys() <= environment.asked
     if service != "predictor":
         assert {"MINIO_ACCESS_KEY", "KAFKA_BOOTSTRAP_SERVERS"} <= environment.keys()

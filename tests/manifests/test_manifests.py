@@ -27,7 +27,7 @@ from manifests.rendering import (
     render,
     render_with,
 )
-from mnist_pipeline import Settings
+from mnist_pipeline import Digits, Settings
 from recording import Recording
 
 README = FOLDER / "README.md"
@@ -55,9 +55,9 @@ _DECODED_AT_ONCE = 4
 def names_that_are_read() -> set[str]:
     """Every variable that Settings may ask for, `…_FILE` among them."""
     nothing, everything = Recording(), Recording(KAFKA_BOOTSTRAP_SERVERS="k", AWS_ACCESS_KEY_ID="a")
-    Settings.from_environ(nothing)
+    Settings.from_environ(nothing, Digits())
     everything["AWS_SECRET_ACCESS_KEY"] = "b"
-    Settings.from_environ(everything)
+    Settings.from_environ(everything, Digits())
     return nothing.asked | everything.asked
 
 
@@ -162,7 +162,7 @@ def test_the_settings_work_and_name_kafka_and_the_store(case: Rendered, tmp_path
                 environment[name] = str(tmp_path / str(number))
                 Path(environment[name]).write_text("of-a-secret")
         protocol = container.flag("predictor_protocol") or "v1"
-        settings = Settings.from_environ(environment, predictor_protocol=protocol)
+        settings = Settings.from_environ(environment, Digits(), predictor_protocol=protocol)
         assert settings.kafka is not None, container.where
         inline_only = case.name.startswith("kafka-broker-trigger")
         assert (settings.minio is None) is inline_only, container.where
@@ -258,7 +258,7 @@ def test_the_memory_limit_holds_what_may_be_in_hand_at_once(case: Rendered) -> N
     for service in inference_services(case):
         transformer = transformer_of(service)
         settings = Settings.from_environ(
-            {name: text for name, text in case.environment(transformer).items() if name.startswith("MAX_")}
+            {name: text for name, text in case.environment(transformer).items() if name.startswith("MAX_")}, Digits()
         )
         # An inline body is there as bytes, as text and decoded.
         in_hand = max(settings.max_object_bytes, 3 * settings.max_body_bytes)

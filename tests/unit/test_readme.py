@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_pipeline import Settings
+from mnist_pipeline import Digits, Settings
 from recording import Recording
 
 FILE = Path(__file__).parents[2] / "README.md"
@@ -24,7 +24,7 @@ def python_blocks() -> list[str]:
 
 def test_its_table_names_exactly_the_variables_that_are_read() -> None:
     environ = Recording(KAFKA_BOOTSTRAP_SERVERS="k", AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
-    Settings.from_environ(environ)
+    Settings.from_environ(environ, Digits())
     first_column = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `")]
     named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", " ".join(first_column)))
     assert named == {name for name in environ.asked if not name.endswith("_FILE")}
