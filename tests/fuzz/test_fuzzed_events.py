@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from digits import digits_settings
 from fuzz.inputs import (
     HOSTILE,
     REAL_EVENTS,
@@ -24,10 +25,9 @@ from fuzz.inputs import (
 )
 from mnist_pipeline.pipeline.errors import BadTraceId, Permanent
 from mnist_pipeline.pipeline.events import Inline, Nothing, Notification, parse
-from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing import minio_event
 
-SETTINGS = Settings(trace_key="test-trace-id")
+SETTINGS = digits_settings(trace_key="test-trace-id")
 CPU_SECONDS = 2.0
 """For any of these inputs; far more than the milliseconds that they take, even on a busy machine."""
 
@@ -158,7 +158,7 @@ def test_every_key_arrives_as_it_was_uploaded(uploaded: list[str]) -> None:
 def test_a_key_is_decoded_once_and_not_at_all_from_ceph(key: str) -> None:
     once = quote_plus(key)
     payload = minio_event("mnist", once)  # which escapes it again
-    request = parse(json.dumps(payload).encode(), {}, Settings(source_suffixes=("",)))
+    request = parse(json.dumps(payload).encode(), {}, digits_settings(source_suffixes=("",)))
     escaped_fits = len(once.encode()) <= 1024
     if escaped_fits:
         assert isinstance(request, Notification)

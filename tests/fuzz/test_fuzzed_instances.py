@@ -1,22 +1,21 @@
-"""pipeline.py: whatever stands in an inline request's instances is a tensor, or refused."""
+"""decoding.py: whatever stands in an inline request's instances is a tensor, or refused."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digits import digits_settings
 from fuzz.inputs import assert_refusal_can_be_shown, json_values
+from mnist_pipeline.pipeline.decoding import Decoder
 from mnist_pipeline.pipeline.errors import Permanent
-from mnist_pipeline.pipeline.events import Inline
 from mnist_pipeline.pipeline.instances import image_in
-from mnist_pipeline.pipeline.path import Pipeline
 from mnist_pipeline.pipeline.ports import Deadline
-from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing import digit_png
 
 numbers = st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | st.floats(0, 1)
@@ -53,15 +52,16 @@ def test_row_47_base64_of_any_writer_is_read(
     assert image_in(prefix + blank.join(lines)) == image
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 @given(st.lists(instances, min_size=1, max_size=3))
 def test_any_instances_are_tensors_or_refused(given_instances: list[object]) -> None:
-    request = Inline(instances=tuple(given_instances))
+    decoder = Decoder(digits_settings())
     try:
-        batch = Pipeline(Settings(), None, None).prepare(request, Deadline(60))
+        tensors = asyncio.run(decoder.decode_all(given_instances, Deadline(60)))
     except Permanent as refusal:
         assert_refusal_can_be_shown(refusal)
         return
-    assert batch.tensors.shape == (len(given_instances), 28, 28)
-    assert batch.tensors.dtype == np.float32
-    assert np.isfinite(batch.tensors).all()
+    finally:
+        decoder.close()
+    assert tensors.shape == (len(given_instances), 28, 28)
+    assert tensors.dtype == np.float32
+    assert np.isfinite(tensors).all()

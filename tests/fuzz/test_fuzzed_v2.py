@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
 
+from digits import digits_settings
 from fuzz.inputs import assert_refusal_can_be_shown, json_values, mutated
 from mnist_pipeline.pipeline.errors import BadTensor, MalformedBody
-from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.serving import inference_v2
 from mnist_pipeline.serving.inference_v2 import RestRequest, V2Request
 
-SETTINGS = Settings(trace_key="test-trace-id")
+SETTINGS = digits_settings(trace_key="test-trace-id")
 
 shapes = st.lists(st.integers(-2, 3) | st.sampled_from([28, 784, 2**62]), max_size=4)
 datatypes = st.sampled_from(["BYTES", "FP32", "bytes", "INT64", "FP16", "", "\u0130"])

@@ -38,21 +38,21 @@ def test_the_package_resolves_its_public_names_when_they_are_used() -> None:
 def test_help_is_given_on_request_and_otherwise_an_unknown_command_is_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["--help"]) == 0
+    assert cli.main(argv=["--help"]) == 0
     assert "demo" in capsys.readouterr().out
     for arguments in ([], ["dmeo"]):
-        assert cli.main(arguments) == 2
+        assert cli.main(argv=arguments) == 2
         assert "usage" in capsys.readouterr().err
-    assert cli.main(["rekoncile"]) == 2
+    assert cli.main(argv=["rekoncile"]) == 2
     assert capsys.readouterr().err.startswith("'rekoncile' is no command: is reconcile meant?\n")
-    assert cli.main(["\x1b[2J" * 99]) == 2
+    assert cli.main(argv=["\x1b[2J" * 99]) == 2
     assert capsys.readouterr().err.splitlines()[0].isprintable()
 
 
 def test_it_tells_its_version_without_kserve(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+    assert cli.main(argv=["--version"]) == 0
     assert capsys.readouterr().out == f"mnist-pipeline {version('mnist-pipeline')}\n"
-    assert "kserve" not in imported_by("from mnist_pipeline.cli import main\nmain(['--version'])")
+    assert "kserve" not in imported_by("from mnist_pipeline.cli import main\nmain(argv=['--version'])")
 
 
 def test_serve_names_all_that_is_wrong_before_it_imports_kserve(
@@ -61,7 +61,7 @@ def test_serve_names_all_that_is_wrong_before_it_imports_kserve(
     monkeypatch.setenv("EVENT_MODE", "x")
     monkeypatch.setenv("PREDICTOR_FORMAT", "torchserve")
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/no/such/directory")
-    assert cli.main(["--model_name", "m", "--predictor_protocol=v2"]) == 2
+    assert cli.main(argv=["--model_name", "m", "--predictor_protocol=v2"]) == 2
     names = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
     assert names == ["--predictor_host", "PROMETHEUS_MULTIPROC_DIR", "EVENT_MODE", "PREDICTOR_FORMAT"]
 
@@ -88,7 +88,7 @@ def test_row_46_what_libraries_read_by_themselves_is_a_problem_before_they_fail_
         monkeypatch.delenv(name, raising=False)
     for name, value in {**variables, "EVENT_MODE": "x"}.items():
         monkeypatch.setenv(name, value)
-    assert cli.main(["--predictor_host", "predictor", *flags]) == 2
+    assert cli.main(argv=["--predictor_host", "predictor", *flags]) == 2
     assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == [*named, "EVENT_MODE"]
 
 
@@ -110,7 +110,7 @@ def test_an_unknown_setting_is_one_line_without_its_value_at_the_start_of_each_c
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVER", "a-secret")
     monkeypatch.setenv("EVENT_MODE", "x")
     more = {"source": ["--sink", "http://127.0.0.1:1"]}.get(command, ["--predictor_host", "predictor"])
-    assert cli.main([command, *more]) == 2
+    assert cli.main(argv=[command, *more]) == 2
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "KAFKA_BOOTSTRAP_SERVER is no setting: is KAFKA_BOOTSTRAP_SERVERS meant?"
     assert [line.split()[0] for line in others] == ["EVENT_MODE"]
@@ -121,13 +121,13 @@ def test_help_says_nothing_of_unknown_settings(
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVER", "k")
     with pytest.raises(SystemExit):
-        cli.main(["setup", "--help"])
+        cli.main(argv=["setup", "--help"])
     assert capsys.readouterr().err == ""
 
 
 def test_the_demo_refuses_a_folder_without_pictures(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
     pytest.importorskip("confluent_kafka", reason="the extra [local] is not installed")
     with pytest.raises(SystemExit) as exited:
-        cli.main(["demo", "--images", str(tmp_path)])
+        cli.main(argv=["demo", "--images", str(tmp_path)])
     assert exited.value.code == 2
     assert "no picture" in capsys.readouterr().err

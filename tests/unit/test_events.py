@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from digits import digits_settings
 from mnist_pipeline.pipeline.cloud_events import CloudEvent
 from mnist_pipeline.pipeline.errors import BadEvent, BadKey, BadTraceId, MalformedBody, NotAllowed
 from mnist_pipeline.pipeline.events import Inline, Nothing, Notification, Request, parse, trace_id_in
 from mnist_pipeline.pipeline.notifications import ObjectRef
 from mnist_pipeline.pipeline.settings import Settings
 
-SETTINGS = Settings(trace_key="test-trace-id")
+SETTINGS = digits_settings(trace_key="test-trace-id")
 REAL_EVENTS = Path(__file__).parent.parent / "data" / "minio-events"
 BINARY = {"ce-specversion": "1.0", "ce-id": "7", "ce-source": "event-producer", "ce-type": "prediction-request"}
 
@@ -70,7 +71,7 @@ def record(
 def test_row_06_the_key_of_a_real_minio_record_is_decoded_exactly_once(file: str, key: str | None) -> None:
     event = real(file)
     bucket, _, plain = event["Key"].partition("/")  # MinIO's own decoded form
-    settings = Settings(source_buckets=(bucket,), source_suffixes=(Path(plain).suffix,))
+    settings = digits_settings(source_buckets=(bucket,), source_suffixes=(Path(plain).suffix,))
     request = objects_of(event, settings=settings)
     assert [(ref.bucket, ref.key) for ref in request.objects] == [(bucket, plain)]
     assert key is None or plain == key
@@ -170,7 +171,7 @@ def test_row_08_a_bucket_that_is_not_listed_is_refused(bucket: str) -> None:
 
 
 def test_row_08_several_buckets_and_suffixes_may_be_listed_and_no_other_passes() -> None:
-    settings = Settings(source_buckets=("a-one", "b-two"), source_suffixes=(".png", ".jpg"))
+    settings = digits_settings(source_buckets=("a-one", "b-two"), source_suffixes=(".png", ".jpg"))
     event = {"Records": [record("1.png", "a-one"), record("2.jpg", "b-two"), record("3.gif", "a-one")]}
     request = objects_of(event, settings=settings)
     assert [(ref.bucket, ref.key) for ref in request.objects] == [("a-one", "1.png"), ("b-two", "2.jpg")]
@@ -187,7 +188,7 @@ def test_row_09_what_we_filed_or_rejected_ourselves_is_ignored_before_it_is_judg
 
 
 def test_a_destination_with_a_prefix_guards_that_prefix_only() -> None:
-    settings = Settings(destination="mnist/sorted/digit-{digit}")
+    settings = digits_settings(destination="mnist/sorted/digit-{digit}")
     request = objects_of({"Records": [record("sorted/digit-4/x.png"), record("x.png")]}, settings=settings)
     assert [ref.key for ref in request.objects] == ["x.png"]
     assert request.ignored == 1
@@ -386,7 +387,7 @@ def test_a_plain_inline_request_is_identified_by_trace_id_and_body_or_not_at_all
 
 
 def test_the_caller_comes_from_the_headers_else_from_the_settings() -> None:
-    settings = Settings(inference_service_name="svc", pod_namespace="ns")
+    settings = digits_settings(inference_service_name="svc", pod_namespace="ns")
     headers = {"host": "h", "kserve-isvc-name": "other"}
     caller = objects_of({"Records": [record()]}, headers, settings).caller
     assert (caller.request_host, caller.isvc_name, caller.isvc_namespace) == ("h", "other", "ns")

@@ -87,7 +87,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(address: str) -> None:
 
 
 def test_every_flag_of_kserve_is_taken_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = server.argument_parser("mnist-pipeline serve")
+    parser = server.argument_parser("mnist-pipeline serve", "mnist")
     args = parser.parse_args(["--predictor_host", "p:80", "--predictor_protocol", "grpc-v2", "--workers", "3"])
     assert (args.model_name, args.workers, args.enable_latency_logging) == ("mnist", 3, False)
     predictor = server.predictor_of(args)
