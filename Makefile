@@ -18,7 +18,7 @@ export PIP_USER := 0
 unexport PYTHONDEVMODE PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real fuzz soak lint accuracy image test-image manifests lock wheel clean
+.PHONY: help demo test test-real fuzz soak bench lint accuracy image test-image manifests lock wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ fuzz: .venv/.dev ## try the properties of tests/fuzz on thousands of new inputs 
 
 soak: .venv/.dev ## send 50,000 events through a local stack and watch the transformer's memory (twenty minutes)
 	@$(BIN)/python tests/soak.py $(ARGS)
+
+bench: .venv/.dev ## compare CPU, events/s and latency side by side with a bare script and an empty KServe
+	@env PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
 lint: .venv/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
