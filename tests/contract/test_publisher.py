@@ -13,6 +13,7 @@ from typing import Protocol
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
+from mnist_pipeline.adapters.confluent_publisher import ConfluentPublisher
 from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.pipeline.errors import DeadlineExceeded, KafkaUnavailable, MessageTooLarge
@@ -69,7 +70,7 @@ class MemoryBackend:
 class BrokerBackend:
     """A topic of one partition on a broker."""
 
-    publisher: KafkaPublisher
+    publisher: KafkaPublisher | ConfluentPublisher
     bootstrap_servers: str
     topic: str
     api_version: tuple[int, int] | None = None
@@ -114,13 +115,22 @@ def numbers() -> Iterator[int]:
     return itertools.count()
 
 
-@pytest.fixture(params=["memory", "embedded", pytest.param("kafka", marks=pytest.mark.real)])
+@pytest.fixture(
+    params=[
+        "memory",
+        "embedded",
+        "embedded confluent",
+        pytest.param("kafka", marks=pytest.mark.real),
+        pytest.param("kafka confluent", marks=pytest.mark.real),
+    ]
+)
 async def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> AsyncIterator[Backend]:
-    if request.param == "memory":
+    broker_kind, _, client = request.param.partition(" ")
+    if broker_kind == "memory":
         yield MemoryBackend()
         return
     topic = f"results-{next(numbers)}"
-    if request.param == "embedded":
+    if broker_kind == "embedded":
         broker: Broker = request.getfixturevalue("broker")
         broker.create_topic(topic, 1)
         servers, api_version, server = broker.bootstrap_servers, API_VERSION, None
@@ -128,9 +138,8 @@ async def backend(request: pytest.FixtureRequest, numbers: Iterator[int]) -> Asy
         kafka: KafkaServer = request.getfixturevalue("real_kafka")
         kafka.create_topic(topic)
         servers, api_version, server = kafka.bootstrap_servers, None, kafka
-    publisher = KafkaPublisher(
-        Kafka(bootstrap_servers=servers, topic=topic, api_version=api_version), timeout_seconds=5
-    )
+    kind = ConfluentPublisher if client == "confluent" else KafkaPublisher
+    publisher = kind(Kafka(bootstrap_servers=servers, topic=topic, api_version=api_version), timeout_seconds=5)
     yield BrokerBackend(publisher, servers, topic, api_version, server)
     await publisher.close()
     gc.collect()

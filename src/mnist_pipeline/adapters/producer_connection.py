@@ -134,6 +134,8 @@ class CurrentConnection(Generic[_C]):
             # Each task raises its own: a traceback grows wherever an error is raised.
             raise KafkaUnavailable(str(failure)) from failure.__cause__
         connection.opened.result()
+        if connection.is_closing:
+            raise KafkaUnavailable("closed while it was connecting")
         return connection
 
     def replace(self, connection: _C) -> None:
