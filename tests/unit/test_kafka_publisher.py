@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import os
 import pickle
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import kafka.errors
@@ -24,95 +18,23 @@ from kafka.net.compat import KafkaNetClient
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 
 from mnist_pipeline.adapters.acknowledgements import Acknowledgements, Receipt
+from mnist_pipeline.adapters.confluent_publisher import ConfluentPublisher
 from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge
-from mnist_pipeline.pipeline.ports import Deadline, Message
+from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.settings import Kafka
+from unit.kafka_brokers import MESSAGE, BrokerProcess, Forwarder, longest_pause, no_thread_but, refused, seconds
 
 pytestmark = [
     pytest.mark.usefixtures("collected_sockets"),
     pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
 ]
 
+Connect = Callable[..., KafkaPublisher | ConfluentPublisher]
+
 SECRET = "a-password-that-nobody-may-see"
 NOBODY = "127.0.0.1:1"
 API_VERSION = (2, 3)
-MESSAGE = Message(key=b"k", value=b"v", headers=(("ce_id", b"1"),))
-
-
-class BrokerProcess:
-    """The embedded broker in a process of its own, which can be frozen."""
-
-    def __init__(self) -> None:
-        program = (
-            "import sys\n"
-            "from mnist_pipeline.local.broker import Broker\n"
-            "with Broker({'results': 1}) as broker:\n"
-            "    print(broker.bootstrap_servers, flush=True)\n"
-            "    sys.stdin.read()\n"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip()
-
-    def freeze(self) -> None:
-        """Stop it: its sockets stay open, and the kernel goes on accepting."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.process.pid, os.WUNTRACED)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self.process.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        """End it."""
-        self.process.kill()
-        self.process.communicate()
-
-
-class Forwarder:
-    """An address whose connections lead to another one, `target`, which may change."""
-
-    def __init__(self, target: str) -> None:
-        self.target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept)]
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                host, _, port = self.target.partition(":")
-                far = socket.create_connection((host, int(port)))
-                for ends in ((near, far), (far, near)):
-                    self._threads.append(threading.Thread(target=self._pump, args=ends))
-                    self._threads[-1].start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        source.close()
-
-    def __enter__(self) -> Forwarder:  # noqa: PYI034 - Self is Python 3.11
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # shutdown() wakes accept(), close() alone does not.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(5)
 
 
 @pytest.fixture
@@ -122,31 +44,26 @@ def broker() -> Iterator[BrokerProcess]:
     running.close()
 
 
-def publisher_to(servers: str, *, timeout_seconds: float = 1.0, **options: Any) -> KafkaPublisher:
-    return KafkaPublisher(Kafka(bootstrap_servers=servers, topic="results", **options), timeout_seconds=timeout_seconds)
+@pytest.fixture(params=[KafkaPublisher, ConfluentPublisher], ids=["kafka-python", "confluent"])
+def publisher_to(request: pytest.FixtureRequest) -> Connect:
+    """Makes a publisher to these servers; of each client in turn, where a test does not say which."""
+
+    def connect(
+        servers: str, *, timeout_seconds: float = 1.0, topic: str = "results", **options: Any
+    ) -> KafkaPublisher | ConfluentPublisher:
+        kafka = Kafka(bootstrap_servers=servers, topic=topic, **options)
+        publisher: KafkaPublisher | ConfluentPublisher = request.param(kafka, timeout_seconds=timeout_seconds)
+        return publisher
+
+    return connect
 
 
-async def seconds(call: Awaitable[object]) -> float:
-    started = time.monotonic()
-    await call
-    return time.monotonic() - started
-
-
-async def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> KafkaUnavailable:
-    with pytest.raises(KafkaUnavailable, match=match) as caught:
-        await publisher.publish(MESSAGE, deadline=Deadline(within))
-    return caught.value
-
-
-def no_thread_but(before: set[threading.Thread]) -> None:
-    """All others are over, or have nothing left to do but to end."""
-    for thread in set(threading.enumerate()) - before:
-        thread.join(0.5)
-        assert not thread.is_alive()
+only_kafka_python = pytest.mark.parametrize("publisher_to", [KafkaPublisher], indirect=True, ids=["kafka-python"])
 
 
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
 async def test_row_34_a_broker_that_is_away_is_told_by_the_variables_name_and_without_the_password(
+    publisher_to: Connect,
     api_version: tuple[int, int] | None,
 ) -> None:
     publisher = publisher_to(
@@ -164,7 +81,9 @@ async def test_row_34_a_broker_that_is_away_is_told_by_the_variables_name_and_wi
     await publisher.close()
 
 
-async def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_names(silent: str) -> None:
+async def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_variables_names(
+    publisher_to: Connect, silent: str
+) -> None:
     await refused(publisher_to(silent), "KAFKA_SECURITY_PROTOCOL.*KAFKA_SASL_PASSWORD.*KAFKA_SSL_CAFILE")
 
 
@@ -172,7 +91,7 @@ async def test_what_could_be_a_wrong_password_or_certificate_is_told_by_the_vari
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
 @pytest.mark.parametrize("servers", [NOBODY, "no-such-host.invalid:9092"])
 async def test_row_34_where_nobody_listens_only_the_address_is_suspected(
-    servers: str, api_version: tuple[int, int] | None
+    publisher_to: Connect, servers: str, api_version: tuple[int, int] | None
 ) -> None:
     failure = await refused(publisher_to(servers, api_version=api_version), "no connection.*KAFKA_BOOTSTRAP_SERVERS")
     assert "KAFKA_SASL" not in str(failure)
@@ -180,7 +99,7 @@ async def test_row_34_where_nobody_listens_only_the_address_is_suspected(
 
 
 async def test_what_kafka_says_of_a_connection_is_noticed_where_its_log_is_silent(
-    broker: BrokerProcess, caplog: pytest.LogCaptureFixture
+    publisher_to: Connect, broker: BrokerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = publisher_to(broker.address, security_protocol="SSL")
     await refused(publisher, "no TLS.*KAFKA_SECURITY_PROTOCOL")
@@ -190,35 +109,40 @@ async def test_what_kafka_says_of_a_connection_is_noticed_where_its_log_is_silen
 
 @pytest.mark.parametrize("api_version", [None, API_VERSION])
 async def test_row_26_a_silent_broker_is_given_up_within_the_deadline(
-    silent: str, api_version: tuple[int, int] | None
+    publisher_to: Connect, silent: str, api_version: tuple[int, int] | None
 ) -> None:
     publisher = publisher_to(silent, timeout_seconds=30, api_version=api_version)
     assert await seconds(refused(publisher, "KAFKA", within=0.5)) < 1.8
     assert await seconds(publisher.close()) < 4
 
 
-async def test_a_silent_broker_is_given_up_after_the_timeout_where_the_deadline_is_far(silent: str) -> None:
+async def test_a_silent_broker_is_given_up_after_the_timeout_where_the_deadline_is_far(
+    publisher_to: Connect, silent: str
+) -> None:
     publisher = publisher_to(silent, api_version=API_VERSION)
     assert await seconds(refused(publisher, "KAFKA_BOOTSTRAP_SERVERS", within=60)) < 3
 
 
-async def test_many_wait_for_one_attempt_to_connect_and_not_for_one_after_another(silent: str) -> None:
+async def test_many_wait_for_one_attempt_to_connect_and_not_for_one_after_another(
+    publisher_to: Connect, silent: str
+) -> None:
     publisher = publisher_to(silent)
     before = threading.active_count()
     started = time.monotonic()
     waiting = [asyncio.create_task(refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")) for _ in range(32)]
     await asyncio.sleep(0.5)
-    assert threading.active_count() - before <= 1
+    assert threading.active_count() - before <= (1 if isinstance(publisher, KafkaPublisher) else 2)
     await asyncio.gather(*waiting)
     assert time.monotonic() - started < 3
 
 
-async def test_what_waiting_cannot_mend_is_told_long_before_the_timeout(silent: str) -> None:
+async def test_what_waiting_cannot_mend_is_told_long_before_the_timeout(publisher_to: Connect, silent: str) -> None:
     publisher = publisher_to(silent, timeout_seconds=30, security_protocol="SSL", ssl_cafile="/no/such/file")
     assert await seconds(refused(publisher, "KAFKA_SSL_CAFILE", within=60)) < 5
 
 
-async def test_row_26_a_failed_attempt_answers_for_a_second_and_is_then_repeated() -> None:
+@only_kafka_python
+async def test_row_26_a_failed_attempt_answers_for_a_second_and_is_then_repeated(publisher_to: Connect) -> None:
     publisher = publisher_to(NOBODY, security_protocol="NO_SUCH")
     assert await seconds(refused(publisher, "KAFKA")) > 0.5
     assert await seconds(refused(publisher, "KAFKA")) < 0.5
@@ -226,6 +150,7 @@ async def test_row_26_a_failed_attempt_answers_for_a_second_and_is_then_repeated
     assert await seconds(refused(publisher, "KAFKA")) > 0.5
 
 
+@only_kafka_python
 @pytest.mark.parametrize(
     ("options", "variable"),
     [
@@ -235,20 +160,23 @@ async def test_row_26_a_failed_attempt_answers_for_a_second_and_is_then_repeated
     ],
 )
 async def test_row_34_settings_that_cannot_be_used_are_told_by_the_variables_names(
-    broker: BrokerProcess, options: dict[str, Any], variable: str
+    publisher_to: Connect, broker: BrokerProcess, options: dict[str, Any], variable: str
 ) -> None:
     await refused(publisher_to(broker.address, **{"api_version": API_VERSION, **options}), variable)
 
 
-async def test_row_27_an_impossible_topic_is_told_by_the_variables_name(broker: BrokerProcess) -> None:
-    publisher = KafkaPublisher(
-        Kafka(bootstrap_servers=broker.address, topic="no topic", api_version=API_VERSION), timeout_seconds=1
-    )
+@only_kafka_python
+async def test_row_27_an_impossible_topic_is_told_by_the_variables_name(
+    publisher_to: Connect, broker: BrokerProcess
+) -> None:
+    publisher = publisher_to(broker.address, topic="no topic", api_version=API_VERSION)
     await refused(publisher, "'no topic'.*KAFKA_TOPIC")
     await publisher.close()
 
 
-async def test_row_26_a_frozen_broker_is_used_again_when_it_is_back(broker: BrokerProcess) -> None:
+async def test_row_26_a_frozen_broker_is_used_again_when_it_is_back(
+    publisher_to: Connect, broker: BrokerProcess
+) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION)
     await publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
@@ -260,7 +188,9 @@ async def test_row_26_a_frozen_broker_is_used_again_when_it_is_back(broker: Brok
     await publisher.close()
 
 
-async def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(broker: BrokerProcess) -> None:
+async def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(
+    publisher_to: Connect, broker: BrokerProcess
+) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=10)
     await publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
@@ -269,7 +199,9 @@ async def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(bro
     await publisher.close()
 
 
-async def test_a_short_deadline_does_not_cost_the_others_their_connection(broker: BrokerProcess) -> None:
+async def test_a_short_deadline_does_not_cost_the_others_their_connection(
+    publisher_to: Connect, broker: BrokerProcess
+) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=10)
     await publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
@@ -280,19 +212,25 @@ async def test_a_short_deadline_does_not_cost_the_others_their_connection(broker
     await publisher.close()
 
 
-async def test_row_26_a_broker_that_moved_is_found_again_through_the_bootstrap_servers(broker: BrokerProcess) -> None:
+async def test_row_26_a_broker_that_moved_is_found_again_through_the_bootstrap_servers(
+    publisher_to: Connect, broker: BrokerProcess
+) -> None:
     old = BrokerProcess()
     with Forwarder(old.address) as bootstrap:
         publisher = publisher_to(bootstrap.address, api_version=API_VERSION)
         await publisher.publish(MESSAGE, deadline=Deadline(20))
         old.close()
         bootstrap.target = broker.address
-        await refused(publisher, "'results'")
+        # librdkafka looks for it while the message waits.
+        if isinstance(publisher, KafkaPublisher):
+            await refused(publisher, "'results'")
         await publisher.publish(MESSAGE, deadline=Deadline(20))
         await publisher.close()
 
 
-async def test_close_ends_within_seconds_and_leaves_no_thread_even_with_a_frozen_broker(broker: BrokerProcess) -> None:
+async def test_close_ends_within_seconds_and_leaves_no_thread_even_with_a_frozen_broker(
+    publisher_to: Connect, broker: BrokerProcess
+) -> None:
     before = set(threading.enumerate())
     publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=30)
     await publisher.publish(MESSAGE, deadline=Deadline(20))
@@ -302,7 +240,7 @@ async def test_close_ends_within_seconds_and_leaves_no_thread_even_with_a_frozen
     no_thread_but(before)
 
 
-async def test_close_while_connecting_lets_nothing_behind(broker: BrokerProcess) -> None:
+async def test_close_while_connecting_lets_nothing_behind(publisher_to: Connect, broker: BrokerProcess) -> None:
     before = set(threading.enumerate())
     broker.freeze()
     publisher = publisher_to(broker.address, timeout_seconds=2)
@@ -313,6 +251,7 @@ async def test_close_while_connecting_lets_nothing_behind(broker: BrokerProcess)
 
 
 async def test_a_publisher_is_pickled_without_its_producer_before_and_after_its_first_use(
+    publisher_to: Connect,
     broker: BrokerProcess,
 ) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION)
@@ -335,9 +274,10 @@ def test_there_are_kafka_errors_to_translate() -> None:
     assert len(ERRORS) > 100
 
 
+@only_kafka_python
 @pytest.mark.parametrize("where", ["raised by send", "raised by the constructor", "in the future"])
 async def test_no_error_of_the_library_gets_out(
-    where: str, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+    publisher_to: Connect, where: str, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error: Exception
 
@@ -366,9 +306,10 @@ async def test_no_error_of_the_library_gets_out(
     await publisher.close()
 
 
+@only_kafka_python
 @pytest.mark.parametrize("kind", [kafka.errors.TopicAuthorizationFailedError, kafka.errors.InvalidTopicError])
 async def test_row_27_a_refused_topic_is_told_by_its_name_and_the_variables(
-    kind: type[Exception], broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+    publisher_to: Connect, kind: type[Exception], broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object, **__: object) -> None:
         raise kind
@@ -379,20 +320,8 @@ async def test_row_27_a_refused_topic_is_told_by_its_name_and_the_variables(
     await publisher.close()
 
 
-async def longest_pause(meanwhile: Awaitable[object]) -> float:
-    """The seconds for which the event loop did nothing else, at most, while it waited for something."""
-    longest, last = 0.0, time.monotonic()
-    waiting = asyncio.ensure_future(meanwhile)
-    while not waiting.done():
-        await asyncio.sleep(0.005)
-        now = time.monotonic()
-        longest, last = max(longest, now - last), now
-    await waiting
-    return longest
-
-
 async def test_the_event_loop_goes_on_while_a_broker_is_silent_frozen_or_closed(
-    silent: str, broker: BrokerProcess
+    publisher_to: Connect, silent: str, broker: BrokerProcess
 ) -> None:
     mute = publisher_to(silent)
     assert await longest_pause(refused(mute, "KAFKA")) < 0.2
@@ -405,7 +334,9 @@ async def test_the_event_loop_goes_on_while_a_broker_is_silent_frozen_or_closed(
     assert await longest_pause(publisher.close()) < 0.2
 
 
-async def test_a_cancelled_publish_ends_at_once_and_the_others_are_acknowledged(broker: BrokerProcess) -> None:
+async def test_a_cancelled_publish_ends_at_once_and_the_others_are_acknowledged(
+    publisher_to: Connect, broker: BrokerProcess
+) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=10)
     await publisher.publish(MESSAGE, deadline=Deadline(20))
     broker.freeze()
@@ -422,8 +353,9 @@ async def test_a_cancelled_publish_ends_at_once_and_the_others_are_acknowledged(
     await publisher.close()
 
 
+@only_kafka_python
 async def test_a_topic_that_the_producer_has_forgotten_is_asked_for_again(
-    broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+    publisher_to: Connect, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION)
     await publisher.publish(MESSAGE, deadline=Deadline(20))
@@ -442,8 +374,9 @@ async def test_a_topic_that_the_producer_has_forgotten_is_asked_for_again(
     await publisher.close()
 
 
+@only_kafka_python
 async def test_a_topic_that_nobody_knows_is_asked_for_once_for_all_and_until_each_ones_deadline(
-    broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+    publisher_to: Connect, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ClusterMetadata, "partitions_for_topic", lambda *_: None)
     publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=2)
@@ -455,7 +388,7 @@ async def test_a_topic_that_nobody_knows_is_asked_for_once_for_all_and_until_eac
     await publisher.close()
 
 
-def test_a_publisher_is_used_on_one_event_loop_after_another(broker: BrokerProcess) -> None:
+def test_a_publisher_is_used_on_one_event_loop_after_another(publisher_to: Connect, broker: BrokerProcess) -> None:
     publisher = publisher_to(broker.address, api_version=API_VERSION)
 
     async def publish(*, close: bool) -> None:

@@ -121,7 +121,7 @@ class ConfluentPublisher:
         self._topic = kafka.topic
         self._timeout_seconds = timeout_seconds
         self._delivery_seconds = timeout_seconds + 1.0
-        timeout_ms = int(timeout_seconds * 1000)
+        timeout_ms, delivery_ms = int(timeout_seconds * 1000), int(self._delivery_seconds * 1000)
         given = kafka.client_options()
         servers = given["bootstrap_servers"]
         config = {
@@ -132,9 +132,10 @@ class ConfluentPublisher:
             "enable.idempotence": False,
             "linger.ms": 0,
             "request.timeout.ms": timeout_ms,
-            "socket.timeout.ms": timeout_ms,
-            "socket.connection.setup.timeout.ms": max(timeout_ms, 1000),
-            "message.timeout.ms": int(self._delivery_seconds * 1000),
+            # Not before an attempt is given up: what librdkafka then says of the connection is not why.
+            "socket.timeout.ms": delivery_ms,
+            "socket.connection.setup.timeout.ms": delivery_ms,
+            "message.timeout.ms": delivery_ms,
             "reconnect.backoff.max.ms": 1000,
             "socket.nagle.disable": True,
             "socket.keepalive.enable": True,
