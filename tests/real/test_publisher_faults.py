@@ -1,17 +1,19 @@
-"""`KafkaPublisher` on Apache Kafka itself while that fails: frozen, killed, restarted, without the topic, too small."""
+"""The publisher, on either client, while Apache Kafka fails: frozen, killed, restarted, without the topic, too small."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
+from mnist_pipeline.adapters.confluent_publisher import ConfluentPublisher
 from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge
@@ -25,7 +27,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
 ]
 
+AnyPublisher = KafkaPublisher | ConfluentPublisher
+Connect = Callable[..., AnyPublisher]
+
 TOPIC = "results"
+numbers = itertools.count()
 MESSAGE = Message(key=b"k", value=b"v")
 
 
@@ -38,18 +44,27 @@ def fragile(kafka_program: KafkaProgram) -> Iterator[KafkaServer]:
     gc.collect()
 
 
-async def connected(server: KafkaServer, *, timeout_seconds: float) -> KafkaPublisher:
-    publisher = KafkaPublisher(
-        Kafka(bootstrap_servers=server.bootstrap_servers, topic=TOPIC), timeout_seconds=timeout_seconds
-    )
+@pytest.fixture(params=[KafkaPublisher, ConfluentPublisher], ids=["kafka-python", "confluent"])
+def publisher_to(request: pytest.FixtureRequest, fragile: KafkaServer) -> Connect:
+    """Makes a publisher, of each client in turn, that gives a broker so many seconds."""
+
+    def connect(topic: str = TOPIC, *, timeout_seconds: float) -> AnyPublisher:
+        kafka = Kafka(bootstrap_servers=fragile.bootstrap_servers, topic=topic)
+        publisher: AnyPublisher = request.param(kafka, timeout_seconds=timeout_seconds)
+        return publisher
+
+    return connect
+
+
+async def connected(publisher: AnyPublisher) -> AnyPublisher:
     await publisher.publish(MESSAGE, deadline=Deadline(20))
     return publisher
 
 
 @pytest.fixture
-async def publisher(fragile: KafkaServer) -> AsyncIterator[KafkaPublisher]:
+async def publisher(fragile: KafkaServer, publisher_to: Connect) -> AsyncIterator[AnyPublisher]:
     """One that is connected and gives a broker two seconds; its broker is whole again after the test."""
-    publisher = await connected(fragile, timeout_seconds=2)
+    publisher = await connected(publisher_to(timeout_seconds=2))
     yield publisher
     if fragile.running:
         fragile.thaw()
@@ -60,10 +75,10 @@ async def publisher(fragile: KafkaServer) -> AsyncIterator[KafkaPublisher]:
 
 
 @pytest.fixture
-async def patient(fragile: KafkaServer, publisher: KafkaPublisher) -> AsyncIterator[KafkaPublisher]:
+async def patient(publisher: AnyPublisher, publisher_to: Connect) -> AsyncIterator[AnyPublisher]:
     """One that gives a broker so long that only a deadline can end it sooner."""
     del publisher  # which sees to the broker
-    patient = await connected(fragile, timeout_seconds=15)
+    patient = await connected(publisher_to(timeout_seconds=15))
     yield patient
     await patient.close()
 
@@ -74,12 +89,12 @@ async def seconds(call: Awaitable[object]) -> float:
     return time.monotonic() - started
 
 
-async def refused(publisher: KafkaPublisher, match: str, *, within: float = 20) -> None:
+async def refused(publisher: AnyPublisher, match: str, *, within: float = 20) -> None:
     with pytest.raises(KafkaUnavailable, match=match):
         await publisher.publish(MESSAGE, deadline=Deadline(within))
 
 
-async def works_again(publisher: KafkaPublisher) -> None:
+async def works_again(publisher: AnyPublisher) -> None:
     """Publish as a redelivering source does, until it is done."""
     give_up = time.monotonic() + 30
     while True:
@@ -107,7 +122,7 @@ def values(server: KafkaServer, topic: str = TOPIC) -> list[bytes]:
 
 
 async def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_used_again_when_it_is_back(
-    fragile: KafkaServer, publisher: KafkaPublisher, patient: KafkaPublisher
+    fragile: KafkaServer, publisher: AnyPublisher, patient: AnyPublisher
 ) -> None:
     fragile.freeze()
     assert await seconds(refused(patient, "'results'|KAFKA", within=1)) < 10
@@ -120,7 +135,7 @@ async def test_row_26_a_frozen_broker_is_given_up_within_the_deadline_and_used_a
 
 
 async def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(
-    fragile: KafkaServer, publisher: KafkaPublisher
+    fragile: KafkaServer, publisher: AnyPublisher
 ) -> None:
     fragile.freeze()
     threading.Timer(0.7, fragile.thaw).start()
@@ -128,7 +143,7 @@ async def test_a_broker_that_freezes_for_less_than_the_timeout_is_waited_for(
 
 
 async def test_row_26_a_killed_broker_is_used_again_when_it_is_back_on_its_port(
-    fragile: KafkaServer, publisher: KafkaPublisher, patient: KafkaPublisher
+    fragile: KafkaServer, publisher: AnyPublisher, patient: AnyPublisher
 ) -> None:
     fragile.kill()
     assert await seconds(refused(patient, "'results'|KAFKA", within=1)) < 10
@@ -139,7 +154,7 @@ async def test_row_26_a_killed_broker_is_used_again_when_it_is_back_on_its_port(
 
 
 async def test_row_26_a_restart_costs_no_message_that_was_acknowledged_and_no_redelivery_fails_for_ever(
-    fragile: KafkaServer, publisher: KafkaPublisher
+    fragile: KafkaServer, publisher: AnyPublisher
 ) -> None:
     acknowledged: list[bytes] = []
     wanted: float = math.inf
@@ -172,10 +187,10 @@ async def test_row_26_a_restart_costs_no_message_that_was_acknowledged_and_no_re
 
 
 async def test_row_26_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_there(
-    fragile: KafkaServer, publisher: KafkaPublisher
+    fragile: KafkaServer, publisher: AnyPublisher, publisher_to: Connect
 ) -> None:
     fragile.stop()
-    late = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic=TOPIC), timeout_seconds=2)
+    late = publisher_to(timeout_seconds=2)
     await refused(late, "KAFKA_BOOTSTRAP_SERVERS")
     fragile.start()
     await works_again(late)
@@ -184,25 +199,27 @@ async def test_row_26_a_broker_that_is_away_at_first_is_used_as_soon_as_it_is_th
 
 
 async def test_row_27_a_missing_topic_is_told_by_its_name_within_the_timeout_and_found_once_it_is_made(
-    fragile: KafkaServer, publisher: KafkaPublisher
+    fragile: KafkaServer, publisher: AnyPublisher, publisher_to: Connect
 ) -> None:
+    topic = f"made-later-{next(numbers)}"
     await publisher.check(deadline=Deadline(20))
-    missing = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic="made-later"), timeout_seconds=2)
-    assert await seconds(refused(missing, "'made-later'.*KAFKA_TOPIC")) < 5
-    with pytest.raises(KafkaUnavailable, match="'made-later'"):
+    missing = publisher_to(topic, timeout_seconds=2)
+    assert await seconds(refused(missing, f"'{topic}'.*KAFKA_TOPIC")) < 5
+    with pytest.raises(KafkaUnavailable, match=f"'{topic}'"):
         await missing.check(deadline=Deadline(20))
-    fragile.create_topic("made-later")
+    fragile.create_topic(topic)
     await works_again(missing)
     await missing.close()
-    assert values(fragile, "made-later") == [b"after"]
+    assert values(fragile, topic) == [b"after"]
 
 
 async def test_row_27_a_message_that_is_too_large_for_the_topic_is_refused_at_once_and_the_next_one_arrives(
-    fragile: KafkaServer, publisher: KafkaPublisher
+    fragile: KafkaServer, publisher: AnyPublisher, publisher_to: Connect
 ) -> None:
+    topic = f"narrow-{next(numbers)}"
     await publisher.check(deadline=Deadline(20))
-    fragile.create_topic("narrow", max_message_bytes="1000")
-    narrow = KafkaPublisher(Kafka(bootstrap_servers=fragile.bootstrap_servers, topic="narrow"), timeout_seconds=5)
+    fragile.create_topic(topic, max_message_bytes="1000")
+    narrow = publisher_to(topic, timeout_seconds=5)
 
     async def too_large() -> None:
         with pytest.raises(MessageTooLarge):
@@ -211,4 +228,4 @@ async def test_row_27_a_message_that_is_too_large_for_the_topic_is_refused_at_on
     assert await seconds(too_large()) < 3
     await narrow.publish(MESSAGE, deadline=Deadline(20))
     await narrow.close()
-    assert values(fragile, "narrow") == [b"v"]
+    assert values(fragile, topic) == [b"v"]
