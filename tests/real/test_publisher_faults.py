@@ -1,4 +1,4 @@
-"""The publisher, on either client, while Apache Kafka fails: frozen, killed, restarted, without the topic, too small."""
+"""The publisher, on either client, while Apache Kafka fails: frozen, killed, restarted, without the topic."""
 
 from __future__ import annotations
 
