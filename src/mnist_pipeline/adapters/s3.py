@@ -1,0 +1,258 @@
+"""Requests to an S3-compatible store: signed by minio-py, sent by aiohttp, each within its time.
+
+minio-py's own client blocks, and its public methods cannot send `If-None-Match` with a PUT, send a HEAD before each
+copy, and lose what their classes of a bucket's configuration do not know. Its public parts are used: URLs, signatures,
+credentials and errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import minio.time
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientTimeout
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import Provider, StaticProvider
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from minio.helpers import BaseURL, md5sum_hash
+from minio.signer import sign_v4_s3
+from urllib3 import HTTPResponse
+from yarl import URL
+
+from mnist_pipeline.pipeline.errors import StoreUnavailable
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.settings import Minio
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 10.0
+
+_SUCCESS = (200, 204, 206)
+_CHUNK_BYTES = 64 * 1024
+_NO_BODY = hashlib.sha256().hexdigest()
+# An error is a few hundred bytes; what is longer is none of S3's.
+_MOST_ERROR_BYTES = 64 * 1024
+_USER_AGENT = "mnist-pipeline"
+
+# What a status means that comes without a word, as that of every HEAD does.
+_SILENT = {
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    405: "MethodNotAllowed",
+    409: "NoSuchBucket",
+    412: "PreconditionFailed",
+    501: "MethodNotAllowed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How often one request may be sent, and how long each time may take.
+
+    Only a broken connection is tried again, never an answer.
+    """
+
+    deadline: Deadline
+    attempts: int = 2
+    read_seconds: float = READ_SECONDS
+
+    @classmethod
+    def until(cls, deadline: Deadline, *, attempts: int) -> Patience:
+        """Patience up to the deadline, for requests that move many bytes."""
+        return cls(deadline=deadline, attempts=attempts, read_seconds=deadline.remaining())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request to the store; of the answer's body at most `limit` bytes are read, and one chunk more."""
+
+    method: str
+    bucket: str
+    key: str | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A success: its headers, and its body, None where it is longer than the limit that was given."""
+
+    headers: Mapping[str, str]
+    body: bytes | None
+
+
+class BrokenConnection(Exception):
+    """The connection broke, or none could be made; the cause says how."""
+
+
+class S3:
+    """One store, for one event loop; its session is made at the first request, and once more after `close`.
+
+    It can be pickled at any time: the session stays behind. Redirects are not followed: they would carry a signature,
+    or repeat a DELETE.
+
+    Args:
+        minio: where the store is, and who we are there. Its `ca_cert`, where it has one, holds the only certificates
+            that are trusted.
+        connections: how many may be open at once; further requests wait for one.
+        credentials: minio-py's provider of others than those of `minio`.
+    """
+
+    def __init__(self, minio: Minio, *, connections: int, credentials: Provider | None = None) -> None:
+        self._minio = minio
+        self._connections = connections
+        self._credentials = credentials
+        self._session: aiohttp.ClientSession | None = None
+        self._base_url: BaseURL | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None, "_base_url": None}
+
+    async def send(self, request: Request, patience: Patience) -> Answer:
+        """Send it, and read its answer.
+
+        Raises:
+            S3Error: the store answers with an error.
+            BrokenConnection, asyncio.TimeoutError: there was no answer.
+            DeadlineExceeded: there is no time for it.
+            other errors of aiohttp, minio-py and Python: the answer makes no sense, or a setting cannot be used.
+        """
+        for _ in range(1, patience.attempts):
+            with contextlib.suppress(BrokenConnection, asyncio.TimeoutError, TimeoutError):
+                return await self._send(request, patience)
+        return await self._send(request, patience)
+
+    async def close(self) -> None:
+        """Close the connections; a later request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _send(self, request: Request, patience: Patience) -> Answer:
+        share = patience.deadline.remaining() / patience.attempts
+        url, headers = await self._signed(request)
+        timeout = ClientTimeout(
+            total=share, sock_connect=min(CONNECT_SECONDS, share), sock_read=min(patience.read_seconds, share)
+        )
+        async with self._opened().request(
+            request.method, url, headers=headers, data=request.body or None, allow_redirects=False, timeout=timeout
+        ) as response:
+            if response.status in _SUCCESS:
+                return Answer(headers=response.headers, body=await _read(response, request.limit))
+            error = await _read(response, _MOST_ERROR_BYTES)
+        raise _error(request, response, error)
+
+    async def _signed(self, request: Request) -> tuple[URL, dict[str, Any]]:
+        """The URL and all headers of a request, with the signature (AWS Signature Version 4)."""
+        if self._base_url is None:
+            scheme = "https" if self._minio.secure else "http"
+            self._base_url = BaseURL(f"{scheme}://{self._minio.endpoint}", self._minio.region)
+        parts = self._base_url.build(
+            method=request.method,
+            region=self._minio.region,
+            bucket_name=request.bucket,
+            object_name=request.key,
+            query_params=dict(request.query),
+        )
+        headers: dict[str, Any] = {**request.headers, "Host": parts.netloc, "User-Agent": _USER_AGENT}
+        credentials = await self._retrieved()
+        if self._minio.secure:
+            headers["x-amz-content-sha256"] = digest = "UNSIGNED-PAYLOAD"
+            if request.body and "Content-MD5" not in headers:
+                headers["Content-MD5"] = md5sum_hash(request.body)
+        else:
+            digest = hashlib.sha256(request.body).hexdigest() if request.body else _NO_BODY
+            headers["x-amz-content-sha256"] = digest
+        if credentials.session_token:
+            headers["X-Amz-Security-Token"] = credentials.session_token
+        now = minio.time.utcnow()
+        headers["x-amz-date"] = minio.time.to_amz_date(now)
+        signed = sign_v4_s3(
+            method=request.method,
+            url=parts,
+            region=self._minio.region,
+            headers=headers,
+            credentials=credentials,
+            content_sha256=digest,
+            date=now,
+        )
+        return URL(parts.geturl(), encoded=True), signed
+
+    async def _retrieved(self) -> Credentials:
+        """The credentials; a provider may ask others, and blocks."""
+        if self._credentials is None:
+            self._credentials = StaticProvider(self._minio.access_key, self._minio.secret_key)
+        if isinstance(self._credentials, StaticProvider):
+            return self._credentials.retrieve()
+        return await asyncio.to_thread(self._credentials.retrieve)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._tls()),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # Bytes are filed as they are stored.
+                auto_decompress=False,
+                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
+                middlewares=(_once,),
+            )
+        return self._session
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if not self._minio.secure:
+            return True
+        try:
+            return ssl.create_default_context(cafile=self._minio.ca_cert)
+        except OSError as exc:
+            raise StoreUnavailable(f"MINIO_CA_CERT, {self._minio.ca_cert!r}, cannot be read: {exc.strerror}") from exc
+
+
+async def _once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    """Let aiohttp send a request once: by itself it sends a DELETE again whose connection broke."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectionError, asyncio.TimeoutError, TimeoutError) as exc:
+        raise BrokenConnection from exc
+
+
+async def _read(response: ClientResponse, limit: int | None) -> bytes | None:
+    """The body, or None where it is longer than `limit`; of that at most one chunk more is read.
+
+    What is not read to its end takes its connection with it. aiohttp raises where a body is shorter than announced.
+    """
+    if limit is None:
+        return await response.read()
+    if (response.content_length or 0) > limit:
+        response.close()
+        return None
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > limit:
+            response.close()
+            return None
+    return bytes(body)
+
+
+def _error(request: Request, response: ClientResponse, body: bytes | None) -> MinioException:
+    """What minio-py makes of an answer that is no success: an S3Error, if it is one of S3's."""
+    kind = response.headers.get("content-type", "")
+    headers = dict(response.headers)
+    answer = HTTPResponse(body=body or b"", status=response.status, headers=headers, request_method=request.method)
+    if body and "application/xml" in kind.split(";"):
+        return S3Error.fromxml(answer)
+    if request.method != "HEAD":
+        return InvalidResponseError(response.status, kind, None)
+    if (code := _SILENT.get(response.status)) is None:
+        return ServerError(f"HTTP status code {response.status}", response.status)
+    if code == "NoSuchKey" and request.key is None:
+        code = "NoSuchBucket"
+    return S3Error(answer, code, None, None, None, None, request.bucket, request.key)

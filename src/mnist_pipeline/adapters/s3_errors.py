@@ -1,0 +1,134 @@
+"""What the errors of a store mean to the pipeline, and what mends them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import aiohttp
+from minio.error import MinioException, S3Error
+
+from mnist_pipeline.adapters.s3 import BrokenConnection
+from mnist_pipeline.pipeline.errors import (
+    BadKey,
+    MetadataTooLarge,
+    ObjectGone,
+    ObjectRetained,
+    ObjectTooLarge,
+    PipelineError,
+    StoreUnavailable,
+)
+
+# What an S3 error's code means to each method; every other code is StoreUnavailable.
+_BAD_KEY: dict[str, type[PipelineError]] = {
+    "XMinioInvalidObjectName": BadKey,
+    "InvalidObjectName": BadKey,
+    "KeyTooLongError": BadKey,
+    "KeyTooLong": BadKey,
+    "InvalidURI": BadKey,
+}
+_GONE: dict[str, type[PipelineError]] = {
+    "NoSuchKey": ObjectGone,
+    "NoSuchVersion": ObjectGone,
+    "MethodNotAllowed": ObjectGone,  # the version is a delete marker
+}
+_TOO_MUCH: dict[str, type[PipelineError]] = {
+    "MetadataTooLarge": MetadataTooLarge,
+    "RequestHeaderSectionTooLarge": MetadataTooLarge,  # AWS's answer where the tags are too many bytes
+}
+GET_ANSWERS = {**_GONE, **_BAD_KEY, "InvalidArgument": BadKey}
+PUT_ANSWERS = {**_BAD_KEY, **_TOO_MUCH}
+COPY_ANSWERS: dict[str, type[PipelineError]] = {
+    **_GONE,
+    **_TOO_MUCH,
+    **dict.fromkeys(_BAD_KEY, ObjectTooLarge),
+    "PreconditionFailed": ObjectGone,
+    "EntityTooLarge": ObjectTooLarge,
+    "InvalidRequest": ObjectTooLarge,  # AWS's answer to more than 5 GiB
+}
+DELETE_ANSWERS: dict[str, type[PipelineError]] = dict.fromkeys(
+    (
+        "AccessDenied",  # a policy without delete, MFA delete; AWS's and Ceph's answer to a lock
+        "AllAccessDisabled",
+        "InvalidRequest",  # MinIO's answer to a lock
+        "ObjectLockedByBucketPolicy",  # Cloudflare R2
+        "ObjectUnderActiveHold",  # Google, as the next one
+        "RetentionPolicyNotMet",
+        "FileImmutable",  # Alibaba
+        "InvalidArgument",
+        "MethodNotAllowed",
+        "NotImplemented",
+    ),
+    ObjectRetained,
+)
+TAGGING_ANSWERS = {**_GONE, **_BAD_KEY}
+NO_ANSWERS: dict[str, type[PipelineError]] = {}
+
+_CREDENTIALS = "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY, and what their user may do"
+_ENDPOINT = "check MINIO_ENDPOINT"
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_HOST = (62, 64)
+_HINTS = {
+    "AccessDenied": _CREDENTIALS,
+    "InvalidAccessKeyId": "check MINIO_ACCESS_KEY",
+    "SignatureDoesNotMatch": "check MINIO_SECRET_KEY",
+    "AuthorizationHeaderMalformed": "check MINIO_REGION",
+    "RequestTimeTooSkewed": "check the clocks",
+}
+
+# What minio-py, aiohttp and ElementTree raise. ValueError: names and answers that cannot be read; OSError: files.
+_FOREIGN_ERRORS = (
+    MinioException,
+    BrokenConnection,
+    aiohttp.ClientError,
+    asyncio.TimeoutError,
+    TimeoutError,
+    OSError,
+    ValueError,
+    ET.ParseError,
+)
+
+
+def place(bucket: str, key: str | None) -> str:
+    """A bucket or an object, as it stands in a message."""
+    return f"{bucket!r:.80}" if key is None else f"{bucket!r:.80}/{key!r:.200}"
+
+
+@contextmanager
+def translated(action: str, bucket: str, key: str | None, answers: Mapping[str, type[PipelineError]]) -> Iterator[None]:
+    """Let only our own errors out; `answers` says what the codes of S3 errors mean here."""
+    try:
+        yield
+    except S3Error as exc:
+        raise _refusal(exc, f"{action} {place(bucket, key)}", bucket, answers) from exc
+    except _FOREIGN_ERRORS as exc:
+        raise _failure(exc, f"{action} {place(bucket, key)}") from exc
+
+
+def _refusal(exc: S3Error, action: str, bucket: str, answers: Mapping[str, type[PipelineError]]) -> PipelineError:
+    code = exc.code or ""
+    if kind := answers.get(code):
+        return kind(f"{action}: the store answered {code!r:.80}")
+    if code == "NoSuchBucket":
+        return StoreUnavailable(f"{action}: there is no bucket {bucket!r:.80}")
+    hint = _HINTS.get(code)
+    return StoreUnavailable(f"{action}: the store answered {code!r:.80}" + (f"; {hint}" if hint else ""))
+
+
+def _failure(exc: Exception, action: str) -> PipelineError:
+    """What happened below S3; the text of foreign errors is left out, it can hold anything that the store has sent."""
+    below = exc.__cause__ if isinstance(exc, BrokenConnection) else exc
+    kind = type(below).__name__
+    if isinstance(below, aiohttp.ClientConnectorCertificateError):
+        failed, why, hint = below.certificate_error, kind, "check MINIO_CA_CERT"
+        if isinstance(failed, ssl.SSLCertVerificationError):
+            why, hint = failed.verify_message, _ENDPOINT if failed.verify_code in _OTHER_HOST else hint
+        return StoreUnavailable(f"{action}: the store's certificate is not trusted ({why}); {hint}")
+    if isinstance(below, aiohttp.ClientSSLError):
+        return StoreUnavailable(f"{action}: the store speaks no TLS there; {_ENDPOINT}, S3_USE_HTTPS")
+    if isinstance(below, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError, OSError)):
+        return StoreUnavailable(f"{action}: no answer from the store ({kind}); {_ENDPOINT}")
+    return StoreUnavailable(f"{action}: the store's answer makes no sense ({kind}); {_ENDPOINT}")
