@@ -7,9 +7,10 @@ may not do in a source what it does in a destination, nor the other way round. T
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -159,18 +160,25 @@ class MemoryBackend:
 
     def destroy(self, version: ObjectVersion) -> None:
         """Delete a version."""
-        self.store.delete(version, deadline=soon())
+        versions = self.store.buckets[version.bucket][version.key]
+        versions[:] = [kept for kept in versions if kept.version != version]
+        if not versions:
+            del self.store.buckets[version.bucket][version.key]
 
 
 @dataclass
 class ServerBackend:
     """An S3 server, reached by `MinioObjectStore`; what users do goes through minio-py, as root."""
 
-    store: MinioObjectStore
+    user: settings.Minio
     client: Minio
     lacks: Mapping[str, str] = field(default_factory=dict)
     versioned: bool = False
     numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        """A store for each event loop, and so for each test."""
+        self.store = MinioObjectStore(self.user, connections=16)
 
     def make_source(self, *, versioned: bool | None = None) -> str:
         """Make an empty bucket to fetch from."""
@@ -248,7 +256,6 @@ def gateway() -> Iterator[ServerBackend]:
             secret_key=server.secret_key,
             region=REGION,
         )
-        store = MinioObjectStore(root, connections=16)
         lacks = {
             "conditional PUT": "the embedded gateway ignores If-None-Match of a PUT and overwrites",
             "content headers": "the embedded gateway keeps no content encoding, content language and expiry",
@@ -256,25 +263,25 @@ def gateway() -> Iterator[ServerBackend]:
             "refused keys": "the embedded gateway stores keys that MinIO refuses",
         }
         client = server.client()
-        yield ServerBackend(store=store, client=client, lacks=lacks)
-        store.close()
+        yield ServerBackend(user=root, client=client, lacks=lacks)
         client._http.clear()  # noqa: SLF001 - minio-py has no close()
 
 
 @pytest.fixture(scope="module")
-def minio(real_minio: MinioServer) -> Iterator[ServerBackend]:
-    store = MinioObjectStore(real_minio.add_transformer("contract", BUCKETS), connections=16)
-    yield ServerBackend(store=store, client=real_minio.client())
-    store.close()
+def minio(real_minio: MinioServer) -> ServerBackend:
+    return ServerBackend(user=real_minio.add_transformer("contract", BUCKETS), client=real_minio.client())
 
 
-def _backend(name: str, request: pytest.FixtureRequest) -> Backend:
+async def _backend(name: str, request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     server, _, kind = name.partition(", ")
     versioned = kind == "versioned"
     if server == "memory":
-        return MemoryBackend(versioned=versioned)
+        yield MemoryBackend(versioned=versioned)
+        return
     running: ServerBackend = request.getfixturevalue(server)
-    return replace(running, versioned=versioned)
+    backend = replace(running, versioned=versioned)
+    yield backend
+    await backend.store.close()
 
 
 PLAIN = ["memory", "gateway", pytest.param("minio", marks=pytest.mark.real)]
@@ -282,21 +289,24 @@ VERSIONED = ["memory, versioned", pytest.param("minio, versioned", marks=pytest.
 
 
 @pytest.fixture(params=[*PLAIN, *VERSIONED])
-def backend(request: pytest.FixtureRequest) -> Backend:
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     """Each store, each kind of bucket."""
-    return _backend(request.param, request)
+    async for backend in _backend(request.param, request):
+        yield backend
 
 
 @pytest.fixture(params=PLAIN)
-def plain(request: pytest.FixtureRequest) -> Backend:
+async def plain(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     """Each store, with buckets that have no versions."""
-    return _backend(request.param, request)
+    async for backend in _backend(request.param, request):
+        yield backend
 
 
 @pytest.fixture(params=VERSIONED)
-def versioned(request: pytest.FixtureRequest) -> Backend:
+async def versioned(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     """Each store that can have versions, with buckets that do."""
-    return _backend(request.param, request)
+    async for backend in _backend(request.param, request):
+        yield backend
 
 
 def need(backend: Backend, feature: str) -> None:
@@ -308,13 +318,17 @@ def soon() -> Deadline:
     return Deadline(30)
 
 
-def fetch(backend: Backend, bucket: str, key: str, version_id: str | None = None) -> tuple[ObjectVersion, bytes | None]:
-    found = backend.store.get(bucket, key, version_id, limit=LIMIT, deadline=soon())
+async def fetch(
+    backend: Backend, bucket: str, key: str, version_id: str | None = None
+) -> tuple[ObjectVersion, bytes | None]:
+    found = await backend.store.get(bucket, key, version_id, limit=LIMIT, deadline=soon())
     return found.version, found.data
 
 
-def create(backend: Backend, bucket: str, key: str, data: bytes, metadata: Mapping[str, str] | None = None) -> bool:
-    return backend.store.put(
+async def create(
+    backend: Backend, bucket: str, key: str, data: bytes, metadata: Mapping[str, str] | None = None
+) -> bool:
+    return await backend.store.put(
         bucket,
         key,
         data,
@@ -326,10 +340,10 @@ def create(backend: Backend, bucket: str, key: str, data: bytes, metadata: Mappi
     )
 
 
-def test_an_upload_is_fetched_with_all_that_describes_it(backend: Backend) -> None:
+async def test_an_upload_is_fetched_with_all_that_describes_it(backend: Backend) -> None:
     source = backend.make_source()
     backend.upload(source, "7.png", b"seven", metadata={"trace-id": "abc"}, tags={"shift": "night", "line": "a b"})
-    version, data = fetch(backend, source, "7.png")
+    version, data = await fetch(backend, source, "7.png")
     assert data == b"seven"
     assert (version.bucket, version.key) == (source, "7.png")
     assert (version.version_id is not None) == backend.versioned
@@ -340,61 +354,61 @@ def test_an_upload_is_fetched_with_all_that_describes_it(backend: Backend) -> No
     assert version.tags == {"shift": "night", "line": "a b"}
 
 
-def test_an_empty_object_is_fetched_as_no_bytes(backend: Backend) -> None:
+async def test_an_empty_object_is_fetched_as_no_bytes(backend: Backend) -> None:
     source = backend.make_source()
     backend.upload(source, "empty.png", b"")
-    assert fetch(backend, source, "empty.png")[1] == b""
+    assert (await fetch(backend, source, "empty.png"))[1] == b""
 
 
-def test_what_does_not_exist_is_gone(backend: Backend) -> None:
+async def test_what_does_not_exist_is_gone(backend: Backend) -> None:
     source = backend.make_source()
     with pytest.raises(ObjectGone):
-        fetch(backend, source, "none.png")
+        (await fetch(backend, source, "none.png"))
 
 
-def test_a_missing_bucket_is_named_and_worth_a_retry(backend: Backend) -> None:
+async def test_a_missing_bucket_is_named_and_worth_a_retry(backend: Backend) -> None:
     with pytest.raises(StoreUnavailable, match=NO_SOURCE):
-        fetch(backend, NO_SOURCE, "7.png")
+        (await fetch(backend, NO_SOURCE, "7.png"))
     with pytest.raises(StoreUnavailable, match=NO_DESTINATION):
-        create(backend, NO_DESTINATION, "7.png", b"seven")
+        (await create(backend, NO_DESTINATION, "7.png", b"seven"))
 
 
-def test_an_object_up_to_the_limit_is_fetched_and_a_larger_one_only_described(backend: Backend) -> None:
+async def test_an_object_up_to_the_limit_is_fetched_and_a_larger_one_only_described(backend: Backend) -> None:
     source = backend.make_source()
     backend.upload(source, "large.png", b"x" * 200_000, metadata={"trace-id": "abc"}, tags={"a": "b"})
-    fits = backend.store.get(source, "large.png", None, limit=200_000, deadline=soon())
+    fits = await backend.store.get(source, "large.png", None, limit=200_000, deadline=soon())
     assert fits.data == b"x" * 200_000
-    larger = backend.store.get(source, "large.png", None, limit=199_999, deadline=soon())
+    larger = await backend.store.get(source, "large.png", None, limit=199_999, deadline=soon())
     assert larger.data is None
     assert larger.version == fits.version
 
 
 @pytest.mark.parametrize("version_id", [None, "1", "not a version"])
-def test_the_latest_is_fetched_where_no_version_or_an_impossible_one_is_named(
+async def test_the_latest_is_fetched_where_no_version_or_an_impossible_one_is_named(
     backend: Backend, version_id: str | None
 ) -> None:
     source = backend.make_source()
     backend.upload(source, "7.png", b"six")
     backend.upload(source, "7.png", b"seven")
-    version, data = fetch(backend, source, "7.png", version_id)
+    version, data = await fetch(backend, source, "7.png", version_id)
     assert data == b"seven"
     assert (version.version_id is not None) == backend.versioned
 
 
-def test_null_is_the_version_of_an_object_that_has_no_version_id(plain: Backend) -> None:
+async def test_null_is_the_version_of_an_object_that_has_no_version_id(plain: Backend) -> None:
     source = plain.make_source()
     plain.upload(source, "7.png", b"seven")
-    version, data = fetch(plain, source, "7.png", "null")
+    version, data = await fetch(plain, source, "7.png", "null")
     assert data == b"seven"
     assert version.version_id is None
 
 
 @pytest.mark.parametrize("version_id", ["null", "5b0e3d3c-7d0d-4c0a-9d62-0d2b0f6c1a11"])
-def test_a_version_that_an_object_does_not_have_is_gone(versioned: Backend, version_id: str) -> None:
+async def test_a_version_that_an_object_does_not_have_is_gone(versioned: Backend, version_id: str) -> None:
     source = versioned.make_source()
     versioned.upload(source, "7.png", b"seven")
     with pytest.raises(ObjectGone):
-        fetch(versioned, source, "7.png", version_id)
+        (await fetch(versioned, source, "7.png", version_id))
 
 
 @pytest.mark.parametrize(
@@ -412,82 +426,82 @@ def test_a_version_that_an_object_does_not_have_is_gone(versioned: Backend, vers
         "d/" * 100 + "x" * 200 + ".png",
     ],
 )
-def test_a_key_is_what_it_is_through_put_get_copy_and_delete(backend: Backend, key: str) -> None:
+async def test_a_key_is_what_it_is_through_put_get_copy_and_delete(backend: Backend, key: str) -> None:
     source, destination = backend.make_source(), backend.make_destination()
     backend.upload(source, key, b"seven")
-    version, data = fetch(backend, source, key)
+    version, data = await fetch(backend, source, key)
     assert data == b"seven"
-    assert create(backend, destination, key, b"seven")
-    backend.store.copy(version, destination, "copy-of-" + key, metadata={}, deadline=soon())
-    assert backend.store.delete(version, deadline=soon())
+    assert await create(backend, destination, key, b"seven")
+    (await backend.store.copy(version, destination, "copy-of-" + key, metadata={}, deadline=soon()))
+    assert await backend.store.delete(version, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(backend, source, key)
-    assert fetch(backend, destination, key)[1] == b"seven"
-    assert fetch(backend, destination, "copy-of-" + key)[1] == b"seven"
+        (await fetch(backend, source, key))
+    assert (await fetch(backend, destination, key))[1] == b"seven"
+    assert (await fetch(backend, destination, "copy-of-" + key))[1] == b"seven"
 
 
 @pytest.mark.parametrize("key", ["a/../b.png", "./b.png", ".."])
-def test_a_key_that_would_be_resolved_on_the_way_is_bad(backend: Backend, key: str) -> None:
+async def test_a_key_that_would_be_resolved_on_the_way_is_bad(backend: Backend, key: str) -> None:
     source, destination = backend.make_source(), backend.make_destination()
     with pytest.raises(BadKey):
-        fetch(backend, source, key)
+        (await fetch(backend, source, key))
     with pytest.raises(BadKey):
-        create(backend, destination, key, b"seven")
+        (await create(backend, destination, key, b"seven"))
 
 
 @pytest.mark.parametrize("key", ["d/" * 500 + "x" * 25, " "])
-def test_a_key_that_no_store_takes_is_bad(backend: Backend, key: str) -> None:
+async def test_a_key_that_no_store_takes_is_bad(backend: Backend, key: str) -> None:
     source, destination = backend.make_source(), backend.make_destination()
     with pytest.raises(BadKey):
-        fetch(backend, source, key)
+        (await fetch(backend, source, key))
     with pytest.raises(BadKey):
-        create(backend, destination, key, b"seven")
+        (await create(backend, destination, key, b"seven"))
 
 
-def test_a_key_of_1024_bytes_is_taken(backend: Backend) -> None:
+async def test_a_key_of_1024_bytes_is_taken(backend: Backend) -> None:
     destination, key = backend.make_destination(), "d/" * 500 + "x" * 24
-    assert create(backend, destination, key, b"seven")
-    assert fetch(backend, destination, key)[1] == b"seven"
+    assert await create(backend, destination, key, b"seven")
+    assert (await fetch(backend, destination, key))[1] == b"seven"
 
 
-def test_slashes_in_front_of_a_key_count_for_nothing(backend: Backend) -> None:
+async def test_slashes_in_front_of_a_key_count_for_nothing(backend: Backend) -> None:
     need(backend, "refused keys")
     source, destination = backend.make_source(), backend.make_destination()
-    assert create(backend, destination, "/lead.png", b"seven")
-    assert not create(backend, destination, "lead.png", b"other")
+    assert await create(backend, destination, "/lead.png", b"seven")
+    assert not (await create(backend, destination, "lead.png", b"other"))
     backend.upload(source, "lead.png", b"seven")
-    version, data = fetch(backend, source, "//lead.png")
+    version, data = await fetch(backend, source, "//lead.png")
     assert data == b"seven"
     assert version.key == "//lead.png"
-    assert backend.store.delete(version, deadline=soon())
+    assert await backend.store.delete(version, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(backend, source, "lead.png")
+        (await fetch(backend, source, "lead.png"))
 
 
 @pytest.mark.parametrize("key", ["a//b.png", "tail//", "x" * 256, "é" * 128])
-def test_nothing_is_copied_to_a_key_that_the_store_refuses(backend: Backend, key: str) -> None:
+async def test_nothing_is_copied_to_a_key_that_the_store_refuses(backend: Backend, key: str) -> None:
     need(backend, "refused keys")
     source, destination = backend.make_source(), backend.make_destination()
     backend.upload(source, "7.png", b"seven")
-    version, _ = fetch(backend, source, "7.png")
+    version, _ = await fetch(backend, source, "7.png")
     with pytest.raises(Permanent):
-        backend.store.copy(version, destination, key, metadata={}, deadline=soon())
+        (await backend.store.copy(version, destination, key, metadata={}, deadline=soon()))
 
 
 @pytest.mark.parametrize("key", ["a//b.png", "tail//", "x" * 256, "é" * 128])
-def test_a_key_that_the_store_refuses_is_bad(backend: Backend, key: str) -> None:
+async def test_a_key_that_the_store_refuses_is_bad(backend: Backend, key: str) -> None:
     need(backend, "refused keys")
     source, destination = backend.make_source(), backend.make_destination()
     with pytest.raises(BadKey):
-        fetch(backend, source, key)
+        (await fetch(backend, source, key))
     with pytest.raises(BadKey):
-        create(backend, destination, key, b"seven")
+        (await create(backend, destination, key, b"seven"))
 
 
-def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) -> None:
+async def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) -> None:
     destination = backend.make_destination()
     metadata = {"trace-id": "abc", "spaced": "a  b", "empty": ""}
-    assert backend.store.put(
+    assert await backend.store.put(
         destination,
         "7.png",
         b"seven",
@@ -497,7 +511,7 @@ def test_what_is_put_keeps_its_content_type_metadata_and_tags(backend: Backend) 
         tags={"a b": "c/d=e", "f": ""},
         deadline=soon(),
     )
-    version, data = fetch(backend, destination, "7.png")
+    version, data = await fetch(backend, destination, "7.png")
     assert data == b"seven"
     assert version.content_type == "image/jpeg"
     assert version.metadata == metadata
@@ -514,15 +528,15 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("headers", [HEADERS, *({name: value} for name, value in HEADERS.items())])
-def test_row_48_an_upload_keeps_its_content_headers_where_it_is_put_and_copied(
+async def test_row_48_an_upload_keeps_its_content_headers_where_it_is_put_and_copied(
     backend: Backend, headers: dict[str, str]
 ) -> None:
     need(backend, "content headers")
     source, destination = backend.make_source(), backend.make_destination()
     backend.upload_with(source, "7.png", b"seven", headers)
-    version, data = fetch(backend, source, "7.png")
+    version, data = await fetch(backend, source, "7.png")
     assert (data, version.content_headers, version.metadata) == (b"seven", headers, {})
-    assert backend.store.put(
+    assert await backend.store.put(
         destination,
         "put.png",
         b"seven",
@@ -532,290 +546,299 @@ def test_row_48_an_upload_keeps_its_content_headers_where_it_is_put_and_copied(
         tags={},
         deadline=soon(),
     )
-    backend.store.copy(version, destination, "copied.png", metadata={}, deadline=soon())
+    (await backend.store.copy(version, destination, "copied.png", metadata={}, deadline=soon()))
     for key in ("put.png", "copied.png"):
-        there, data = fetch(backend, destination, key)
+        there, data = await fetch(backend, destination, key)
         assert (data, there.content_type, there.content_headers) == (b"seven", "image/png", headers)
 
 
-def test_content_headers_of_more_than_8_kb_are_refused(backend: Backend) -> None:
+async def test_content_headers_of_more_than_8_kb_are_refused(backend: Backend) -> None:
     destination = backend.make_destination()
     with pytest.raises(MetadataTooLarge):
-        backend.store.put(
-            destination,
-            "7.png",
-            b"seven",
-            content_type="image/png",
-            content_headers=dict.fromkeys(CONTENT_HEADERS, "x" * 1700),
-            metadata={},
-            tags={},
-            deadline=soon(),
+        (
+            await backend.store.put(
+                destination,
+                "7.png",
+                b"seven",
+                content_type="image/png",
+                content_headers=dict.fromkeys(CONTENT_HEADERS, "x" * 1700),
+                metadata={},
+                tags={},
+                deadline=soon(),
+            )
         )
     with pytest.raises(ObjectGone):
-        fetch(backend, destination, "7.png")
+        (await fetch(backend, destination, "7.png"))
 
 
-def test_the_tags_of_the_object_that_is_there_are_replaced_and_nothing_else(backend: Backend) -> None:
+async def test_the_tags_of_the_object_that_is_there_are_replaced_and_nothing_else(backend: Backend) -> None:
     destination = backend.make_destination()
-    assert create(backend, destination, "7.png", b"seven", {"trace-id": "abc"})
-    before, _ = fetch(backend, destination, "7.png")
+    assert await create(backend, destination, "7.png", b"seven", {"trace-id": "abc"})
+    before, _ = await fetch(backend, destination, "7.png")
     for tags in ({"a b": "c d", "empty": ""}, {"published-as": "x" * 256}, {}):
-        backend.store.set_tags(destination, "7.png", tags, deadline=soon())
-        assert fetch(backend, destination, "7.png") == (replace(before, tags=tags), b"seven")
+        (await backend.store.set_tags(destination, "7.png", tags, deadline=soon()))
+        assert (await fetch(backend, destination, "7.png")) == (replace(before, tags=tags), b"seven")
 
 
-def test_what_is_not_there_cannot_be_tagged(backend: Backend) -> None:
+async def test_what_is_not_there_cannot_be_tagged(backend: Backend) -> None:
     need(backend, "tags of nothing")
     destination = backend.make_destination()
     with pytest.raises(ObjectGone):
-        backend.store.set_tags(destination, "none.png", {"a": "b"}, deadline=soon())
+        (await backend.store.set_tags(destination, "none.png", {"a": "b"}, deadline=soon()))
 
 
 @pytest.mark.parametrize("tags", [{str(number): "x" for number in range(11)}, {"a": "x" * 257}])
-def test_more_tags_than_s3_takes_are_refused(backend: Backend, tags: dict[str, str]) -> None:
+async def test_more_tags_than_s3_takes_are_refused(backend: Backend, tags: dict[str, str]) -> None:
     destination = backend.make_destination()
-    assert create(backend, destination, "7.png", b"seven")
+    assert await create(backend, destination, "7.png", b"seven")
     with pytest.raises(StoreUnavailable):
-        backend.store.set_tags(destination, "7.png", tags, deadline=soon())
-    assert fetch(backend, destination, "7.png")[0].tags == {}
+        (await backend.store.set_tags(destination, "7.png", tags, deadline=soon()))
+    assert (await fetch(backend, destination, "7.png"))[0].tags == {}
 
 
 @pytest.mark.parametrize("value", ["grün 日本 🙂", "line\r\nx-injected: 1", "=?UTF-8?B?eA==?=", "tab\there", "\x00"])
-def test_metadata_that_no_header_can_hold_survives(backend: Backend, value: str) -> None:
+async def test_metadata_that_no_header_can_hold_survives(backend: Backend, value: str) -> None:
     destination = backend.make_destination()
-    assert create(backend, destination, "7.png", b"seven", {"note": value})
-    assert fetch(backend, destination, "7.png")[0].metadata == {"note": value}
+    assert await create(backend, destination, "7.png", b"seven", {"note": value})
+    assert (await fetch(backend, destination, "7.png"))[0].metadata == {"note": value}
 
 
 # Of the 2 KB the name takes 15 bytes, and an encoded word 12 beside its base64.
 @pytest.mark.parametrize(("fits", "too_large"), [("x" * 2033, "x" * 2034), ("é" * 757, "é" * 758)])
-def test_metadata_of_2_kb_is_put_and_copied_and_of_a_byte_more_refused(
+async def test_metadata_of_2_kb_is_put_and_copied_and_of_a_byte_more_refused(
     backend: Backend, fits: str, too_large: str
 ) -> None:
     source, destination = backend.make_source(), backend.make_destination()
-    assert create(backend, destination, "7.png", b"seven", {"note": fits})
-    assert fetch(backend, destination, "7.png")[0].metadata == {"note": fits}
+    assert await create(backend, destination, "7.png", b"seven", {"note": fits})
+    assert (await fetch(backend, destination, "7.png"))[0].metadata == {"note": fits}
     with pytest.raises(MetadataTooLarge):
-        create(backend, destination, "8.png", b"seven", {"note": too_large})
+        (await create(backend, destination, "8.png", b"seven", {"note": too_large}))
     with pytest.raises(ObjectGone):
-        fetch(backend, destination, "8.png")
+        (await fetch(backend, destination, "8.png"))
     backend.upload(source, "7.png", b"seven")
-    version, _ = fetch(backend, source, "7.png")
-    backend.store.copy(version, destination, "9.png", metadata={"note": fits}, deadline=soon())
-    assert fetch(backend, destination, "9.png")[0].metadata == {"note": fits}
+    version, _ = await fetch(backend, source, "7.png")
+    (await backend.store.copy(version, destination, "9.png", metadata={"note": fits}, deadline=soon()))
+    assert (await fetch(backend, destination, "9.png"))[0].metadata == {"note": fits}
     with pytest.raises(MetadataTooLarge):
-        backend.store.copy(version, destination, "10.png", metadata={"note": too_large}, deadline=soon())
+        (await backend.store.copy(version, destination, "10.png", metadata={"note": too_large}, deadline=soon()))
     with pytest.raises(ObjectGone):
-        fetch(backend, destination, "10.png")
+        (await fetch(backend, destination, "10.png"))
 
 
-def test_tags_that_no_header_can_hold_are_refused(backend: Backend) -> None:
+async def test_tags_that_no_header_can_hold_are_refused(backend: Backend) -> None:
     destination = backend.make_destination()
     tags = {f"{number}" + " " * 100 + "x": " " * 250 + "x" for number in range(10)}
     with pytest.raises(MetadataTooLarge):
-        backend.store.put(
-            destination,
-            "7.png",
-            b"seven",
-            content_type="image/png",
-            content_headers={},
-            metadata={},
-            tags=tags,
-            deadline=soon(),
+        (
+            await backend.store.put(
+                destination,
+                "7.png",
+                b"seven",
+                content_type="image/png",
+                content_headers={},
+                metadata={},
+                tags=tags,
+                deadline=soon(),
+            )
         )
     with pytest.raises(ObjectGone):
-        fetch(backend, destination, "7.png")
+        (await fetch(backend, destination, "7.png"))
 
 
-def test_nothing_is_overwritten(backend: Backend) -> None:
+async def test_nothing_is_overwritten(backend: Backend) -> None:
     need(backend, "conditional PUT")
     destination = backend.make_destination()
     backend.upload(destination, "7.png", b"first")
-    assert not create(backend, destination, "7.png", b"second")
-    assert fetch(backend, destination, "7.png")[1] == b"first"
+    assert not (await create(backend, destination, "7.png", b"second"))
+    assert (await fetch(backend, destination, "7.png"))[1] == b"first"
 
 
-def test_of_racing_creators_one_wins(backend: Backend) -> None:
+async def test_of_racing_creators_one_wins(backend: Backend) -> None:
     need(backend, "conditional PUT")
     destination = backend.make_destination()
-    with ThreadPoolExecutor(16) as threads:
-        won = list(threads.map(lambda number: create(backend, destination, "7.png", b"%d" % number), range(16)))
+    won = await asyncio.gather(*[create(backend, destination, "7.png", b"%d" % number) for number in range(16)])
     assert won.count(True) == 1
-    assert fetch(backend, destination, "7.png")[1] == b"%d" % won.index(True)
+    assert (await fetch(backend, destination, "7.png"))[1] == b"%d" % won.index(True)
 
 
-def test_a_name_is_free_again_after_a_user_deleted_its_version(backend: Backend) -> None:
+async def test_a_name_is_free_again_after_a_user_deleted_its_version(backend: Backend) -> None:
     destination = backend.make_destination()
-    assert create(backend, destination, "7.png", b"first")
-    backend.destroy(fetch(backend, destination, "7.png")[0])
-    assert create(backend, destination, "7.png", b"second")
+    assert await create(backend, destination, "7.png", b"first")
+    backend.destroy((await fetch(backend, destination, "7.png"))[0])
+    assert await create(backend, destination, "7.png", b"second")
 
 
-def test_a_name_is_free_again_after_a_user_deleted_its_object(backend: Backend) -> None:
+async def test_a_name_is_free_again_after_a_user_deleted_its_object(backend: Backend) -> None:
     destination = backend.make_destination()
     backend.upload(destination, "7.png", b"first")
     backend.remove(destination, "7.png")
     with pytest.raises(ObjectGone):
-        fetch(backend, destination, "7.png")
-    assert create(backend, destination, "7.png", b"second")
-    assert fetch(backend, destination, "7.png")[1] == b"second"
+        (await fetch(backend, destination, "7.png"))
+    assert await create(backend, destination, "7.png", b"second")
+    assert (await fetch(backend, destination, "7.png"))[1] == b"second"
 
 
-def test_a_copy_has_the_bytes_and_the_new_metadata(backend: Backend) -> None:
+async def test_a_copy_has_the_bytes_and_the_new_metadata(backend: Backend) -> None:
     source, rejected = backend.make_source(), backend.make_destination()
     backend.upload(source, "big 7.png", b"seven", metadata={"old": "1"}, tags={"shift": "night"})
-    version, _ = fetch(backend, source, "big 7.png")
-    backend.store.copy(version, rejected, "big 7-ab.png", metadata={"reason": "grün"}, deadline=soon())
-    copied, data = fetch(backend, rejected, "big 7-ab.png")
+    version, _ = await fetch(backend, source, "big 7.png")
+    (await backend.store.copy(version, rejected, "big 7-ab.png", metadata={"reason": "grün"}, deadline=soon()))
+    copied, data = await fetch(backend, rejected, "big 7-ab.png")
     assert data == b"seven"
     assert copied.metadata == {"reason": "grün"}
     assert copied.content_type == "image/png"
-    assert fetch(backend, source, "big 7.png")[0] == version
+    assert (await fetch(backend, source, "big 7.png"))[0] == version
 
 
-def test_an_object_that_changed_before_its_copy_is_gone_and_not_copied(plain: Backend) -> None:
+async def test_an_object_that_changed_before_its_copy_is_gone_and_not_copied(plain: Backend) -> None:
     source, rejected = plain.make_source(), plain.make_destination()
     plain.upload(source, "7.png", b"first")
-    version, _ = fetch(plain, source, "7.png")
+    version, _ = await fetch(plain, source, "7.png")
     plain.upload(source, "7.png", b"second")
     with pytest.raises(ObjectGone):
-        plain.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
+        (await plain.store.copy(version, rejected, "7.png", metadata={}, deadline=soon()))
     with pytest.raises(ObjectGone):
-        fetch(plain, rejected, "7.png")
+        (await fetch(plain, rejected, "7.png"))
 
 
-def test_an_object_that_vanished_before_its_copy_is_gone(backend: Backend) -> None:
+async def test_an_object_that_vanished_before_its_copy_is_gone(backend: Backend) -> None:
     source, rejected = backend.make_source(), backend.make_destination()
     backend.upload(source, "7.png", b"first")
-    version, _ = fetch(backend, source, "7.png")
-    backend.store.delete(version, deadline=soon())
+    version, _ = await fetch(backend, source, "7.png")
+    (await backend.store.delete(version, deadline=soon()))
     with pytest.raises(ObjectGone):
-        backend.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
+        (await backend.store.copy(version, rejected, "7.png", metadata={}, deadline=soon()))
 
 
-def test_a_copy_to_a_missing_bucket_is_worth_a_retry(backend: Backend) -> None:
+async def test_a_copy_to_a_missing_bucket_is_worth_a_retry(backend: Backend) -> None:
     source = backend.make_source()
     backend.upload(source, "7.png", b"first")
-    version, _ = fetch(backend, source, "7.png")
+    version, _ = await fetch(backend, source, "7.png")
     with pytest.raises(StoreUnavailable, match=NO_DESTINATION):
-        backend.store.copy(version, NO_DESTINATION, "7.png", metadata={}, deadline=soon())
+        (await backend.store.copy(version, NO_DESTINATION, "7.png", metadata={}, deadline=soon()))
 
 
-def test_deleting_what_is_gone_already_counts_as_done(backend: Backend) -> None:
+async def test_deleting_what_is_gone_already_counts_as_done(backend: Backend) -> None:
     source = backend.make_source()
     backend.upload(source, "7.png", b"seven")
-    version, _ = fetch(backend, source, "7.png")
-    assert backend.store.delete(version, deadline=soon())
-    assert backend.store.delete(version, deadline=soon())
+    version, _ = await fetch(backend, source, "7.png")
+    assert await backend.store.delete(version, deadline=soon())
+    assert await backend.store.delete(version, deadline=soon())
 
 
-def test_an_upload_that_replaced_the_object_is_not_deleted(plain: Backend) -> None:
+async def test_an_upload_that_replaced_the_object_is_not_deleted(plain: Backend) -> None:
     source = plain.make_source()
     plain.upload(source, "7.png", b"first")
-    version, _ = fetch(plain, source, "7.png")
+    version, _ = await fetch(plain, source, "7.png")
     plain.upload(source, "7.png", b"second")
-    assert not plain.store.delete(version, deadline=soon())
-    assert fetch(plain, source, "7.png")[1] == b"second"
+    assert not (await plain.store.delete(version, deadline=soon()))
+    assert (await fetch(plain, source, "7.png"))[1] == b"second"
 
 
-def test_row_44_a_locked_version_is_fetched_and_copied_and_not_deleted_before_it_is_let_go(versioned: Backend) -> None:
+async def test_row_44_a_locked_version_is_fetched_and_copied_and_not_deleted_before_it_is_let_go(
+    versioned: Backend,
+) -> None:
     source, destination = versioned.make_lockable_source(), versioned.make_destination()
     versioned.upload(source, "7.png", b"first")
-    locked, _ = fetch(versioned, source, "7.png")
+    locked, _ = await fetch(versioned, source, "7.png")
     versioned.lock(locked)
     versioned.upload(source, "7.png", b"second")
-    free, _ = fetch(versioned, source, "7.png")
-    versioned.store.copy(locked, destination, "7.png", metadata={}, deadline=soon())
-    assert versioned.store.delete(free, deadline=soon())
+    free, _ = await fetch(versioned, source, "7.png")
+    (await versioned.store.copy(locked, destination, "7.png", metadata={}, deadline=soon()))
+    assert await versioned.store.delete(free, deadline=soon())
     for _ in range(2):
         with pytest.raises(ObjectRetained, match=r"7\.png"):
-            versioned.store.delete(locked, deadline=soon())
-    assert fetch(versioned, source, "7.png") == (locked, b"first")
+            (await versioned.store.delete(locked, deadline=soon()))
+    assert (await fetch(versioned, source, "7.png")) == (locked, b"first")
     versioned.lock(locked, locked=False)
-    assert versioned.store.delete(locked, deadline=soon())
+    assert await versioned.store.delete(locked, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(versioned, source, "7.png")
+        (await fetch(versioned, source, "7.png"))
 
 
-def test_each_version_is_fetched_copied_and_deleted_by_its_id(versioned: Backend) -> None:
+async def test_each_version_is_fetched_copied_and_deleted_by_its_id(versioned: Backend) -> None:
     source, rejected = versioned.make_source(), versioned.make_destination()
     versioned.upload(source, "7.png", b"first")
-    first, _ = fetch(versioned, source, "7.png")
+    first, _ = await fetch(versioned, source, "7.png")
     versioned.upload(source, "7.png", b"second")
-    second, _ = fetch(versioned, source, "7.png")
+    second, _ = await fetch(versioned, source, "7.png")
     assert first.version_id not in (None, second.version_id)
-    assert fetch(versioned, source, "7.png", first.version_id) == (first, b"first")
-    versioned.store.copy(first, rejected, "7.png", metadata={}, deadline=soon())
-    assert fetch(versioned, rejected, "7.png")[1] == b"first"
-    assert versioned.store.delete(second, deadline=soon())
-    assert fetch(versioned, source, "7.png") == (first, b"first")
+    assert (await fetch(versioned, source, "7.png", first.version_id)) == (first, b"first")
+    (await versioned.store.copy(first, rejected, "7.png", metadata={}, deadline=soon()))
+    assert (await fetch(versioned, rejected, "7.png"))[1] == b"first"
+    assert await versioned.store.delete(second, deadline=soon())
+    assert (await fetch(versioned, source, "7.png")) == (first, b"first")
     with pytest.raises(ObjectGone):
-        fetch(versioned, source, "7.png", second.version_id)
-    assert versioned.store.delete(second, deadline=soon())
-    assert versioned.store.delete(first, deadline=soon())
+        (await fetch(versioned, source, "7.png", second.version_id))
+    assert await versioned.store.delete(second, deadline=soon())
+    assert await versioned.store.delete(first, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(versioned, source, "7.png")
+        (await fetch(versioned, source, "7.png"))
 
 
-def test_an_older_version_is_deleted_and_the_newer_one_stays(versioned: Backend) -> None:
+async def test_an_older_version_is_deleted_and_the_newer_one_stays(versioned: Backend) -> None:
     source = versioned.make_source()
     versioned.upload(source, "7.png", b"first")
-    first, _ = fetch(versioned, source, "7.png")
+    first, _ = await fetch(versioned, source, "7.png")
     versioned.upload(source, "7.png", b"second")
-    assert versioned.store.delete(first, deadline=soon())
-    assert fetch(versioned, source, "7.png")[1] == b"second"
+    assert await versioned.store.delete(first, deadline=soon())
+    assert (await fetch(versioned, source, "7.png"))[1] == b"second"
     with pytest.raises(ObjectGone):
-        fetch(versioned, source, "7.png", first.version_id)
+        (await fetch(versioned, source, "7.png", first.version_id))
 
 
-def test_an_object_that_a_user_deleted_is_still_fetched_copied_and_deleted_by_its_version(versioned: Backend) -> None:
+async def test_an_object_that_a_user_deleted_is_still_fetched_copied_and_deleted_by_its_version(
+    versioned: Backend,
+) -> None:
     source, rejected = versioned.make_source(), versioned.make_destination()
     versioned.upload(source, "7.png", b"seven")
-    version, _ = fetch(versioned, source, "7.png")
+    version, _ = await fetch(versioned, source, "7.png")
     versioned.remove(source, "7.png")
     with pytest.raises(ObjectGone):
-        fetch(versioned, source, "7.png")
-    assert fetch(versioned, source, "7.png", version.version_id) == (version, b"seven")
-    versioned.store.copy(version, rejected, "7.png", metadata={}, deadline=soon())
-    assert fetch(versioned, rejected, "7.png")[1] == b"seven"
-    assert versioned.store.delete(version, deadline=soon())
+        (await fetch(versioned, source, "7.png"))
+    assert (await fetch(versioned, source, "7.png", version.version_id)) == (version, b"seven")
+    (await versioned.store.copy(version, rejected, "7.png", metadata={}, deadline=soon()))
+    assert (await fetch(versioned, rejected, "7.png"))[1] == b"seven"
+    assert await versioned.store.delete(version, deadline=soon())
     with pytest.raises(ObjectGone):
-        fetch(versioned, source, "7.png", version.version_id)
+        (await fetch(versioned, source, "7.png", version.version_id))
 
 
-def test_an_object_from_before_versions_is_released_without_touching_the_newer_one(versioned: Backend) -> None:
+async def test_an_object_from_before_versions_is_released_without_touching_the_newer_one(versioned: Backend) -> None:
     source = versioned.make_source(versioned=False)
     versioned.upload(source, "7.png", b"old")
-    old, _ = fetch(versioned, source, "7.png")
+    old, _ = await fetch(versioned, source, "7.png")
     versioned.switch_versions_on(source)
     versioned.upload(source, "7.png", b"new")
-    new, _ = fetch(versioned, source, "7.png")
-    assert fetch(versioned, source, "7.png", "null") == (old, b"old")
-    assert versioned.store.delete(old, deadline=soon())
-    assert fetch(versioned, source, "7.png") == (new, b"new")
+    new, _ = await fetch(versioned, source, "7.png")
+    assert (await fetch(versioned, source, "7.png", "null")) == (old, b"old")
+    assert await versioned.store.delete(old, deadline=soon())
+    assert (await fetch(versioned, source, "7.png")) == (new, b"new")
     with pytest.raises(ObjectGone):
-        fetch(versioned, source, "7.png", "null")
+        (await fetch(versioned, source, "7.png", "null"))
 
 
-def test_an_object_from_before_versions_is_copied_exactly_even_when_a_newer_one_is_there(versioned: Backend) -> None:
+async def test_an_object_from_before_versions_is_copied_exactly_even_when_a_newer_one_is_there(
+    versioned: Backend,
+) -> None:
     source, rejected = versioned.make_source(versioned=False), versioned.make_destination()
     versioned.upload(source, "7.png", b"old")
-    old, _ = fetch(versioned, source, "7.png")
+    old, _ = await fetch(versioned, source, "7.png")
     versioned.switch_versions_on(source)
     versioned.upload(source, "7.png", b"new")
-    versioned.store.copy(old, rejected, "7.png", metadata={}, deadline=soon())
-    assert fetch(versioned, rejected, "7.png")[1] == b"old"
+    (await versioned.store.copy(old, rejected, "7.png", metadata={}, deadline=soon()))
+    assert (await fetch(versioned, rejected, "7.png"))[1] == b"old"
 
 
-def test_a_check_is_answered_for_an_empty_a_full_and_a_missing_bucket(backend: Backend) -> None:
+async def test_a_check_is_answered_for_an_empty_a_full_and_a_missing_bucket(backend: Backend) -> None:
     source = backend.make_source()
-    backend.store.check(source, deadline=soon())
+    (await backend.store.check(source, deadline=soon()))
     backend.upload(source, "7.png", b"seven")
-    backend.store.check(source, deadline=soon())
-    backend.store.check(NO_SOURCE, deadline=soon())
+    (await backend.store.check(source, deadline=soon()))
+    (await backend.store.check(NO_SOURCE, deadline=soon()))
 
 
-def test_a_listing_goes_on_after_any_key_in_the_order_of_their_bytes(backend: Backend) -> None:
+async def test_a_listing_goes_on_after_any_key_in_the_order_of_their_bytes(backend: Backend) -> None:
     source = backend.make_source()
     names = [
         "Z.png",
@@ -833,64 +856,66 @@ def test_a_listing_goes_on_after_any_key_in_the_order_of_their_bytes(backend: Ba
     backend.remove(source, "gone.png")
     in_order = sorted(names, key=str.encode)
     for number, after in enumerate(["", *in_order]):
-        listed = backend.store.list_after(source, after, deadline=soon())
+        listed = await backend.store.list_after(source, after, deadline=soon())
         assert [one.key for one in listed] == in_order[number:]
         assert all(0 <= one.age_seconds < 60 for one in listed)
 
 
-def test_a_thousand_keys_are_listed_at_most_and_the_next_listing_has_the_rest(backend: Backend) -> None:
+async def test_a_thousand_keys_are_listed_at_most_and_the_next_listing_has_the_rest(backend: Backend) -> None:
     source = backend.make_source()
     names = [f"{number:04}.png" for number in range(1001)]
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda key: backend.upload(source, key, b""), names))
-    first = [one.key for one in backend.store.list_after(source, "", deadline=soon())]
+    first = [one.key for one in (await backend.store.list_after(source, "", deadline=soon()))]
     assert first == names[:1000]
-    assert [one.key for one in backend.store.list_after(source, first[-1], deadline=soon())] == names[1000:]
-    assert backend.store.list_after(source, names[-1], deadline=soon()) == []
+    assert [one.key for one in (await backend.store.list_after(source, first[-1], deadline=soon()))] == names[1000:]
+    assert (await backend.store.list_after(source, names[-1], deadline=soon())) == []
 
 
-def test_a_missing_bucket_cannot_be_listed(backend: Backend) -> None:
+async def test_a_missing_bucket_cannot_be_listed(backend: Backend) -> None:
     with pytest.raises(StoreUnavailable, match="no-such-bucket"):
-        backend.store.list_after("no-such-bucket", "", deadline=soon())
+        (await backend.store.list_after("no-such-bucket", "", deadline=soon()))
 
 
-def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
+async def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
     source, destination = backend.make_source(), backend.make_destination()
     backend.upload(source, "7.png", b"seven")
-    version, _ = fetch(backend, source, "7.png")
+    version, _ = await fetch(backend, source, "7.png")
     with pytest.raises(DeadlineExceeded):
-        backend.store.get(source, "7.png", None, limit=LIMIT, deadline=Deadline(0))
+        (await backend.store.get(source, "7.png", None, limit=LIMIT, deadline=Deadline(0)))
     with pytest.raises(DeadlineExceeded):
-        backend.store.put(
-            destination,
-            "8.png",
-            b"8",
-            content_type="image/png",
-            content_headers={},
-            metadata={},
-            tags={},
-            deadline=Deadline(0),
+        (
+            await backend.store.put(
+                destination,
+                "8.png",
+                b"8",
+                content_type="image/png",
+                content_headers={},
+                metadata={},
+                tags={},
+                deadline=Deadline(0),
+            )
         )
     with pytest.raises(DeadlineExceeded):
-        backend.store.copy(version, destination, "9.png", metadata={}, deadline=Deadline(0))
+        (await backend.store.copy(version, destination, "9.png", metadata={}, deadline=Deadline(0)))
     with pytest.raises(DeadlineExceeded):
-        backend.store.delete(version, deadline=Deadline(0))
+        (await backend.store.delete(version, deadline=Deadline(0)))
     with pytest.raises(DeadlineExceeded):
-        backend.store.set_tags(source, "7.png", {}, deadline=Deadline(0))
+        (await backend.store.set_tags(source, "7.png", {}, deadline=Deadline(0)))
     with pytest.raises(DeadlineExceeded):
-        backend.store.check(source, deadline=Deadline(0))
+        (await backend.store.check(source, deadline=Deadline(0)))
     with pytest.raises(DeadlineExceeded):
-        backend.store.list_after(source, "", deadline=Deadline(0))
-    assert fetch(backend, source, "7.png")[1] == b"seven"
+        (await backend.store.list_after(source, "", deadline=Deadline(0)))
+    assert (await fetch(backend, source, "7.png"))[1] == b"seven"
     for absent in ("8.png", "9.png"):
         with pytest.raises(ObjectGone):
-            fetch(backend, destination, absent)
+            (await fetch(backend, destination, absent))
 
 
-def test_a_closed_store_can_be_used_again(backend: Backend) -> None:
+async def test_a_closed_store_can_be_used_again(backend: Backend) -> None:
     source = backend.make_source()
     backend.upload(source, "7.png", b"seven")
-    backend.store.close()
-    assert fetch(backend, source, "7.png")[1] == b"seven"
-    backend.store.close()
-    backend.store.close()
+    (await backend.store.close())
+    assert (await fetch(backend, source, "7.png"))[1] == b"seven"
+    (await backend.store.close())
+    (await backend.store.close())
