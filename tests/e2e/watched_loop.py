@@ -43,4 +43,4 @@ def watched(handle: asyncio.Handle) -> None:
 
 if __name__ == "__main__":
     asyncio.Handle._run = watched  # type: ignore[method-assign,assignment]  # noqa: SLF001 - as above
-    raise SystemExit(serve([*sys.argv[1:], "--event_loop", "asyncio"]))
+    raise SystemExit(serve([*sys.argv[1:], "--event-loop", "asyncio"]))
