@@ -26,7 +26,7 @@ def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
     """No name has an address, and that is known at once; a resolver that is away would take seconds to say so."""
     resolve = socket.getaddrinfo
 
-    def numbers_only(host: str, port: int, family: int = 0, kind: int = 0) -> Any:
+    def numbers_only(host: str, port: int, family: int = 0, kind: int = 0, *_: int) -> Any:
         return resolve(host, port, family, kind, flags=socket.AI_NUMERICHOST)
 
     monkeypatch.setattr(socket, "getaddrinfo", numbers_only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -16,16 +17,17 @@ import struct
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import aiohttp
+import aiohttp.client_exceptions
+import aiohttp.http_exceptions
 import minio.error
 import pytest
 import urllib3
-import urllib3.exceptions
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -180,24 +182,34 @@ def store_at(
     endpoint: str, *, secure: bool = False, ca_cert: str | None = None, connections: int = 4
 ) -> MinioObjectStore:
     minio = Minio(endpoint=endpoint, secure=secure, access_key="reader", secret_key=SECRET, ca_cert=ca_cert)
-    return MinioObjectStore(minio, connections=connections)
+    MADE.append(MinioObjectStore(minio, connections=connections))
+    return MADE[-1]
+
+
+MADE: list[MinioObjectStore] = []
+
+
+@pytest.fixture(autouse=True)
+async def closing() -> AsyncIterator[None]:
+    """Close the stores of a test on its own event loop."""
+    yield
+    while MADE:
+        await MADE.pop().close()
 
 
 @pytest.fixture
-def store(server: Server) -> Iterator[MinioObjectStore]:
-    made = store_at(server.endpoint)
-    yield made
-    made.close()
+def store(server: Server) -> MinioObjectStore:
+    return store_at(server.endpoint)
 
 
-def fetch(
+async def fetch(
     store: MinioObjectStore, version_id: str | None = None, *, key: str = "7.png", within: float = 20
 ) -> StoredObject:
-    return store.get("mnist", key, version_id, limit=LIMIT, deadline=Deadline(within))
+    return await store.get("mnist", key, version_id, limit=LIMIT, deadline=Deadline(within))
 
 
-def create(store: MinioObjectStore, data: bytes = b"seven", **metadata: str) -> bool:
-    return store.put(
+async def create(store: MinioObjectStore, data: bytes = b"seven", **metadata: str) -> bool:
+    return await store.put(
         "digit-7",
         "7.png",
         data,
@@ -220,9 +232,11 @@ def sent(server: Server) -> list[str]:
 # What is sent.
 
 
-def test_a_get_is_one_request_with_the_version_that_was_asked_for(server: Server, store: MinioObjectStore) -> None:
+async def test_a_get_is_one_request_with_the_version_that_was_asked_for(
+    server: Server, store: MinioObjectStore
+) -> None:
     server.answers = [found(x_amz_version_id=VERSION_ID, x_amz_meta_Trace_Id="t", content_type="image/jpeg")]
-    got = fetch(store, VERSION_ID)
+    got = await fetch(store, VERSION_ID)
     assert sent(server) == [f"GET /mnist/7.png?versionId={VERSION_ID}"]
     assert got == StoredObject(
         version=ObjectVersion(
@@ -238,15 +252,15 @@ def test_a_get_is_one_request_with_the_version_that_was_asked_for(server: Server
     )
 
 
-def test_a_version_that_the_store_calls_invalid_is_asked_for_once_more_without_it(
+async def test_a_version_that_the_store_calls_invalid_is_asked_for_once_more_without_it(
     server: Server, store: MinioObjectStore
 ) -> None:
     server.answers = [refused(400, "InvalidArgument"), found()]
-    assert fetch(store, "1").data == b"seven"
+    assert (await fetch(store, "1")).data == b"seven"
     assert sent(server) == ["GET /mnist/7.png?versionId=1", "GET /mnist/7.png"]
 
 
-def test_tags_are_asked_for_only_where_there_are_some_and_of_the_same_version(
+async def test_tags_are_asked_for_only_where_there_are_some_and_of_the_same_version(
     server: Server, store: MinioObjectStore
 ) -> None:
     tagging = (
@@ -254,14 +268,14 @@ def test_tags_are_asked_for_only_where_there_are_some_and_of_the_same_version(
         b"<Tag><Key>d</Key><Value></Value></Tag></TagSet></Tagging>"
     )
     server.answers = [found(x_amz_version_id=VERSION_ID, x_amz_tagging_count="2"), answer(200, tagging)]
-    assert fetch(store).version.tags == {"a": "b c", "d": ""}
+    assert (await fetch(store)).version.tags == {"a": "b c", "d": ""}
     assert sent(server) == ["GET /mnist/7.png", f"GET /mnist/7.png?tagging=&versionId={VERSION_ID}"]
 
 
-def test_a_put_creates_and_never_overwrites(server: Server, store: MinioObjectStore) -> None:
+async def test_a_put_creates_and_never_overwrites(server: Server, store: MinioObjectStore) -> None:
     server.answers = [answer(200), refused(412, "PreconditionFailed")]
-    assert create(store, trace_id="t")
-    assert not create(store, b"other")
+    assert await create(store, trace_id="t")
+    assert not (await create(store, b"other"))
     headers = server.requests[0].headers
     assert sent(server) == ["PUT /digit-7/7.png"] * 2
     assert server.requests[0].body == b"seven"
@@ -276,10 +290,14 @@ def test_a_put_creates_and_never_overwrites(server: Server, store: MinioObjectSt
     assert "if-none-match" in signed[1].split(";")
 
 
-def test_a_copy_is_one_request_for_one_version(server: Server, store: MinioObjectStore) -> None:
+async def test_a_copy_is_one_request_for_one_version(server: Server, store: MinioObjectStore) -> None:
     server.answers = [answer(200, b"<CopyObjectResult><ETag>&#34;abc&#34;</ETag></CopyObjectResult>")]
-    store.copy(version(), "rejected", "a b-12.png", metadata={"reason": "objecttoolarge"}, deadline=Deadline(20))
-    store.copy(version(None), "rejected", "a b-12.png", metadata={}, deadline=Deadline(20))
+    (
+        await store.copy(
+            version(), "rejected", "a b-12.png", metadata={"reason": "objecttoolarge"}, deadline=Deadline(20)
+        )
+    )
+    (await store.copy(version(None), "rejected", "a b-12.png", metadata={}, deadline=Deadline(20)))
     assert sent(server) == ["PUT /rejected/a%20b-12.png"] * 2
     headers = server.requests[0].headers
     assert headers["x-amz-copy-source"] == f"/mnist/a%20b.png?versionId={VERSION_ID}"
@@ -289,18 +307,18 @@ def test_a_copy_is_one_request_for_one_version(server: Server, store: MinioObjec
     assert server.requests[1].headers["x-amz-copy-source"] == "/mnist/a%20b.png?versionId=null"
 
 
-def test_a_version_is_deleted_by_its_id_alone(server: Server, store: MinioObjectStore) -> None:
+async def test_a_version_is_deleted_by_its_id_alone(server: Server, store: MinioObjectStore) -> None:
     server.answers = [answer(204)]
-    assert store.delete(version(), deadline=Deadline(20))
+    assert await store.delete(version(), deadline=Deadline(20))
     assert sent(server) == [f"DELETE /mnist/a%20b.png?versionId={VERSION_ID}"]
 
 
 @pytest.mark.parametrize("version_id", [None, "null"])
-def test_an_object_without_a_version_id_is_compared_before_it_is_deleted(
+async def test_an_object_without_a_version_id_is_compared_before_it_is_deleted(
     server: Server, store: MinioObjectStore, version_id: str | None
 ) -> None:
     server.answers = [found(b"", length=5), answer(204)]
-    assert store.delete(version(version_id), deadline=Deadline(20))
+    assert await store.delete(version(version_id), deadline=Deadline(20))
     assert sent(server) == ["HEAD /mnist/a%20b.png?versionId=null", "DELETE /mnist/a%20b.png?versionId=null"]
 
 
@@ -313,11 +331,11 @@ def test_an_object_without_a_version_id_is_compared_before_it_is_deleted(
         (answer(405), True),
     ],
 )
-def test_another_or_no_object_in_its_place_is_left_alone(
+async def test_another_or_no_object_in_its_place_is_left_alone(
     server: Server, store: MinioObjectStore, answered: Answer, done: bool
 ) -> None:
     server.answers = [answered]
-    assert store.delete(version(None), deadline=Deadline(20)) is done
+    assert (await store.delete(version(None), deadline=Deadline(20))) is done
     assert sent(server) == ["HEAD /mnist/a%20b.png?versionId=null"]
 
 
@@ -333,12 +351,12 @@ def test_another_or_no_object_in_its_place_is_left_alone(
         (501, "NotImplemented"),
     ],
 )
-def test_row_44_a_delete_that_would_be_refused_again_is_told_as_such(
+async def test_row_44_a_delete_that_would_be_refused_again_is_told_as_such(
     server: Server, store: MinioObjectStore, status: int, code: str
 ) -> None:
     server.answers = [refused(status, code)]
     with pytest.raises(ObjectRetained, match=rf"DELETE 'mnist'/'a b\.png': the store answered '{code}'"):
-        store.delete(version(), deadline=Deadline(20))
+        (await store.delete(version(), deadline=Deadline(20)))
 
 
 @pytest.mark.parametrize(
@@ -355,58 +373,58 @@ def test_row_44_a_delete_that_would_be_refused_again_is_told_as_such(
     ],
 )
 @pytest.mark.parametrize("version_id", [VERSION_ID, None])
-def test_row_44_a_delete_that_may_succeed_later_is_worth_a_retry(
+async def test_row_44_a_delete_that_may_succeed_later_is_worth_a_retry(
     server: Server, store: MinioObjectStore, status: int, code: str, version_id: str | None
 ) -> None:
     server.answers = [found(b"", length=5), refused(status, code)] if version_id is None else [refused(status, code)]
     with pytest.raises(StoreUnavailable, match="DELETE"):
-        store.delete(version(version_id), deadline=Deadline(20))
+        (await store.delete(version(version_id), deadline=Deadline(20)))
 
 
 @pytest.mark.parametrize(("code", "expected"), [("AccessDenied", ObjectRetained), ("ExpiredToken", StoreUnavailable)])
-def test_row_44_a_head_that_is_refused_without_a_word_is_followed_by_a_get_that_tells_why(
+async def test_row_44_a_head_that_is_refused_without_a_word_is_followed_by_a_get_that_tells_why(
     server: Server, store: MinioObjectStore, code: str, expected: type[PipelineError]
 ) -> None:
     server.answers = [answer(403), refused(403, code)]
     with pytest.raises(expected, match=code):
-        store.delete(version(None), deadline=Deadline(20))
+        (await store.delete(version(None), deadline=Deadline(20)))
     assert sent(server) == ["HEAD /mnist/a%20b.png?versionId=null", "GET /mnist/a%20b.png?versionId=null"]
 
 
-def test_tags_are_replaced_by_one_request(server: Server, store: MinioObjectStore) -> None:
+async def test_tags_are_replaced_by_one_request(server: Server, store: MinioObjectStore) -> None:
     server.answers = [answer(200), refused(404, "NoSuchKey")]
-    store.set_tags("digit-7", "7.png", {"a": "<b> & ü", "c": ""}, deadline=Deadline(20))
+    (await store.set_tags("digit-7", "7.png", {"a": "<b> & ü", "c": ""}, deadline=Deadline(20)))
     assert sent(server) == ["PUT /digit-7/7.png?tagging="]
     body = server.requests[0].body
     tags = [(tag.findtext("Key"), tag.findtext("Value")) for tag in ET.fromstring(body).iter("Tag")]  # noqa: S314 - ours
     assert tags == [("a", "<b> & ü"), ("c", "")]
     assert server.requests[0].headers["content-md5"] == base64.b64encode(hashlib.md5(body).digest()).decode()  # noqa: S324 - S3's
     with pytest.raises(ObjectGone):
-        store.set_tags("digit-7", "7.png", {}, deadline=Deadline(20))
+        (await store.set_tags("digit-7", "7.png", {}, deadline=Deadline(20)))
 
 
-def test_the_window_of_unversioned_buckets_is_told_once(
+async def test_the_window_of_unversioned_buckets_is_told_once(
     server: Server, store: MinioObjectStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answers = [answer(404)]
     for _ in range(3):
-        store.delete(version(None), deadline=Deadline(20))
+        (await store.delete(version(None), deadline=Deadline(20)))
     assert [record.levelno for record in caplog.records if record.name == "mnist_pipeline.adapters.object_store"] == [
         logging.WARNING
     ]
 
 
-def test_a_version_that_is_gone_counts_as_deleted(server: Server, store: MinioObjectStore) -> None:
+async def test_a_version_that_is_gone_counts_as_deleted(server: Server, store: MinioObjectStore) -> None:
     server.answers = [refused(404, "NoSuchVersion")]
-    assert store.delete(version(), deadline=Deadline(20))
+    assert await store.delete(version(), deadline=Deadline(20))
 
 
-def test_a_check_lists_one_key_and_takes_a_missing_bucket_for_an_answer(
+async def test_a_check_lists_one_key_and_takes_a_missing_bucket_for_an_answer(
     server: Server, store: MinioObjectStore
 ) -> None:
     server.answers = [answer(200, b"<ListBucketResult/>"), refused(404, "NoSuchBucket")]
-    store.check("mnist", deadline=Deadline(20))
-    store.check("none", deadline=Deadline(20))
+    (await store.check("mnist", deadline=Deadline(20)))
+    (await store.check("none", deadline=Deadline(20)))
     assert sent(server)[0] == "GET /mnist?delimiter=&list-type=2&max-keys=1&prefix="
 
 
@@ -432,12 +450,12 @@ def test_a_check_lists_one_key_and_takes_a_missing_bucket_for_an_answer(
         (503, "XMinioServerNotInitialized", StoreUnavailable),
     ],
 )
-def test_a_refused_get(
+async def test_a_refused_get(
     server: Server, store: MinioObjectStore, status: int, code: str, expected: type[PipelineError]
 ) -> None:
     server.answers = [refused(status, code)]
     with pytest.raises(expected, match="'mnist'") as caught:
-        fetch(store)
+        (await fetch(store))
     assert type(caught.value) is expected
     assert isinstance(caught.value.__cause__, minio.error.S3Error)
     assert len(server.requests) == 1
@@ -457,12 +475,12 @@ def test_a_refused_get(
         (507, "XMinioStorageFull", StoreUnavailable),
     ],
 )
-def test_a_refused_put(
+async def test_a_refused_put(
     server: Server, store: MinioObjectStore, status: int, code: str, expected: type[PipelineError]
 ) -> None:
     server.answers = [refused(status, code)]
     with pytest.raises(expected, match="'digit-7'") as caught:
-        create(store)
+        (await create(store))
     assert type(caught.value) is expected
     assert len(server.requests) == 1
 
@@ -484,12 +502,12 @@ def test_a_refused_put(
         (answer(200), StoreUnavailable),
     ],
 )
-def test_a_refused_copy(
+async def test_a_refused_copy(
     server: Server, store: MinioObjectStore, answered: Answer, expected: type[PipelineError]
 ) -> None:
     server.answers = [answered]
     with pytest.raises(expected) as caught:
-        store.copy(version(), "rejected", "7.png", metadata={}, deadline=Deadline(20))
+        (await store.copy(version(), "rejected", "7.png", metadata={}, deadline=Deadline(20)))
     assert type(caught.value) is expected
     assert len(server.requests) == 1
 
@@ -502,26 +520,26 @@ def test_a_refused_copy(
         ("SignatureDoesNotMatch", "MINIO_SECRET_KEY"),
     ],
 )
-def test_refused_credentials_are_told_by_the_variables_names_and_without_the_secret(
+async def test_refused_credentials_are_told_by_the_variables_names_and_without_the_secret(
     server: Server, store: MinioObjectStore, code: str, names: str
 ) -> None:
     server.answers = [refused(403, code)]
     with pytest.raises(StoreUnavailable, match=f"{code}.*{names}") as caught:
-        store.check("mnist", deadline=Deadline(20))
+        (await store.check("mnist", deadline=Deadline(20)))
     assert SECRET not in f"{caught.value} {caught.value.__cause__}"
 
 
 @pytest.mark.parametrize("key", ["", "a/../b", "./a", "\ud800.png"])
-def test_a_key_that_cannot_be_sent_is_bad_and_not_sent(server: Server, store: MinioObjectStore, key: str) -> None:
+async def test_a_key_that_cannot_be_sent_is_bad_and_not_sent(server: Server, store: MinioObjectStore, key: str) -> None:
     with pytest.raises(BadKey):
-        fetch(store, key=key)
+        (await fetch(store, key=key))
     assert server.requests == []
 
 
-def test_a_key_cannot_forge_a_line_of_the_log(server: Server, store: MinioObjectStore) -> None:
+async def test_a_key_cannot_forge_a_line_of_the_log(server: Server, store: MinioObjectStore) -> None:
     server.answers = [refused(503, "SlowDown")]
     with pytest.raises(StoreUnavailable) as caught:
-        fetch(store, key="a\nERROR forged" + "x" * 900)
+        (await fetch(store, key="a\nERROR forged" + "x" * 900))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -544,22 +562,22 @@ def test_a_key_cannot_forge_a_line_of_the_log(server: Server, store: MinioObject
     ],
     ids=["html", "binary", "binary xml", "cut xml", "empty", "redirect", "no etag", "ssh", "long"],
 )
-def test_row_21_an_answer_that_makes_no_sense_is_worth_a_retry_and_comes_at_once(
+async def test_row_21_an_answer_that_makes_no_sense_is_worth_a_retry_and_comes_at_once(
     server: Server, store: MinioObjectStore, answered: Answer
 ) -> None:
     server.answers = [then(answered, hang_up)]
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match=r"'mnist'/'7.png'|without an ETag"):
-        fetch(store)
+        (await fetch(store))
     assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize("call", ["get", "put", "copy", "delete", "set_tags", "check"])
-def test_row_21_a_store_that_never_answers_is_given_up_within_the_deadline(
+async def test_row_21_a_store_that_never_answers_is_given_up_within_the_deadline(
     server: Server, store: MinioObjectStore, call: str
 ) -> None:
     server.answers = [silence]
-    calls: dict[str, Callable[[Deadline], object]] = {
+    calls: dict[str, Callable[[Deadline], Awaitable[object]]] = {
         "get": lambda deadline: store.get("mnist", "7.png", None, limit=LIMIT, deadline=deadline),
         "put": lambda deadline: store.put(
             "mnist", "7.png", b"", content_type="image/png", content_headers={}, metadata={}, tags={}, deadline=deadline
@@ -571,12 +589,12 @@ def test_row_21_a_store_that_never_answers_is_given_up_within_the_deadline(
     }
     started = time.monotonic()
     with pytest.raises((StoreUnavailable, DeadlineExceeded)):
-        calls[call](Deadline(0.6))
+        await calls[call](Deadline(0.6))
     # By itself it waits 10 s for an answer.
     assert time.monotonic() - started < 8
 
 
-def test_a_host_that_swallows_connections_is_given_up_within_the_deadline() -> None:
+async def test_a_host_that_swallows_connections_is_given_up_within_the_deadline() -> None:
     with socket.socket() as listener, contextlib.ExitStack() as fillers:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -585,34 +603,34 @@ def test_a_host_that_swallows_connections_is_given_up_within_the_deadline() -> N
             filler = fillers.enter_context(socket.socket())
             filler.settimeout(0)
             filler.connect_ex(listener.getsockname())
-        time.sleep(0.1)
+        await asyncio.sleep(0.1)
         store = store_at(f"127.0.0.1:{listener.getsockname()[1]}")
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT"):
-            fetch(store, within=0.8)
+            (await fetch(store, within=0.8))
         assert 0.3 < time.monotonic() - started < 4
 
 
 @pytest.mark.usefixtures("nameless")
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:1", "no-such-host.invalid:9000", "127.0.0.1:99999", "h/path"])
-def test_an_unreachable_or_impossible_endpoint_is_told_by_the_variables_name(endpoint: str) -> None:
+async def test_an_unreachable_or_impossible_endpoint_is_told_by_the_variables_name(endpoint: str) -> None:
     with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT") as caught:
-        fetch(store_at(endpoint))
+        (await fetch(store_at(endpoint)))
     assert SECRET not in str(caught.value)
 
 
-def test_a_body_that_breaks_off_is_worth_a_retry_and_the_next_get_works(
+async def test_a_body_that_breaks_off_is_worth_a_retry_and_the_next_get_works(
     server: Server, store: MinioObjectStore
 ) -> None:
     server.answers = [then(found(b"sev", length=5), reset), then(found(b"sev", length=5), hang_up), found()]
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
-            fetch(store)
-    assert fetch(store).data == b"seven"
+            (await fetch(store))
+    assert (await fetch(store)).data == b"seven"
     assert server.connections == 3
 
 
-def test_a_body_that_trickles_in_is_given_up_at_the_deadline(server: Server, store: MinioObjectStore) -> None:
+async def test_a_body_that_trickles_in_is_given_up_at_the_deadline(server: Server, store: MinioObjectStore) -> None:
     def trickle(connection: socket.socket) -> None:
         for _ in range(100):
             connection.sendall(b"x")
@@ -621,23 +639,25 @@ def test_a_body_that_trickles_in_is_given_up_at_the_deadline(server: Server, sto
     server.answers = [then(found(b"", length=100), trickle)]
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        fetch(store, within=0.5)
+        (await fetch(store, within=0.5))
     assert time.monotonic() - started < 4
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, 10**15])
-def test_an_object_over_the_limit_is_not_read_and_its_connection_not_kept(
+async def test_an_object_over_the_limit_is_not_read_and_its_connection_not_kept(
     server: Server, store: MinioObjectStore, length: int
 ) -> None:
     server.answers = [then(found(b"x" * 10, length=length), silence), found()]
     started = time.monotonic()
-    assert fetch(store).data is None
-    assert fetch(store).data == b"seven"
+    assert (await fetch(store)).data is None
+    assert (await fetch(store)).data == b"seven"
     assert time.monotonic() - started < 2
     assert server.connections == 2
 
 
-def test_an_endless_body_without_a_length_is_read_up_to_the_limit(server: Server, store: MinioObjectStore) -> None:
+async def test_an_endless_body_without_a_length_is_read_up_to_the_limit(
+    server: Server, store: MinioObjectStore
+) -> None:
     written = 0
 
     def endless(connection: socket.socket) -> None:
@@ -647,41 +667,41 @@ def test_an_endless_body_without_a_length_is_read_up_to_the_limit(server: Server
             written += connection.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
 
     server.answers = [endless]
-    assert fetch(store).data is None
+    assert (await fetch(store)).data is None
     server.close()
     assert written < 20_000_000
 
 
-def test_a_compressed_object_is_fetched_as_it_is_stored(server: Server, store: MinioObjectStore) -> None:
+async def test_a_compressed_object_is_fetched_as_it_is_stored(server: Server, store: MinioObjectStore) -> None:
     server.answers = [found(b"\x1f\x8bno gzip", content_encoding="gzip")]
-    assert fetch(store).data == b"\x1f\x8bno gzip"
+    assert (await fetch(store)).data == b"\x1f\x8bno gzip"
 
 
-def test_a_get_is_sent_again_when_its_connection_breaks(server: Server, store: MinioObjectStore) -> None:
+async def test_a_get_is_sent_again_when_its_connection_breaks(server: Server, store: MinioObjectStore) -> None:
     server.answers = [reset, found()]
-    assert fetch(store).data == b"seven"
+    assert (await fetch(store)).data == b"seven"
     assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("broken", [reset, hang_up, silence])
-def test_a_delete_is_sent_once_even_when_its_connection_breaks(
+async def test_a_delete_is_sent_once_even_when_its_connection_breaks(
     server: Server, store: MinioObjectStore, broken: Answer
 ) -> None:
     server.answers = [broken, answer(204)]
     with pytest.raises(StoreUnavailable):
-        store.delete(version(), deadline=Deadline(0.5))
+        (await store.delete(version(), deadline=Deadline(0.5)))
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_delete_is_not_redirected(server: Server, store: MinioObjectStore, status: int) -> None:
+async def test_a_delete_is_not_redirected(server: Server, store: MinioObjectStore, status: int) -> None:
     server.answers = [answer(status, location="/mnist/other.png"), answer(204)]
     with pytest.raises(StoreUnavailable):
-        store.delete(version(), deadline=Deadline(20))
+        (await store.delete(version(), deadline=Deadline(20)))
     assert len(server.requests) == 1
 
 
-def test_a_large_body_may_take_longer_to_send_than_a_connection_to_open(
+async def test_a_large_body_may_take_longer_to_send_than_a_connection_to_open(
     server: Server, store: MinioObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_requests = Server._serve  # noqa: SLF001 - our own
@@ -692,17 +712,17 @@ def test_a_large_body_may_take_longer_to_send_than_a_connection_to_open(
 
     monkeypatch.setattr(Server, "_serve", slowly)
     server.answers = [answer(200)]
-    assert create(store, b"x" * 20_000_000)
+    assert await create(store, b"x" * 20_000_000)
 
 
-def test_a_busy_store_that_names_a_time_to_wait_is_not_waited_for_and_its_code_is_told(
+async def test_a_busy_store_that_names_a_time_to_wait_is_not_waited_for_and_its_code_is_told(
     server: Server, store: MinioObjectStore
 ) -> None:
     body = b"<Error><Code>SlowDown</Code></Error>"
     server.answers = [answer(503, body, content_type="application/xml", retry_after="30")]
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match="SlowDown"):
-        fetch(store)
+        (await fetch(store))
     assert time.monotonic() - started < 2
     assert len(server.requests) == 1
 
@@ -724,31 +744,31 @@ def test_a_busy_store_that_names_a_time_to_wait_is_not_waited_for_and_its_code_i
         ("=?utf-7?Q?+2AA-?=", "=?utf-7?Q?+2AA-?="),  # a lone surrogate, which could not be sent again
     ],
 )
-def test_metadata_is_read_as_raw_utf_8_and_as_encoded_words(
+async def test_metadata_is_read_as_raw_utf_8_and_as_encoded_words(
     server: Server, store: MinioObjectStore, header: str, value: str
 ) -> None:
     server.answers = [found(x_amz_meta_note=header)]
-    assert fetch(store).version.metadata == {"note": value}
+    assert (await fetch(store)).version.metadata == {"note": value}
 
 
-def test_metadata_in_another_charset_does_not_stop_a_get(server: Server, store: MinioObjectStore) -> None:
+async def test_metadata_in_another_charset_does_not_stop_a_get(server: Server, store: MinioObjectStore) -> None:
     server.answers = [
         lambda connection: connection.sendall(
             b'HTTP/1.1 200 .\r\ncontent-length: 0\r\netag: "abc"\r\nx-amz-meta-note: gr\xfcn\r\n\r\n'
         )
     ]
-    assert fetch(store).version.metadata == {"note": "grün"}
+    assert (await fetch(store)).version.metadata == {"note": "grün"}
 
 
 @pytest.mark.parametrize("content_type", ["image/png; name=grün", "x" * 1025])
-def test_a_content_type_that_could_not_be_signed_or_sent_is_replaced(
+async def test_a_content_type_that_could_not_be_signed_or_sent_is_replaced(
     server: Server, store: MinioObjectStore, content_type: str
 ) -> None:
     server.answers = [found(content_type=content_type)]
-    assert fetch(store).version.content_type == "application/octet-stream"
+    assert (await fetch(store)).version.content_type == "application/octet-stream"
 
 
-def test_row_48_content_headers_are_fetched_but_for_what_could_not_be_sent_again(
+async def test_row_48_content_headers_are_fetched_but_for_what_could_not_be_sent_again(
     server: Server, store: MinioObjectStore
 ) -> None:
     server.answers = [
@@ -762,60 +782,60 @@ def test_row_48_content_headers_are_fetched_but_for_what_could_not_be_sent_again
         found(content_encoding="aws-chunked"),
     ]
     expected = {"cache-control": "no-cache", "content-encoding": "gzip", "expires": "0"}
-    assert fetch(store).version.content_headers == expected
-    assert fetch(store).version.content_headers == {}
+    assert (await fetch(store)).version.content_headers == expected
+    assert (await fetch(store)).version.content_headers == {}
 
 
-def test_a_content_type_of_1024_characters_is_kept(server: Server, store: MinioObjectStore) -> None:
+async def test_a_content_type_of_1024_characters_is_kept(server: Server, store: MinioObjectStore) -> None:
     server.answers = [found(content_type="x" * 1024)]
-    assert fetch(store).version.content_type == "x" * 1024
+    assert (await fetch(store)).version.content_type == "x" * 1024
 
 
 # Connections, pickling, certificates.
 
 
-def test_one_connection_serves_many_requests_in_turn(server: Server, store: MinioObjectStore) -> None:
+async def test_one_connection_serves_many_requests_in_turn(server: Server, store: MinioObjectStore) -> None:
     server.answers = [found()]
     for _ in range(20):
-        fetch(store)
+        (await fetch(store))
     assert (len(server.requests), server.connections) == (20, 1)
 
 
-def test_refusals_give_their_connection_back(server: Server) -> None:
+async def test_refusals_give_their_connection_back(server: Server) -> None:
     store = store_at(server.endpoint, connections=1)
     server.answers = [refused(404, "NoSuchKey"), answer(502, b"x"), refused(404, "NoSuchKey")]
     for expected in (ObjectGone, StoreUnavailable, ObjectGone):
         with pytest.raises(expected):
-            fetch(store, within=2)
-    store.close()
+            (await fetch(store, within=2))
+    (await store.close())
 
 
-def test_objects_over_the_limit_give_their_connection_back(server: Server) -> None:
+async def test_objects_over_the_limit_give_their_connection_back(server: Server) -> None:
     store = store_at(server.endpoint, connections=1)
     server.answers = [then(found(b"x" * 10, length=LIMIT + 1), silence)]
     for _ in range(3):
-        assert fetch(store, within=2).data is None
-    store.close()
+        assert (await fetch(store, within=2)).data is None
+    (await store.close())
 
 
-def test_no_more_connections_are_open_than_allowed(server: Server) -> None:
+async def test_no_more_connections_are_open_than_allowed(server: Server) -> None:
     store = store_at(server.endpoint, connections=2)
     server.answers = [then(lambda _: time.sleep(0.02), found())]
-    with ThreadPoolExecutor(8) as threads:
-        assert [got.data for got in threads.map(lambda _: fetch(store), range(24))] == [b"seven"] * 24
+    together = await asyncio.gather(*[fetch(store) for _ in range(24)])
+    assert [got.data for got in together] == [b"seven"] * 24
     assert server.connections == 2
-    store.close()
+    (await store.close())
 
 
-def test_a_store_is_pickled_without_its_connections_before_and_after_its_first_use(
+async def test_a_store_is_pickled_without_its_connections_before_and_after_its_first_use(
     server: Server, store: MinioObjectStore
 ) -> None:
     server.answers = [found()]
     for _ in range(2):
         twin = pickle.loads(pickle.dumps(store))
-        assert fetch(twin).data == b"seven"
-        twin.close()
-        assert fetch(store).data == b"seven"
+        assert (await fetch(twin)).data == b"seven"
+        (await twin.close())
+        assert (await fetch(store)).data == b"seven"
     assert server.connections == 3
 
 
@@ -855,37 +875,39 @@ def tls_server(certificate: Path) -> Iterator[Server]:
     running.close()
 
 
-def test_a_certificate_of_the_given_authority_is_trusted(tls_server: Server, certificate: Path) -> None:
+async def test_a_certificate_of_the_given_authority_is_trusted(tls_server: Server, certificate: Path) -> None:
     store = store_at(tls_server.endpoint.replace("127.0.0.1", "localhost"), secure=True, ca_cert=str(certificate))
-    assert fetch(store).data == b"seven"
-    store.close()
+    assert (await fetch(store)).data == b"seven"
+    (await store.close())
 
 
-def test_a_foreign_certificate_is_told_by_the_variables_name(tls_server: Server) -> None:
+async def test_a_foreign_certificate_is_told_by_the_variables_name(tls_server: Server) -> None:
     with pytest.raises(StoreUnavailable, match="MINIO_CA_CERT"):
-        fetch(store_at(tls_server.endpoint, secure=True))
+        (await fetch(store_at(tls_server.endpoint, secure=True)))
 
 
-def test_a_certificate_for_another_host_is_told_by_the_variables_name(tls_server: Server, certificate: Path) -> None:
+async def test_a_certificate_for_another_host_is_told_by_the_variables_name(
+    tls_server: Server, certificate: Path
+) -> None:
     with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT"):
-        fetch(store_at(tls_server.endpoint, secure=True, ca_cert=str(certificate)))
+        (await fetch(store_at(tls_server.endpoint, secure=True, ca_cert=str(certificate))))
 
 
-def test_a_file_of_certificates_that_cannot_be_read_is_told_by_the_variables_name(tmp_path: Path) -> None:
+async def test_a_file_of_certificates_that_cannot_be_read_is_told_by_the_variables_name(tmp_path: Path) -> None:
     broken = tmp_path / "ca.pem"
     broken.write_text("no certificate")
     for path in (broken, tmp_path / "none.pem"):
         with pytest.raises(StoreUnavailable, match=f"MINIO_CA_CERT.*{path.name}"):
-            fetch(store_at("127.0.0.1:1", secure=True, ca_cert=str(path)))
+            (await fetch(store_at("127.0.0.1:1", secure=True, ca_cert=str(path))))
 
 
-def test_tls_to_a_plain_server_and_plain_to_a_tls_server_are_told_by_the_variables_name(
+async def test_tls_to_a_plain_server_and_plain_to_a_tls_server_are_told_by_the_variables_name(
     server: Server, tls_server: Server
 ) -> None:
     server.answers = [hang_up]
     for endpoint, secure in ((server.endpoint, True), (tls_server.endpoint, False)):
         with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT"):
-            fetch(store_at(endpoint, secure=secure), within=2)
+            (await fetch(store_at(endpoint, secure=secure), within=2))
 
 
 # Every error of the libraries.
@@ -896,16 +918,18 @@ def _made(kind: type[BaseException]) -> BaseException:
         return minio.error.S3Error(
             urllib3.HTTPResponse(status=400), "NewCode", "message", "/r", "request", "host", "mnist", "7.png"
         )
-    if kind is urllib3.exceptions.MaxRetryError:
-        return urllib3.exceptions.MaxRetryError(urllib3.HTTPConnectionPool("h"), "/", None)
-    return kind.__new__(kind)
+    made = kind.__new__(kind)
+    if isinstance(made, aiohttp.ClientConnectorCertificateError):
+        made._certificate_error = ValueError("of another kind")  # noqa: SLF001 - its constructor wants a connection
+    return made
 
 
 FOREIGN = [
     kind
-    for module in (minio.error, urllib3.exceptions)
+    for module in (minio.error, aiohttp.client_exceptions, aiohttp.http_exceptions)
     for _, kind in inspect.getmembers(module, inspect.isclass)
-    if issubclass(kind, Exception) and not issubclass(kind, Warning)
+    # No WebSocket is spoken.
+    if issubclass(kind, Exception) and not issubclass(kind, Warning) and not kind.__name__.startswith("WS")
 ]
 
 
@@ -914,24 +938,24 @@ def test_there_are_foreign_errors_to_translate() -> None:
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_no_error_of_a_library_gets_out(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_error_of_a_library_gets_out(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     raised = _made(kind)
 
     def broken(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(urllib3.PoolManager, "urlopen", broken)
+    monkeypatch.setattr(aiohttp.ClientSession, "request", broken)
     store = store_at("127.0.0.1:1")
     with pytest.raises(StoreUnavailable, match=r"GET 'mnist'/'7\.png'") as caught:
-        fetch(store)
+        await fetch(store)
     assert caught.value.__cause__ is raised
     for call in (
-        lambda: create(store),
-        lambda: store.copy(version(), "rejected", "7.png", metadata={}, deadline=Deadline(20)),
-        lambda: store.delete(version(), deadline=Deadline(20)),
-        lambda: store.delete(version(None), deadline=Deadline(20)),
-        lambda: store.set_tags("mnist", "7.png", {}, deadline=Deadline(20)),
-        lambda: store.check("mnist", deadline=Deadline(20)),
+        create(store),
+        store.copy(version(), "rejected", "7.png", metadata={}, deadline=Deadline(20)),
+        store.delete(version(), deadline=Deadline(20)),
+        store.delete(version(None), deadline=Deadline(20)),
+        store.set_tags("mnist", "7.png", {}, deadline=Deadline(20)),
+        store.check("mnist", deadline=Deadline(20)),
     ):
         with pytest.raises(StoreUnavailable):
-            call()
+            await call

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
+import io
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientTime
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider, StaticProvider
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
-from minio.helpers import BaseURL, md5sum_hash
+from minio.helpers import BaseURL, md5sum_hash, sha256_hash
 from minio.signer import sign_v4_s3
 from urllib3 import HTTPResponse
 from yarl import URL
@@ -35,7 +35,7 @@ READ_SECONDS = 10.0
 
 _SUCCESS = (200, 204, 206)
 _CHUNK_BYTES = 64 * 1024
-_NO_BODY = hashlib.sha256().hexdigest()
+_QUICK_BYTES = 256 * 1024
 # An error is a few hundred bytes; what is longer is none of S3's.
 _MOST_ERROR_BYTES = 64 * 1024
 _USER_AGENT = "mnist-pipeline"
@@ -137,13 +137,18 @@ class S3:
             await session.close()
 
     async def _send(self, request: Request, patience: Patience) -> Answer:
-        share = patience.deadline.remaining() / patience.attempts
+        left = patience.deadline.remaining()
         url, headers = await self._signed(request)
+        # So that a second attempt has its time; a body that is large and comes at all has until the deadline.
+        share = left / patience.attempts
         timeout = ClientTimeout(
-            total=share, sock_connect=min(CONNECT_SECONDS, share), sock_read=min(patience.read_seconds, share)
+            total=left,
+            connect=share,
+            sock_connect=min(CONNECT_SECONDS, share),
+            sock_read=min(patience.read_seconds, share),
         )
         async with self._opened().request(
-            request.method, url, headers=headers, data=request.body or None, allow_redirects=False, timeout=timeout
+            request.method, url, headers=headers, data=_payload(request.body), allow_redirects=False, timeout=timeout
         ) as response:
             if response.status in _SUCCESS:
                 return Answer(headers=response.headers, body=await _read(response, request.limit))
@@ -165,12 +170,12 @@ class S3:
         headers: dict[str, Any] = {**request.headers, "Host": parts.netloc, "User-Agent": _USER_AGENT}
         credentials = await self._retrieved()
         if self._minio.secure:
-            headers["x-amz-content-sha256"] = digest = "UNSIGNED-PAYLOAD"
+            digest = "UNSIGNED-PAYLOAD"
             if request.body and "Content-MD5" not in headers:
-                headers["Content-MD5"] = md5sum_hash(request.body)
+                headers["Content-MD5"] = await _of_body(md5sum_hash, request.body)
         else:
-            digest = hashlib.sha256(request.body).hexdigest() if request.body else _NO_BODY
-            headers["x-amz-content-sha256"] = digest
+            digest = await _of_body(sha256_hash, request.body)
+        headers["x-amz-content-sha256"] = digest
         if credentials.session_token:
             headers["X-Amz-Security-Token"] = credentials.session_token
         now = minio.time.utcnow()
@@ -213,6 +218,16 @@ class S3:
             return ssl.create_default_context(cafile=self._minio.ca_cert)
         except OSError as exc:
             raise StoreUnavailable(f"MINIO_CA_CERT, {self._minio.ca_cert!r}, cannot be read: {exc.strerror}") from exc
+
+
+async def _of_body(digest: Callable[[bytes], str | None], body: bytes) -> str:
+    """A digest of a body: of a large one in a thread, because it takes milliseconds."""
+    return (digest(body) if len(body) <= _QUICK_BYTES else await asyncio.to_thread(digest, body)) or ""
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """The body as aiohttp takes it: a large one piece by piece, so that others have their turn."""
+    return (body if len(body) <= _QUICK_BYTES else io.BytesIO(body)) or None
 
 
 async def _once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:

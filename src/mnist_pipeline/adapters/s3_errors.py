@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import aiohttp
-from minio.error import MinioException, S3Error
+from aiohttp.http import HttpProcessingError
+from minio.error import MinioAdminException, MinioException, S3Error
 
 from mnist_pipeline.adapters.s3 import BrokenConnection
 from mnist_pipeline.pipeline.errors import (
@@ -82,8 +83,10 @@ _HINTS = {
 # What minio-py, aiohttp and ElementTree raise. ValueError: names and answers that cannot be read; OSError: files.
 _FOREIGN_ERRORS = (
     MinioException,
+    MinioAdminException,
     BrokenConnection,
     aiohttp.ClientError,
+    HttpProcessingError,
     asyncio.TimeoutError,
     TimeoutError,
     OSError,
