@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,10 +41,10 @@ def user(fragile: MinioServer) -> Minio:
 
 
 @pytest.fixture
-def store(fragile: MinioServer, user: Minio) -> Iterator[MinioObjectStore]:
+async def store(fragile: MinioServer, user: Minio) -> AsyncIterator[MinioObjectStore]:
     """One that is connected; its MinIO is whole again after the test, and empty."""
     store = MinioObjectStore(user, connections=4)
-    create(store)
+    (await create(store))
     yield store
     if fragile.running:
         fragile.thaw()
@@ -54,11 +54,11 @@ def store(fragile: MinioServer, user: Minio) -> Iterator[MinioObjectStore]:
     client = fragile.client()
     for found in client.list_objects(bucket_name=BUCKET, recursive=True):
         client.remove_object(bucket_name=BUCKET, object_name=str(found.object_name))
-    store.close()
+    (await store.close())
 
 
-def create(store: MinioObjectStore, key: str = "7.png", *, bucket: str = BUCKET, within: float = 20) -> bool:
-    return store.put(
+async def create(store: MinioObjectStore, key: str = "7.png", *, bucket: str = BUCKET, within: float = 20) -> bool:
+    return await store.put(
         bucket,
         key,
         b"seven",
@@ -70,70 +70,72 @@ def create(store: MinioObjectStore, key: str = "7.png", *, bucket: str = BUCKET,
     )
 
 
-def fetch(store: MinioObjectStore, *, within: float = 20) -> bytes | None:
-    return store.get(BUCKET, "7.png", None, limit=1000, deadline=Deadline(within)).data
+async def fetch(store: MinioObjectStore, *, within: float = 20) -> bytes | None:
+    return (await store.get(BUCKET, "7.png", None, limit=1000, deadline=Deadline(within))).data
 
 
-def seconds(call: Callable[[], object]) -> float:
+async def seconds(call: Callable[[], Awaitable[object]]) -> float:
     started = time.monotonic()
-    call()
+    await call()
     return time.monotonic() - started
 
 
-def test_a_frozen_store_is_given_up_within_the_deadline_and_used_again_when_it_is_back(
+async def test_a_frozen_store_is_given_up_within_the_deadline_and_used_again_when_it_is_back(
     fragile: MinioServer, store: MinioObjectStore
 ) -> None:
     fragile.freeze()
 
-    def refused() -> None:
+    async def refused() -> None:
         with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT"):
-            fetch(store, within=1)
+            (await fetch(store, within=1))
 
     # By itself it waits 10 s for an answer.
-    assert seconds(refused) < 8
-    assert seconds(refused) < 8
+    assert (await seconds(refused)) < 8
+    assert (await seconds(refused)) < 8
     fragile.thaw()
-    assert fetch(store) == b"seven"
+    assert (await fetch(store)) == b"seven"
 
 
-def test_a_put_that_a_frozen_store_did_not_answer_is_done_at_most_once(
+async def test_a_put_that_a_frozen_store_did_not_answer_is_done_at_most_once(
     fragile: MinioServer, store: MinioObjectStore
 ) -> None:
     fragile.freeze()
     with pytest.raises(StoreUnavailable):
-        create(store, "8.png", within=1)
+        (await create(store, "8.png", within=1))
     fragile.thaw()
-    create(store, "8.png")
-    assert not create(store, "8.png")
+    (await create(store, "8.png"))
+    assert not (await create(store, "8.png"))
 
 
-def test_a_killed_store_is_used_again_when_it_is_back_on_its_port_with_what_it_had(
+async def test_a_killed_store_is_used_again_when_it_is_back_on_its_port_with_what_it_had(
     fragile: MinioServer, store: MinioObjectStore
 ) -> None:
     fragile.kill()
     with pytest.raises(StoreUnavailable, match="MINIO_ENDPOINT"):
-        fetch(store)
+        (await fetch(store))
     fragile.start()
     fragile.wait_ready()
-    assert fetch(store) == b"seven"
-    assert not create(store)
+    assert (await fetch(store)) == b"seven"
+    assert not (await create(store))
 
 
-def test_a_user_without_the_right_is_told_so_and_one_with_a_wrong_password_by_the_variables_names(
+async def test_a_user_without_the_right_is_told_so_and_one_with_a_wrong_password_by_the_variables_names(
     user: Minio, store: MinioObjectStore
 ) -> None:
     with pytest.raises(StoreUnavailable, match=r"AccessDenied.*MINIO_ACCESS_KEY"):
-        create(store, bucket=SOURCE_BUCKET)
-    assert fetch(store) == b"seven"
+        (await create(store, bucket=SOURCE_BUCKET))
+    assert (await fetch(store)) == b"seven"
     stranger = MinioObjectStore(replace(user, secret_key="a-wrong-secret"), connections=4)
     with pytest.raises(StoreUnavailable, match=r"SignatureDoesNotMatch.*MINIO_SECRET_KEY"):
-        fetch(stranger)
-    stranger.close()
+        (await fetch(stranger))
+    (await stranger.close())
 
 
-def test_what_was_uploaded_before_a_restart_is_there_after_it(fragile: MinioServer, store: MinioObjectStore) -> None:
+async def test_what_was_uploaded_before_a_restart_is_there_after_it(
+    fragile: MinioServer, store: MinioObjectStore
+) -> None:
     fragile.client().put_object(bucket_name=BUCKET, object_name="9.png", data=io.BytesIO(b"nine"), length=4)
     fragile.stop()
     fragile.start()
     fragile.wait_ready()
-    assert store.get(BUCKET, "9.png", None, limit=10, deadline=Deadline(20)).data == b"nine"
+    assert (await store.get(BUCKET, "9.png", None, limit=10, deadline=Deadline(20))).data == b"nine"
