@@ -29,7 +29,7 @@ from e2e.places import REJECTED_BUCKET, Place, Upload
 from e2e.watching import counted, peak_memory
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
-from mnist_pipeline.pipeline.path import DECODED_AT_ONCE
+from mnist_pipeline.pipeline.decoding import DECODED_AT_ONCE
 from mnist_pipeline.testing import digit_png, minio_event
 from servers.minio import MinioServer, transformer_policy, upload_with
 from servers.proxy import Proxy

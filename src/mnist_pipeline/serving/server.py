@@ -131,7 +131,9 @@ def set_up_process(model: ServedModel) -> None:
         for name in ("kserve.trace", "uvicorn.access"):
             logging.getLogger(name).disabled = True
     kserve_context.set_predictor_config(_for_kserve(model.predictor))
-    model_server.app.add_middleware(PipelineMiddleware, model=model)
+    # In front of all that KServe and Starlette have: theirs would take a quarter of what reading a request costs.
+    others = model_server.app.build_middleware_stack
+    model_server.app.build_middleware_stack = lambda: PipelineMiddleware(others(), model=model)
     HTTP_PROTOCOLS["auto"] = f"{NoUpgradeProtocol.__module__}:{NoUpgradeProtocol.__name__}"
 
 
