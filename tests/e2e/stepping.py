@@ -72,7 +72,7 @@ class SteppingTransformer(MnistTransformer):
         watched = Pipeline(settings, SteppingStore(settings.minio), SteppingPublisher(settings.kafka))
         super().__init__(name, watched, predictor)
 
-    async def predict(self, *args: Any, **kwargs: Any) -> Sequence[Prediction | Label]:
+    async def predict(self, *args: Any, **kwargs: Any) -> Any:
         predictions = await super().predict(*args, **kwargs)
         await done("predict")
         return predictions

@@ -22,12 +22,14 @@ from kserve.predictor_config import PredictorConfig
 
 import mnist
 from e2e.following import IMAGES, Answer, post
+from mnist_pipeline import Digits
 from mnist_pipeline.adapters.predictor_client import PredictorClient
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.records import Record, read_topic
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
 from mnist_pipeline.pipeline.errors import PredictorUnavailable, TensorRefused
-from mnist_pipeline.pipeline.predictor_formats import Images, OpenInference
+from mnist_pipeline.pipeline.predictor_formats import OpenInference
+from mnist_pipeline.pipeline.task import Batch
 from mnist_pipeline.testing import minio_event
 from servers import cloudevents
 from servers.kafka import KafkaServer
@@ -93,12 +95,13 @@ def address_of(mlserver: MlserverServer, protocol: str) -> str:
     return mlserver.http_address if protocol == "v2" else mlserver.grpc_address
 
 
-def ask(mlserver: MlserverServer, protocol: str, model: str, images: Images) -> list[int]:
+def ask(mlserver: MlserverServer, protocol: str, model: str, images: Batch) -> list[int]:
     async def digits() -> list[int]:
         config = PredictorConfig(address_of(mlserver, protocol), protocol)
-        client = PredictorClient(model, config, OpenInference(), connections=1)
+        client = PredictorClient(model, config, OpenInference(), Digits(), connections=1)
         try:
-            return await client.digits(images, {"traceparent": "00-1-2-00"}, timeout=20)
+            predictions = await client.predictions(images, {"traceparent": "00-1-2-00"}, timeout=20)
+            return [int(prediction.label) for prediction in predictions]
         finally:
             await client.close()
 
