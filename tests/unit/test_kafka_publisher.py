@@ -240,6 +240,26 @@ async def test_close_ends_within_seconds_and_leaves_no_thread_even_with_a_frozen
     no_thread_but(before)
 
 
+async def test_close_gives_up_what_is_in_flight_and_who_waits_is_told(
+    publisher_to: Connect, broker: BrokerProcess
+) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION, timeout_seconds=30)
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
+    broker.freeze()
+    waiting = [asyncio.create_task(refused(publisher, "'results'.*KAFKA_BOOTSTRAP_SERVERS")) for _ in range(8)]
+    await asyncio.sleep(0.1)
+    assert await seconds(publisher.close()) < 4
+    assert await seconds(asyncio.gather(*waiting)) < 0.5
+
+
+async def test_close_tells_all_who_wait_for_the_connection(publisher_to: Connect, silent: str) -> None:
+    publisher = publisher_to(silent, timeout_seconds=30)
+    waiting = [asyncio.create_task(refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")) for _ in range(8)]
+    await asyncio.sleep(0.2)
+    assert await seconds(publisher.close()) < 4
+    assert await seconds(asyncio.gather(*waiting)) < 0.5
+
+
 async def test_close_while_connecting_lets_nothing_behind(publisher_to: Connect, broker: BrokerProcess) -> None:
     before = set(threading.enumerate())
     broker.freeze()

@@ -125,8 +125,9 @@ class CurrentConnection(Generic[_C]):
         connection = self._connection
         if connection is None or connection.is_over():
             self._let_go()
-            connection = self._connection = self._make()
+            connection = self._make()
             connection.begin()
+            self._connection = connection
         if not await is_done_within(connection.opened, left):
             raise KafkaUnavailable(connection.explain())
         failure = connection.opened.exception()
