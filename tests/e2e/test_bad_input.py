@@ -436,7 +436,7 @@ def lied_to(embedded_place: Place, lying_store: LyingStore) -> Iterator[ModelSer
     [
         ("too-long", (422, "objecttoolarge")),
         ("endless", (422, "objecttoolarge")),
-        ("negative", (422, "objecttoolarge")),
+        ("negative", (503, "store")),
         ("broken-off", (503, "store")),
         ("nonsense", (503, "store")),
     ],

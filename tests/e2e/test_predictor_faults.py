@@ -350,10 +350,10 @@ def test_row_24_an_inline_image_that_the_predictor_refuses_is_not_the_image_s_fa
 CONFUSED = {
     "HTML": (b"<html>welcome</html>", "is not JSON"),
     "nothing": (b"", "is not JSON"),
-    "too few": (b'{"predictions": []}', "0 predictions for 1 images"),
-    "too many": (b'{"predictions": [7, 7]}', "2 predictions for 1 images"),
+    "too few": (b'{"predictions": []}', "0 predictions for 1 tensors"),
+    "too many": (b'{"predictions": [7, 7]}', "2 predictions for 1 tensors"),
     "NaN": (b'{"predictions": [NaN]}', "is not JSON"),
-    "a null among scores": (b'{"predictions": [[0, 0, 0, 0, 0, 0, 0, 9, 0, null]]}', "not ten finite numbers"),
+    "a null among scores": (b'{"predictions": [[0, 0, 0, 0, 0, 0, 0, 9, 0, null]]}', "not 10 finite numbers"),
     "class 10": (b'{"predictions": [10]}', "no digit: 10"),
     "a word": (b'{"predictions": ["seven"]}', "no digit: 'seven'"),
     "half a digit": (b'{"predictions": [7.5]}', "no digit: 7.5"),

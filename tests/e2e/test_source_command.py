@@ -49,6 +49,7 @@ def test_it_delivers_and_ends_cleanly_on_sigterm(broker: Broker) -> None:
 
 SIGNALLED_IN_ITS_OWN_WAIT = """
 import os, signal, sys
+from mnist_pipeline import Digits
 from mnist_pipeline.commands import source as source_command
 
 def trace(frame, event, _argument):
@@ -62,7 +63,7 @@ def trace(frame, event, _argument):
     return trace if is_wait and caller.f_code.co_filename == source_command.__file__ else None
 
 sys.settrace(trace)
-raise SystemExit(source_command.main(sys.argv[1:]))
+raise SystemExit(source_command.main(sys.argv[1:], task=Digits()))
 """
 
 

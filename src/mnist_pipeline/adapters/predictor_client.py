@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,11 @@ from mnist_pipeline.pipeline.interpretation import Output, Prediction
 from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Outputs, V1Format, by_name
 from mnist_pipeline.pipeline.settings import CA_BUNDLES
 from mnist_pipeline.pipeline.task import Batch, Task
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout as timeout_after
+else:
+    from async_timeout import timeout as timeout_after  # aiohttp brings it along
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +87,9 @@ class PredictorClient:
         # What is not ASCII cannot be gRPC metadata, and is no trace.
         sent = {name: headers[name] for name in _FORWARDED if headers.get(name, "é").isascii()}
         try:
-            return await asyncio.wait_for(self._ask_or_doubt(tensors, sent), min(timeout, self._config.timeout))
+            # Not wait_for(), which makes a task of it.
+            async with timeout_after(min(timeout, self._config.timeout)):
+                return await self._ask_or_doubt(tensors, sent)
         except (asyncio.TimeoutError, TimeoutError) as exc:
             raise PredictorUnavailable("the predictor did not answer in time") from exc
         except (aiohttp.ClientError, OSError) as exc:
