@@ -1,8 +1,9 @@
-"""predictors.py: whatever a predictor answers is one digit an image, or PredictorUnavailable."""
+"""interpretation.py: whatever a predictor answers is one digit an image, or PredictorUnavailable."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.inputs import assert_one_short_line, json_values, mutated
+from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import PredictorUnavailable
-from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Output, Tensorflow, TorchServe, V1Format
+from mnist_pipeline.pipeline.interpretation import Output, Prediction
+from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Tensorflow, TorchServe, V1Format
+
+DIGITS = Digits()
 
 counts = st.integers(1, 3)
 numbers = st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 9)
@@ -38,14 +43,20 @@ predictions = (
 )
 
 
+def assert_are_digits(predictions: Sequence[Prediction], n: int) -> None:
+    assert len(predictions) == n
+    assert all(type(one.label) is int and 0 <= one.label <= 9 for one in predictions)
+    assert all(one.score is None or (type(one.score) is float and 0 <= one.score <= 1) for one in predictions)
+
+
 def assert_are_digits_or_unavailable(model: V1Format | OpenInference, answer: bytes, n: int) -> None:
     try:
-        digits = model.digits(answer, n)
+        outputs = model.outputs(answer, n) if isinstance(model, V1Format) else model.outputs(answer)
+        predictions = DIGITS.interpret(outputs, n)
     except PredictorUnavailable as exc:
         assert_one_short_line(str(exc))
         return
-    assert len(digits) == n
-    assert all(type(digit) is int and 0 <= digit <= 9 for digit in digits)
+    assert_are_digits(predictions, n)
 
 
 formats = st.sampled_from([Tensorflow(), TorchServe(), OpenInference()])
@@ -91,12 +102,11 @@ def test_any_output_over_grpc_is_digits_or_unavailable(
     with np.errstate(invalid="ignore"):
         data = np.array(values, object if dtype == "object" else float).astype(dtype)
     try:
-        digits = OpenInference().digits_of([Output(name=name, datatype=datatype, shape=shape, data=data)], 2)
+        predictions = DIGITS.interpret({name: Output(name=name, datatype=datatype, shape=shape, data=data)}, 2)
     except PredictorUnavailable as exc:
         assert_one_short_line(str(exc))
         return
-    assert len(digits) == 2
-    assert all(type(digit) is int and 0 <= digit <= 9 for digit in digits)
+    assert_are_digits(predictions, 2)
 
 
 @given(
@@ -107,10 +117,10 @@ def test_any_metadata_describes_an_input_for_images_or_is_unavailable(metadata: 
     if not isinstance(metadata, dict):
         return
     try:
-        spec = InputSpec.from_metadata(metadata)
+        spec = InputSpec.from_metadata(metadata, DIGITS.input)
     except PredictorUnavailable as exc:
         assert_one_short_line(str(exc))
         return
     batch = np.linspace(0, 1, 2 * 784, dtype=np.float32).reshape(2, 28, 28)
-    assert OpenInference().tensor(batch, spec).size == batch.size
-    assert json.loads(OpenInference().request(batch, spec))["inputs"][0]["name"] == spec.name
+    assert OpenInference().tensor(batch, spec, DIGITS.input).size == batch.size
+    assert json.loads(OpenInference().request(batch, spec, DIGITS.input))["inputs"][0]["name"] == spec.name

@@ -67,7 +67,7 @@ class Output:
         Raises:
             PredictorUnavailable: it has not as many elements as its shape says.
         """
-        if self.data.size != math.prod(self.shape):
+        if self.data.size != math.prod(self.shape) or min(self.shape, default=0) < 0:
             raise PredictorUnavailable(f"the predictor's output {_short(self.name)} does not hold what its shape says")
         rows: list[Any] = self.data.reshape(self.shape).tolist()
         return rows

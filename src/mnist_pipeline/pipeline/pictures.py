@@ -21,7 +21,8 @@ def to_png(tensor: NDArray[Any]) -> bytes:
     if pixels.ndim == _COLOURS:
         if pixels.shape[0] in (1, _COLOURS):
             pixels = np.moveaxis(pixels, 0, 2)
-        pixels = pixels.squeeze()
+        if pixels.shape[2] == 1:
+            pixels = pixels[:, :, 0]
     stream = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", compress_level=1)
     return stream.getvalue()

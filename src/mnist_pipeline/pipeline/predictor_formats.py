@@ -156,7 +156,7 @@ class OpenInference:
         """The outputs of a REST answer.
 
         Raises:
-            PredictorUnavailable: it has none.
+            PredictorUnavailable: it has none, or two of one name.
         """
         outputs = _json_object(answer).get("outputs")
         if not isinstance(outputs, list):
@@ -165,8 +165,15 @@ class OpenInference:
 
 
 def by_name(outputs: Sequence[Output]) -> Outputs:
-    """The outputs by their names."""
-    return {output.name: output for output in outputs}
+    """The outputs by their names.
+
+    Raises:
+        PredictorUnavailable: two have the same.
+    """
+    named = {output.name: output for output in outputs}
+    if len(named) < len(outputs):
+        raise PredictorUnavailable(f"the predictor has several outputs of one name: {reprlib.repr(list(named))}")
+    return named
 
 
 FORMATS: Mapping[str, type[Tensorflow | TorchServe | OpenInference]] = MappingProxyType(

@@ -57,6 +57,8 @@ class Tensor:
             raise ValueError(f"the shape {self.shape} has no elements")
         if self.datatype not in _DATATYPES:
             raise ValueError(f"the datatype {self.datatype!r} is none of {', '.join(_DATATYPES)}")
+        if self.pixels and not self.datatype.startswith("float"):
+            raise ValueError(f"pixels lie in 0..1, and {self.datatype} has nothing between")
 
     @property
     def size(self) -> int:
