@@ -18,6 +18,7 @@ from kafka import KafkaConsumer
 
 from e2e.sinks import Sink, always, produce
 from mnist_pipeline.local.broker import API_VERSION, Broker
+from mnist_pipeline.local.delivery import DeadLetter
 from mnist_pipeline.local.knative import (
     Answer,
     Request,
@@ -28,9 +29,10 @@ from mnist_pipeline.local.knative import (
     verdict,
     wait_seconds,
 )
+from mnist_pipeline.local.offsets import Offsets
 from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.records import Record
-from mnist_pipeline.local.source import DeadLetter, Offsets, Source
+from mnist_pipeline.local.source import Source
 
 RECORD = Record(
     topic="mnist",
@@ -409,7 +411,7 @@ def source_of(broker: Broker, sink_url: str, letters: list[DeadLetter]) -> Sourc
 def test_a_record_that_no_request_can_be_made_of_ends_as_a_dead_letter_and_the_next_ones_are_delivered(
     broker: Broker, sink: Sink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mnist_pipeline.local.source.request_of", unforeseen_at(b"poison", request_of))
+    monkeypatch.setattr("mnist_pipeline.local.delivery.request_of", unforeseen_at(b"poison", request_of))
     letters: list[DeadLetter] = []
     produce(broker, b"1", b"poison", b"2")
     with source_of(broker, sink.url, letters) as source:
@@ -432,7 +434,7 @@ def test_a_record_that_can_be_neither_delivered_nor_given_up_holds_up_no_other_a
     produce(broker, b"1", b"poison", b"2")
     with Sink(lambda received: 422 if received.body == b"poison" else 200) as sink:
         with monkeypatch.context() as patched:
-            patched.setattr("mnist_pipeline.local.source.dead_letter_of", unforeseen_at(b"poison", dead_letter_of))
+            patched.setattr("mnist_pipeline.local.delivery.dead_letter_of", unforeseen_at(b"poison", dead_letter_of))
             with source_of(broker, sink.url, letters) as source:
                 until(lambda: source.delivered == 2)
         assert not letters

@@ -19,8 +19,9 @@ from kafka.errors import KafkaError
 from kafka.util import ensure_valid_topic_name
 
 from mnist_pipeline.adapters.kafka_connection import Connections
+from mnist_pipeline.local.delivery import DeadLetter, SinkConnection
 from mnist_pipeline.local.knative import Backoff, Request
-from mnist_pipeline.local.source import DeadLetter, SinkConnection, Source
+from mnist_pipeline.local.source import Source
 from mnist_pipeline.pipeline.settings import Kafka, Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
 

@@ -13,32 +13,20 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import http.client
 import logging
 import queue
-import select
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, KafkaConnectionError, KafkaError
 
 from mnist_pipeline.adapters.kafka_connection import Connections
-from mnist_pipeline.local.knative import (
-    Answer,
-    Backoff,
-    Request,
-    Verdict,
-    dead_letter_of,
-    request_of,
-    verdict,
-    wait_seconds,
-)
+from mnist_pipeline.local.delivery import DeadLetter, Delivery, Manner, place
+from mnist_pipeline.local.knative import Backoff
+from mnist_pipeline.local.offsets import Lane
 from mnist_pipeline.local.processes import Part, PartFailed
 from mnist_pipeline.local.records import Record, record_of
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
@@ -54,106 +42,7 @@ _POLL_MS = 100
 # All that was fetched: kafka-python (3.0.12) does not come back to a batch of which it has given only the first records
 # when its partition was paused. A fetch is bounded by its bytes.
 _POLL_RECORDS = sys.maxsize
-_DEAD_LETTERS_KEPT = 1_000
-_URL_CHARACTERS = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
 _RIGHTS_HINT = "check --topic, --group and what the user of KAFKA_SASL_USERNAME or KAFKA_SSL_CERTFILE may do"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeadLetter:
-    """A record that was given up.
-
-    `request` is what a dead-letter sink gets: the event; of a record that no event could be made of its value alone.
-    No `answer`: the last attempt had none.
-    """
-
-    record: Record
-    request: Request
-    answer: Answer | None
-    attempts: int
-
-
-class Offsets:
-    """Which offsets of a partition are settled, in whatever order that happens; pure bookkeeping."""
-
-    def __init__(self) -> None:
-        self.position: int | None = None
-        """The offset to commit, one above the last of the settled run from the start; None: nothing is settled yet."""
-        self._begun: collections.deque[int] = collections.deque()
-        self._settled: set[int] = set()
-
-    def begin(self, offset: int) -> None:
-        """A record came; offsets come in ascending order, with gaps."""
-        self._begun.append(offset)
-
-    def settle(self, offset: int) -> None:
-        """It is done with."""
-        self._settled.add(offset)
-        while self._begun and self._begun[0] in self._settled:
-            first = self._begun.popleft()
-            self._settled.discard(first)
-            self.position = first + 1
-
-
-@dataclass(eq=False)
-class _Lane:
-    """A partition that is ours, or was until the rebalance that goes on."""
-
-    partition: TopicPartition
-    ours: bool = True
-    offsets: Offsets = field(default_factory=Offsets)
-    waiting: collections.deque[Record] = field(default_factory=collections.deque)
-    in_flight: int = 0
-    paused: bool = False
-    committed: int | None = None
-
-
-class SinkConnection:
-    """One keep-alive connection to a sink, for one thread; the first `post` opens it.
-
-    Raises:
-        ValueError, http.client.InvalidURL: nothing can be posted to this URL.
-    """
-
-    def __init__(self, url: str, timeout_seconds: float) -> None:
-        parts = urlsplit(url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname or "", parts.port, timeout=timeout_seconds)
-        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if not _URL_CHARACTERS.issuperset(self._path):
-            raise ValueError(f"{url!r} has characters that a URL must escape")
-
-    def post(self, request: Request) -> Answer:
-        """Post it and read the whole answer.
-
-        Raises:
-            OSError, http.client.HTTPException: no answer.
-            ValueError: a header that HTTP cannot carry, from a record's key with a line break for instance.
-        """
-        if self._connection.sock is not None and _is_readable(self._connection.sock):
-            self._connection.close()  # the sink has closed it while it lay idle: that is no failed attempt
-        try:
-            self._connection.putrequest("POST", self._path, skip_accept_encoding=True)
-            for name, value in request.headers:
-                self._connection.putheader(name, value)
-            if request.body is not None:
-                self._connection.putheader("Content-Length", str(len(request.body)))
-            self._connection.endheaders(request.body)
-            response = self._connection.getresponse()
-            return Answer(status=response.status, headers=tuple(response.getheaders()), body=response.read())
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def close(self) -> None:
-        """Close it; a later `post` opens a new one."""
-        self._connection.close()
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class Source(Part):
@@ -180,9 +69,8 @@ class Source(Part):
             exception it raises is logged and the record is gone, as with Knative when the dead-letter sink fails.
         on_failure: called once where `failed` becomes true, from a thread of the source's own.
 
-    `delivered`, `failed_attempts` and `dead_lettered` count; `dead_letters` holds the newest thousand. `failed` says
-    that nothing is delivered any more, for an error of the program's own; what is not committed comes again to the next
-    source.
+    `failed` says that nothing is delivered any more, for an error of the program's own; what is not committed comes
+    again to the next source.
 
     Raises:
         ValueError, http.client.InvalidURL: nothing can be posted to `sink_url`.
@@ -210,24 +98,24 @@ class Source(Part):
         on_dead_letter: Callable[[DeadLetter], None] | None = None,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
-        SinkConnection(sink_url, timeout_seconds)  # here, and not in every worker, it fails where it must
         self.topic = topic
         self.sink_url = sink_url
-        self.delivered = 0
-        self.failed_attempts = 0
-        self.dead_lettered = 0
         self.failed = False
-        self.dead_letters: collections.deque[DeadLetter] = collections.deque(maxlen=_DEAD_LETTERS_KEPT)
-        self._namespace = namespace
-        self._name = name
         self._ordered = ordered
-        self._retry = retry if backoff_seconds > 0 else 0
-        self._backoff_seconds = backoff_seconds
-        self._backoff_policy: Backoff = backoff_policy
-        self._timeout_seconds = timeout_seconds
         self._max_in_flight = max_in_flight
-        self._on_dead_letter = on_dead_letter
         self._on_failure = on_failure
+        self._closing = threading.Event()
+        manner = Manner(
+            sink_url=sink_url,
+            namespace=namespace,
+            name=name,
+            retry=retry,
+            backoff_seconds=backoff_seconds,
+            backoff_policy=backoff_policy,
+            timeout_seconds=timeout_seconds,
+            on_dead_letter=on_dead_letter,
+        )
+        self._delivery = Delivery(manner, self._closing)
         self._consumer_options: dict[str, object] = {
             "bootstrap_servers": bootstrap_servers,
             "group_id": group,
@@ -239,8 +127,8 @@ class Source(Part):
             **(client_options or {}),
         }
         self._lock = threading.Lock()
-        self._lanes: dict[TopicPartition, _Lane] = {}
-        self._tasks: queue.SimpleQueue[tuple[_Lane, Record] | None] = queue.SimpleQueue()
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._tasks: queue.SimpleQueue[tuple[Lane, Record] | None] = queue.SimpleQueue()
         self._queued = 0
         self._idle = 0
         self._workers: list[threading.Thread] = []
@@ -248,10 +136,29 @@ class Source(Part):
         self._looked_for = "Kafka"
         self._said = ""
         self._well_at = time.monotonic()
-        self._closing = threading.Event()
         self._connections = Connections()
         self._thread: threading.Thread | None = None
         self._consumer: KafkaConsumer | None = None
+
+    @property
+    def delivered(self) -> int:
+        """How many records were delivered."""
+        return self._delivery.delivered
+
+    @property
+    def failed_attempts(self) -> int:
+        """How many attempts failed."""
+        return self._delivery.failed_attempts
+
+    @property
+    def dead_lettered(self) -> int:
+        """How many records were given up."""
+        return self._delivery.dead_lettered
+
+    @property
+    def dead_letters(self) -> collections.deque[DeadLetter]:
+        """The newest thousand of them."""
+        return self._delivery.dead_letters
 
     def wait_ready(self) -> None:
         """Start, which a `with` block does."""
@@ -398,7 +305,7 @@ class Source(Part):
                 lane.waiting.append(record)
             self._submit(lane)
 
-    def _submit(self, lane: _Lane) -> None:
+    def _submit(self, lane: Lane) -> None:
         """Hand what may go now to the workers, with one more of them where none is idle. The lock is held."""
         while lane.ours and lane.waiting and not (self._ordered and lane.in_flight):
             lane.in_flight += 1
@@ -455,7 +362,7 @@ class Source(Part):
             for partition in partitions:
                 # Of a partition that we had before, kafka-python keeps its position and whether it is paused: what was
                 # waiting is not fetched again.
-                lane = self._lanes.setdefault(partition, _Lane(partition))
+                lane = self._lanes.setdefault(partition, Lane(partition))
                 lane.ours = True
                 self._submit(lane)
         if not self._assigned.is_set():
@@ -483,7 +390,7 @@ class Source(Part):
     # The workers' threads
 
     def _work(self) -> None:
-        connection = SinkConnection(self.sink_url, self._timeout_seconds)
+        connection = self._delivery.connect()
         with contextlib.closing(connection):
             while task := self._tasks.get():
                 lane, record = task
@@ -491,9 +398,9 @@ class Source(Part):
                     self._queued -= 1
                     self._idle -= 1
                 try:
-                    settled = self._deliver(connection, record)
+                    settled = self._delivery.deliver(connection, record)
                 except Exception:  # noqa: BLE001 - whatever it is must not end the worker: the partition would stand still
-                    _log.exception("%s is neither delivered nor given up; a restart brings it again", _place(record))
+                    _log.exception("%s is neither delivered nor given up; a restart brings it again", place(record))
                     settled = False
                 with self._lock:
                     self._idle += 1
@@ -502,70 +409,6 @@ class Source(Part):
                         lane.offsets.settle(record.offset)
                     if not self._closing.is_set():
                         self._submit(lane)
-
-    def _deliver(self, connection: SinkConnection, record: Record) -> bool:
-        """Deliver one record; whether it is settled: not so where we are closing before its next attempt."""
-        request: Request | None = None
-        attempt = 0
-        unforeseen = False
-        while not self._closing.is_set():
-            answer = None
-            try:
-                if request is None:
-                    request = request_of(record, namespace=self._namespace, name=self._name)
-                answer = self._attempt(connection, request)
-            except Exception:  # noqa: BLE001 - it counts as no answer, so that the record ends as a dead letter
-                if not unforeseen:
-                    _log.exception("%s: an attempt failed in a way that was not foreseen", _place(record))
-                unforeseen = True
-            outcome = verdict(None if answer is None else answer.status)
-            if outcome is Verdict.COMMIT:
-                with self._lock:
-                    self.delivered += 1
-                return True
-            with self._lock:
-                self.failed_attempts += 1
-            attempt += 1
-            if outcome is Verdict.DEAD_LETTER or attempt > self._retry:
-                self._give_up(record, request or Request(headers=(), body=record.value), answer, attempt)
-                return True
-            self._closing.wait(
-                wait_seconds(attempt, backoff_seconds=self._backoff_seconds, policy=self._backoff_policy)
-            )
-        return False
-
-    def _attempt(self, connection: SinkConnection, request: Request) -> Answer | None:
-        try:
-            return connection.post(request)
-        except (OSError, http.client.HTTPException, ValueError) as exc:
-            # A header that cannot be sent counts as no answer, as with Knative: its writer fails, so it retries.
-            _log.debug("no answer from %s: %s", self.sink_url, exc)
-            return None
-
-    def _give_up(self, record: Record, request: Request, answer: Answer | None, attempts: int) -> None:
-        letter = DeadLetter(
-            record=record,
-            request=dead_letter_of(request, sink_url=self.sink_url, answer=answer),
-            answer=answer,
-            attempts=attempts,
-        )
-        _log.warning(
-            "gave up %s after %d attempts: %s",
-            *(_place(record), attempts),
-            "no answer" if answer is None else f"status {answer.status}",
-        )
-        if self._on_dead_letter is not None:
-            try:
-                self._on_dead_letter(letter)
-            except Exception:  # noqa: BLE001 - whatever the caller's function raises must not end the worker
-                _log.exception("the dead letter of offset %d is lost", record.offset)
-        with self._lock:
-            self.dead_lettered += 1
-            self.dead_letters.append(letter)
-
-
-def _place(record: Record) -> str:
-    return f"partition {record.partition} offset {record.offset}"
 
 
 class _Partitions(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
