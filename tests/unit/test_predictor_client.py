@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,21 +23,32 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
-from mnist_pipeline.adapters.predictor_client import IMAGES_AT_ONCE, PredictorClient
+from mnist_pipeline.adapters.predictor_client import TENSORS_AT_ONCE, PredictorClient
+from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import PredictorUnavailable, TensorRefused
-from mnist_pipeline.pipeline.predictor_formats import Images, format_named
+from mnist_pipeline.pipeline.interpretation import Label, Prediction
+from mnist_pipeline.pipeline.predictor_formats import Outputs, format_named
+from mnist_pipeline.pipeline.task import Batch, Task
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]
 
-TWO: Images = np.zeros((2, 28, 28), np.float32)
+TWO: Batch = np.zeros((2, 28, 28), np.float32)
+DIGITS = Digits()
+
+
+async def digits(
+    client: PredictorClient, tensors: Batch = TWO, headers: dict[str, str] | None = None, *, seconds: float = 5
+) -> list[Label]:
+    return [one.label for one in await client.predictions(tensors, headers or {}, timeout=seconds)]
 
 
 class Predictor:
     """An HTTP server that answers what it is told to, and remembers what it was asked."""
 
-    def __init__(self, *answers: tuple[int, bytes], delay: float = 0) -> None:
+    def __init__(self, *answers: tuple[int, bytes], delay: float = 0, task: Task = DIGITS) -> None:
         self.answers = list(answers)
+        self.task = task
         self.delay = delay
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
         self.host = ""
@@ -63,7 +74,11 @@ class Predictor:
         assert isinstance(server, asyncio.Server)
         self.host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         client = PredictorClient(
-            "mnist", PredictorConfig(self.host, protocol, **config), format_named(predictor_format), connections=4
+            "mnist",
+            PredictorConfig(self.host, protocol, **config),
+            format_named(predictor_format),
+            self.task,
+            connections=4,
         )
         try:
             yield client
@@ -74,14 +89,14 @@ class Predictor:
     def ask(
         self,
         *args: Any,
-        images: Images = TWO,
+        images: Batch = TWO,
         headers: dict[str, str] | None = None,
         seconds: float = 5,
         **kw: Any,
-    ) -> list[int]:
-        async def go() -> list[int]:
+    ) -> list[Label]:
+        async def go() -> list[Label]:
             async with self.client(*args, **kw) as client:
-                return await client.digits(images, headers or {}, timeout=seconds)
+                return await digits(client, images, headers, seconds=seconds)
 
         return asyncio.run(go())
 
@@ -138,8 +153,8 @@ def test_metadata_that_is_known_is_not_asked_for_by_requests_at_once() -> None:
 
     async def many() -> None:
         async with predictor.client("openinference", "v2") as client:
-            await client.digits(TWO, {}, timeout=5)
-            await asyncio.gather(*(client.digits(TWO, {}, timeout=5) for _ in range(20)))
+            await digits(client)
+            await asyncio.gather(*(digits(client) for _ in range(20)))
 
     asyncio.run(many())
     assert [path for _, path, _, _ in predictor.asked].count("/v2/models/mnist") == 1
@@ -195,9 +210,9 @@ def test_row_24_a_predictor_that_refuses_the_connection_is_away() -> None:
         host = f"127.0.0.1:{bound.getsockname()[1]}"  # bound and not listening
 
         async def go() -> None:
-            client = PredictorClient("mnist", PredictorConfig(host), format_named("tensorflow"), connections=1)
+            client = PredictorClient("mnist", PredictorConfig(host), format_named("tensorflow"), DIGITS, connections=1)
             try:
-                await client.digits(TWO, {}, timeout=5)
+                await digits(client)
             finally:
                 await client.close()
 
@@ -215,13 +230,48 @@ def test_row_24_a_slow_predictor_is_given_up_at_the_deadline_or_at_kserve_s_own_
 def test_connections_are_kept_and_one_that_broke_is_made_anew() -> None:
     predictor = Predictor(predictions(1, 2))
 
-    async def go() -> list[list[int]]:
+    async def go() -> list[list[Label]]:
         async with predictor.client() as client:
-            first = await client.digits(TWO, {}, timeout=5)
+            first = await digits(client)
             await client.close()
-            return [first, await client.digits(TWO, {}, timeout=5)]
+            return [first, await digits(client)]
 
     assert asyncio.run(go()) == [[1, 2], [1, 2]]
+
+
+KINDS: dict[str, list[Prediction]] = {}
+
+
+class Wrong(Digits):
+    """A task whose `interpret` does what it is told, whatever the answer."""
+
+    def __init__(self, does: Callable[[], Sequence[Prediction]]) -> None:
+        self.does = does
+
+    def interpret(self, outputs: Outputs, n: int) -> Sequence[Prediction]:
+        assert (list(outputs), n) == (["predictions"], 2)
+        return self.does()
+
+
+def test_an_interpret_that_fails_in_its_own_way_is_worth_a_retry_and_one_entry_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(PredictorUnavailable, match="KeyError"):
+        Predictor(predictions(1, 2), task=Wrong(lambda: KINDS["digit"])).ask()
+    (entry,) = caplog.records
+    assert entry.getMessage() == "Wrong.interpret raised something else than PredictorUnavailable"
+    assert entry.exc_info
+
+
+def test_an_interpret_that_refuses_is_believed_and_one_that_miscounts_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse() -> Sequence[Prediction]:
+        raise PredictorUnavailable("the wrong model is loaded")
+
+    with pytest.raises(PredictorUnavailable, match="the wrong model"):
+        Predictor(predictions(1, 2), task=Wrong(refuse)).ask()
+    with pytest.raises(PredictorUnavailable, match="1 predictions for 2 tensors"):
+        Predictor(predictions(1, 2), task=Wrong(lambda: [Prediction(1)])).ask()
+    assert caplog.records == []
 
 
 # --- V2 ---
@@ -230,9 +280,9 @@ def test_connections_are_kept_and_one_that_broke_is_made_anew() -> None:
 def test_a_v2_predictor_is_asked_for_its_metadata_once_and_then_in_its_shape() -> None:
     predictor = Predictor((200, json.dumps(METADATA).encode()), v2_outputs(4, 5))
 
-    async def go() -> list[list[int]]:
+    async def go() -> list[list[Label]]:
         async with predictor.client("openinference", "v2") as client:
-            return [await client.digits(TWO, {}, timeout=5) for _ in range(3)]
+            return [await digits(client) for _ in range(3)]
 
     assert asyncio.run(go()) == [[4, 5]] * 3
     assert [(method, path) for method, path, _, _ in predictor.asked] == [
@@ -255,11 +305,11 @@ def test_a_v2_predictor_without_metadata_gets_the_default_input(status: int) -> 
 def test_metadata_that_cannot_be_had_now_is_worth_a_retry_and_not_remembered(answer: tuple[int, bytes]) -> None:
     predictor = Predictor(answer, (200, json.dumps(METADATA).encode()), v2_outputs(4, 5))
 
-    async def go() -> list[int]:
+    async def go() -> list[Label]:
         async with predictor.client("openinference", "v2") as client:
             with pytest.raises(PredictorUnavailable):
-                await client.digits(TWO, {}, timeout=5)
-            return await client.digits(TWO, {}, timeout=5)
+                await digits(client)
+            return await digits(client)
 
     assert asyncio.run(go()) == [4, 5]
 
@@ -268,11 +318,11 @@ def test_metadata_that_has_not_worked_yet_is_asked_for_again() -> None:
     metadata = json.dumps(METADATA).encode()
     predictor = Predictor((404, b"loading"), (500, b"no such input"), (200, metadata), v2_outputs(4, 5))
 
-    async def go() -> list[int]:
+    async def go() -> list[Label]:
         async with predictor.client("openinference", "v2") as client:
             with pytest.raises(PredictorUnavailable):
-                await client.digits(TWO, {}, timeout=5)
-            return await client.digits(TWO, {}, timeout=5)
+                await digits(client)
+            return await digits(client)
 
     assert asyncio.run(go()) == [4, 5]
 
@@ -304,10 +354,10 @@ def test_a_model_for_one_image_at_a_time_gets_one_at_a_time() -> None:
 
 
 def test_many_images_go_out_in_several_requests() -> None:
-    images = np.zeros((2 * IMAGES_AT_ONCE + 1, 28, 28), np.float32)
-    predictor = Predictor(predictions(*[1] * IMAGES_AT_ONCE), predictions(*[2] * IMAGES_AT_ONCE), predictions(3))
-    assert predictor.ask(images=images) == [1] * IMAGES_AT_ONCE + [2] * IMAGES_AT_ONCE + [3]
-    assert [len(json.loads(body)["instances"]) for *_, body in predictor.asked] == [IMAGES_AT_ONCE, IMAGES_AT_ONCE, 1]
+    images = np.zeros((2 * TENSORS_AT_ONCE + 1, 28, 28), np.float32)
+    predictor = Predictor(predictions(*[1] * TENSORS_AT_ONCE), predictions(*[2] * TENSORS_AT_ONCE), predictions(3))
+    assert predictor.ask(images=images) == [1] * TENSORS_AT_ONCE + [2] * TENSORS_AT_ONCE + [3]
+    assert [len(json.loads(body)["instances"]) for *_, body in predictor.asked] == [TENSORS_AT_ONCE, TENSORS_AT_ONCE, 1]
 
 
 # --- gRPC ---
@@ -354,16 +404,16 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated
         return reply
 
 
-def ask_grpc(servicer: Servicer, headers: dict[str, str] | None = None) -> list[int]:
-    async def go() -> list[int]:
+def ask_grpc(servicer: Servicer, headers: dict[str, str] | None = None) -> list[Label]:
+    async def go() -> list[Label]:
         server = grpc.aio.server()
         add_GRPCInferenceServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         config = PredictorConfig(f"127.0.0.1:{port}", "grpc-v2")
-        client = PredictorClient("mnist", config, format_named("openinference"), connections=4)
+        client = PredictorClient("mnist", config, format_named("openinference"), DIGITS, connections=4)
         try:
-            return await client.digits(TWO, headers or {}, timeout=5)
+            return await digits(client, headers=headers)
         finally:
             await client.close()
             await server.stop(None)
@@ -427,13 +477,17 @@ def test_row_24_a_grpc_predictor_that_was_away_for_long_is_asked_again_soon_afte
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             port = reserved.getsockname()[1]
         client = PredictorClient(
-            "mnist", PredictorConfig(f"127.0.0.1:{port}", "grpc-v2"), format_named("openinference"), connections=4
+            "mnist",
+            PredictorConfig(f"127.0.0.1:{port}", "grpc-v2"),
+            format_named("openinference"),
+            DIGITS,
+            connections=4,
         )
         # By itself gRPC pauses for 1, 1.6, 2.6 and 4.1 seconds, and so on.
         gone_until = time.monotonic() + 9
         while time.monotonic() < gone_until:
             with pytest.raises(PredictorUnavailable):
-                await client.digits(TWO, {}, timeout=5)
+                await digits(client)
             await asyncio.sleep(0.2)
         server = grpc.aio.server()
         add_GRPCInferenceServiceServicer_to_server(Servicer(4, 5), server)
@@ -443,7 +497,7 @@ def test_row_24_a_grpc_predictor_that_was_away_for_long_is_asked_again_soon_afte
         try:
             while True:
                 with contextlib.suppress(PredictorUnavailable):
-                    assert await client.digits(TWO, {}, timeout=5) == [4, 5]
+                    assert await digits(client) == [4, 5]
                     return time.monotonic() - returned
                 await asyncio.sleep(0.1)
         finally:

@@ -232,7 +232,7 @@ class PredictorClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, ssl=_ca() if self._config.use_ssl else True),
-                timeout=aiohttp.ClientTimeout(total=None),  # `digits` has the one clock
+                timeout=aiohttp.ClientTimeout(total=None),  # `predictions` has the one clock
                 auto_decompress=True,
             )
         return self._session
