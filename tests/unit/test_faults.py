@@ -19,7 +19,7 @@ def named() -> dict[int, set[str]]:
     """The files with tests that are named after a row, by row."""
     found: dict[int, set[str]] = {}
     for file in TESTS.rglob("test_*.py"):
-        for row in re.findall(r"^def test_row_(\d\d)_", file.read_text(), re.MULTILINE):
+        for row in re.findall(r"^(?:async )?def test_row_(\d\d)_", file.read_text(), re.MULTILINE):
             found.setdefault(int(row), set()).add(file.relative_to(TESTS).as_posix())
     return found
 

@@ -155,22 +155,26 @@ class ConfluentPublisher:
         """Send the message and wait until all in-sync replicas have it."""
         with _translated(f"publish to {self._topic!r}"):
             connection = await self._current.get(deadline)
-            receipt = connection.acks.receipt()
+            async with connection.group:
+                await self._publish(connection, message, deadline)
 
-            def delivered(error: KafkaError | None, _: object) -> None:
-                connection.acks.settle(receipt, None if error is None else KafkaException(error))
+    async def _publish(self, connection: _Connection, message: Message, deadline: Deadline) -> None:
+        receipt = connection.acks.receipt()
 
-            connection.opened.result().produce(
-                self._topic, message.value, message.key, headers=list(message.headers), on_delivery=delivered
-            )
-            started = time.monotonic()
-            seconds = min(self._delivery_seconds + _LATE_SECONDS, deadline.remaining())
-            try:
-                await connection.acks.within(seconds, receipt, KafkaException(_TOO_LATE))
-            except KafkaException as exc:
-                if _name(exc) in _TIMEOUTS and time.monotonic() - started >= self._timeout_seconds:
-                    self._current.replace(connection)
-                raise
+        def delivered(error: KafkaError | None, _: object) -> None:
+            connection.acks.settle(receipt, None if error is None else KafkaException(error))
+
+        connection.opened.result().produce(
+            self._topic, message.value, message.key, headers=list(message.headers), on_delivery=delivered
+        )
+        started = time.monotonic()
+        seconds = min(self._delivery_seconds + _LATE_SECONDS, deadline.remaining())
+        try:
+            await connection.acks.within(seconds, receipt, KafkaException(_TOO_LATE))
+        except KafkaException as exc:
+            if _name(exc) in _TIMEOUTS and time.monotonic() - started >= self._timeout_seconds:
+                self._current.replace(connection)
+            raise
 
     async def check(self, *, deadline: Deadline) -> None:
         """Ask for the topic's partitions; what a broker has told is not asked again on the same connection."""

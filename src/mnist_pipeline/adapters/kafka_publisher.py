@@ -106,25 +106,29 @@ class KafkaPublisher:
         """Send the message and wait until all in-sync replicas have it."""
         with _translated(f"publish to {self._topic!r}"):
             connection = await self._current.get(deadline)
-            send = partial(
-                connection.opened.result().send,
-                self._topic,
-                key=message.key,
-                value=message.value,
-                headers=list(message.headers),
-            )
-            sent = await self._knowing_the_topic(connection, send, deadline)
-            receipt = connection.acks.receipt()
-            sent.add_callback(lambda _: connection.acks.settle(receipt, None))
-            sent.add_errback(lambda error: connection.acks.settle(receipt, error))
-            started = time.monotonic()
-            seconds = min(self._delivery_seconds + _SLICE_SECONDS, deadline.remaining())
-            try:
-                await connection.acks.within(seconds, receipt, KafkaTimeoutError())
-            except KafkaTimeoutError:
-                if time.monotonic() - started >= self._timeout_seconds:
-                    self._current.replace(connection)
-                raise
+            async with connection.group:
+                await self._publish(connection, message, deadline)
+
+    async def _publish(self, connection: _Connection, message: Message, deadline: Deadline) -> None:
+        send = partial(
+            connection.opened.result().send,
+            self._topic,
+            key=message.key,
+            value=message.value,
+            headers=list(message.headers),
+        )
+        sent = await self._knowing_the_topic(connection, send, deadline)
+        receipt = connection.acks.receipt()
+        sent.add_callback(lambda _: connection.acks.settle(receipt, None))
+        sent.add_errback(lambda error: connection.acks.settle(receipt, error))
+        started = time.monotonic()
+        seconds = min(self._delivery_seconds + _SLICE_SECONDS, deadline.remaining())
+        try:
+            await connection.acks.within(seconds, receipt, KafkaTimeoutError())
+        except KafkaTimeoutError:
+            if time.monotonic() - started >= self._timeout_seconds:
+                self._current.replace(connection)
+            raise
 
     async def check(self, *, deadline: Deadline) -> None:
         """Ask for the topic's partitions; what a broker has told in the last minutes is not asked again."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from mnist_pipeline.adapters.acknowledgements import Acknowledgements
+from mnist_pipeline.adapters.grouping import Grouping
 from mnist_pipeline.adapters.threads import in_thread, is_done_within
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
@@ -29,6 +30,7 @@ class ProducerConnection(Generic[_P]):
 
     Attributes:
         acks: of its messages.
+        group: lets them go together.
         opened: the producer, or why there is none, as soon as it is known.
         is_closing: whether it shall end.
     """
@@ -38,6 +40,7 @@ class ProducerConnection(Generic[_P]):
 
     def __init__(self) -> None:
         self.is_closing = False
+        self.group = Grouping()
         self._producer: _P | None = None
         self._open_ended = threading.Event()
         self._retry_at = 0.0
