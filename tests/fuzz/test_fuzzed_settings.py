@@ -5,7 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_pipeline.pipeline.settings import Settings, SettingsError, unknown_settings
+from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.interpretation import Prediction
+from mnist_pipeline.pipeline.settings import Settings, SettingsError
+from mnist_pipeline.pipeline.unknown_settings import unknown_settings
 
 SECRET = "s3cr3t-of-the-tests"
 _SECRETS = ("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "KAFKA_SASL_PASSWORD")
@@ -13,6 +16,7 @@ _OTHERS = (
     *("MINIO_ENDPOINT", "S3_ENDPOINT", "AWS_ENDPOINT_URL", "S3_USE_HTTPS", "MINIO_REGION", "MINIO_CA_CERT"),
     *("MINIO_ACCESS_KEY", "MINIO_ACCESS_KEY_FILE", "MINIO_SECRET_KEY_FILE", "AWS_ACCESS_KEY_ID"),
     *("SOURCE_BUCKETS", "SOURCE_SUFFIXES", "DESTINATION", "REJECTED_BUCKET", "REQUEST_TRACE_KEY"),
+    *("REVIEW_BELOW", "REVIEW_BUCKET", "KAFKA_CLIENT"),
     *("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM"),
     *("KAFKA_SASL_USERNAME", "KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE", "KAFKA_API_VERSION"),
     *("EVENT_TYPE", "EVENT_SOURCE", "EVENT_MODE", "PREDICTOR_FORMAT", "INFERENCE_SERVICE_NAME", "POD_NAMESPACE"),
@@ -74,7 +78,7 @@ def test_any_environment_is_settings_or_an_error_that_names_the_variables_and_no
     environ: dict[str, str], protocol: str
 ) -> None:
     try:
-        settings = Settings.from_environ(environ, predictor_protocol=protocol)
+        settings = Settings.from_environ(environ, Digits(), predictor_protocol=protocol)
     except SettingsError as exc:
         assert_problems_can_be_shown(exc.problems)
         return
@@ -82,14 +86,14 @@ def test_any_environment_is_settings_or_an_error_that_names_the_variables_and_no
     assert settings.max_in_flight > 0
     assert 0 < settings.event_timeout_seconds < float("inf")
     for digit in range(10):
-        bucket, prefix = settings.destination_of(digit)
-        assert bucket
-        assert not prefix or prefix.endswith("/")
+        destination = settings.destination_of(Prediction(digit))
+        assert destination.bucket
+        assert not destination.prefix or destination.prefix.endswith("/")
 
 
 @given(st.dictionaries(names, st.just(SECRET), max_size=8))
 def test_any_environment_is_told_by_names_alone(environ: dict[str, str]) -> None:
-    for sentence in unknown_settings(environ):
+    for sentence in unknown_settings(environ, Digits()):
         assert SECRET not in sentence
         assert sentence.isascii()
         assert sentence.isprintable(), sentence
@@ -101,5 +105,5 @@ def test_any_environment_is_told_by_names_alone(environ: dict[str, str]) -> None
 
 @given(mistyped)
 def test_a_setting_with_one_wrong_letter_is_told(name: str) -> None:
-    (sentence,) = unknown_settings({name: SECRET})
+    (sentence,) = unknown_settings({name: SECRET}, Digits())
     assert sentence.startswith(f"{name} is no setting: is ")

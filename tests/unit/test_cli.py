@@ -12,6 +12,7 @@ import pytest
 import mnist_pipeline
 from mnist_pipeline import cli
 from mnist_pipeline.pipeline.settings import CA_BUNDLES
+from mnist_pipeline.pipeline.task import Task
 
 
 def imported_by(statement: str) -> set[str]:
@@ -114,6 +115,23 @@ def test_an_unknown_setting_is_one_line_without_its_value_at_the_start_of_each_c
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "KAFKA_BOOTSTRAP_SERVER is no setting: is KAFKA_BOOTSTRAP_SERVERS meant?"
     assert [line.split()[0] for line in others] == ["EVENT_MODE"]
+
+
+class Unfinished(Task):
+    """A task whose author has only begun."""
+
+    suffixes = (".jpg",)
+
+
+@pytest.mark.parametrize("command", ["serve", "reconcile", "setup", "source"])
+def test_each_command_tells_what_a_task_lacks(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_TOPIK", "x")
+    monkeypatch.setenv("DESTINATION", "{label}")
+    assert cli.main(Unfinished, [command]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in told] == [f"Unfinished lacks {part}" for part in ("name", "input", "labels")]
 
 
 def test_help_says_nothing_of_unknown_settings(

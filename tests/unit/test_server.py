@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from multiprocessing import Pipe
 from typing import Any
@@ -84,6 +86,39 @@ def test_a_port_that_is_taken_is_told_in_one_line(address: str) -> None:
         with pytest.raises(server.PortTaken, match=f"port {port} cannot be listened on: Address already in use"):
             server._check_port(port)  # noqa: SLF001 - what `serve` does first
     server._check_port(port)  # noqa: SLF001 - the same
+
+
+# KServe's server as far as its event loop, which says what it is.
+SERVE = """
+import asyncio, sys, kserve
+from kserve.model_server import ModelServer
+from mnist_pipeline.serving import server
+
+async def say(_):
+    print(type(asyncio.get_running_loop()).__module__)
+
+ModelServer._serve = say
+args = server.argument_parser("serve", "m").parse_args(sys.argv[1:])
+model = kserve.Model("m")
+model.ready, model.predictor = True, server.predictor_of(args)
+server.serve(model, args)
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "loop"),
+    [
+        ([], "uvloop"),
+        (["--event-loop", "asyncio"], "asyncio"),
+        # KServe sees to its workers' loops itself.
+        (["--workers", "2"], "asyncio"),
+    ],
+)
+def test_one_worker_gets_uvloop_unless_another_loop_is_asked_for(flags: list[str], loop: str) -> None:
+    pytest.importorskip("uvloop")
+    command = [sys.executable, "-c", SERVE, "--http_port", "0", "--enable_grpc", "false", *flags]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.stdout.split(".")[0].strip() == loop, ran.stderr
 
 
 def test_every_flag_of_kserve_is_taken_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:

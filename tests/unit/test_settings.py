@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import certifi
 import pytest
 
-from mnist_pipeline.pipeline.settings import Settings, SettingsError, unknown_settings
+from digits import digits_settings
+from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.interpretation import Prediction
+from mnist_pipeline.pipeline.settings import Settings, SettingsError
+from mnist_pipeline.pipeline.task import Destination, Task, Tensor
+from mnist_pipeline.pipeline.unknown_settings import unknown_settings
 from recording import Recording
 
 CREDENTIALS = {"MINIO_ACCESS_KEY": "minio", "MINIO_SECRET_KEY": "minio-s3cret"}
 KAFKA = {"KAFKA_BOOTSTRAP_SERVERS": "kafka.database.svc.cluster.local"}
 
 
-def problems_of(environ: dict[str, str], protocol: str = "v1") -> list[str]:
+def read(environ: Mapping[str, str], task: Task | None = None, **flags: str) -> Settings:
+    return Settings.from_environ(environ, task or Digits(), **flags)
+
+
+def problems_of(environ: dict[str, str], protocol: str = "v1", task: Task | None = None) -> list[str]:
     with pytest.raises(SettingsError) as raised:
-        Settings.from_environ(environ, predictor_protocol=protocol)
+        read(environ, task, predictor_protocol=protocol)
     return list(raised.value.problems)
 
 
+def told(environ: Mapping[str, str], task: Task | None = None) -> list[str]:
+    return unknown_settings(environ, task or Digits())
+
+
 def test_an_empty_environment_has_neither_store_nor_kafka_and_the_defaults() -> None:
-    assert Settings.from_environ({}) == Settings()
+    task = Digits()
+    assert read({}, task) == Settings(task=task)
 
 
 def test_the_seeds_environments_work_as_they_are() -> None:
-    first = Settings.from_environ(
+    first = read(
         {
             "AWS_ACCESS_KEY_ID": "a",
             "AWS_SECRET_ACCESS_KEY": "b",
@@ -37,7 +54,7 @@ def test_the_seeds_environments_work_as_they_are() -> None:
     )
     assert first.minio is not None
     assert (first.minio.endpoint, first.minio.secure) == ("minio-service:9000", False)
-    second = Settings.from_environ({**KAFKA, "KAFKA_TOPIC": "test-topic", "REQUEST_TRACE_KEY": "test-trace-id"})
+    second = read({**KAFKA, "KAFKA_TOPIC": "test-topic", "REQUEST_TRACE_KEY": "test-trace-id"})
     assert second.minio is None
     assert second.kafka is not None
     assert (second.kafka.topic, second.trace_key) == ("test-topic", "test-trace-id")
@@ -58,7 +75,7 @@ def test_the_seeds_environments_work_as_they_are() -> None:
 def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
     environ: dict[str, str], endpoint: str, secure: bool
 ) -> None:
-    minio = Settings.from_environ({**CREDENTIALS, **environ}).minio
+    minio = read({**CREDENTIALS, **environ}).minio
     assert minio is not None
     assert (minio.endpoint, minio.secure) == (endpoint, secure)
 
@@ -89,12 +106,22 @@ def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
         ({"DESTINATION": "digits"}, ["DESTINATION"]),
         ({"DESTINATION": "digit-{digit}-{name}"}, ["DESTINATION"]),
         ({"DESTINATION": "Digit-{digit}"}, ["DESTINATION"]),
+        ({"DESTINATION": "{digit}"}, ["DESTINATION"]),
         ({"DESTINATION": "digits//{digit}"}, ["DESTINATION"]),
         ({"DESTINATION": "digits/../{digit}"}, ["DESTINATION"]),
         ({"DESTINATION": "digit-{digit}", "SOURCE_BUCKETS": "mnist,digit-3"}, ["DESTINATION"]),
         ({"REJECTED_BUCKET": "mnist"}, ["REJECTED_BUCKET"]),
         ({"REJECTED_BUCKET": "digit-3"}, ["REJECTED_BUCKET"]),
         ({"REJECTED_BUCKET": "x"}, ["REJECTED_BUCKET"]),
+        ({"REVIEW_BELOW": "1.1"}, ["REVIEW_BELOW"]),
+        ({"REVIEW_BELOW": "-0.1"}, ["REVIEW_BELOW"]),
+        ({"REVIEW_BELOW": "nan"}, ["REVIEW_BELOW"]),
+        ({"REVIEW_BELOW": "90%"}, ["REVIEW_BELOW"]),
+        ({"REVIEW_BUCKET": "x"}, ["REVIEW_BUCKET"]),
+        ({"REVIEW_BELOW": "0.9", "REVIEW_BUCKET": "mnist"}, ["REVIEW_BUCKET"]),
+        ({"REVIEW_BELOW": "0.9", "REVIEW_BUCKET": "digit-3"}, ["REVIEW_BUCKET"]),
+        ({"REVIEW_BELOW": "0.9", "REVIEW_BUCKET": "mnist-rejected"}, ["REVIEW_BUCKET"]),
+        ({"REVIEW_BELOW": "0.9", "SOURCE_BUCKETS": "mnist,mnist-review"}, ["REVIEW_BUCKET"]),
         ({"REQUEST_TRACE_KEY": "trace id"}, ["REQUEST_TRACE_KEY"]),
         ({"REQUEST_TRACE_KEY": "id"}, ["REQUEST_TRACE_KEY"]),
         ({"EVENT_MODE": "batch"}, ["EVENT_MODE"]),
@@ -109,6 +136,7 @@ def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
         ({"KAFKA_BOOTSTRAP_SERVERS": "http://k:9092"}, ["KAFKA_BOOTSTRAP_SERVERS"]),
         ({"KAFKA_BOOTSTRAP_SERVERS": "k:port"}, ["KAFKA_BOOTSTRAP_SERVERS"]),
         ({**KAFKA, "KAFKA_TOPIC": "a b"}, ["KAFKA_TOPIC"]),
+        ({**KAFKA, "KAFKA_CLIENT": "librdkafka"}, ["KAFKA_CLIENT"]),
         ({**KAFKA, "KAFKA_API_VERSION": "new"}, ["KAFKA_API_VERSION"]),
         ({**KAFKA, "KAFKA_SECURITY_PROTOCOL": "TLS"}, ["KAFKA_SECURITY_PROTOCOL"]),
         (
@@ -139,7 +167,7 @@ def test_row_34_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -
     environ = {"MINIO_ACCESS_KEY": "a", "MINIO_SECRET_KEY_FILE": str(file), **KAFKA}
     environ |= {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "PLAIN"}
     environ |= {"KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": str(file)}
-    settings = Settings.from_environ(environ)
+    settings = read(environ)
     assert settings.minio is not None
     assert settings.kafka is not None
     assert settings.minio.secret_key == settings.kafka.sasl_password == "from-a-file"
@@ -175,7 +203,7 @@ def test_a_certificate_that_nothing_would_use_is_a_problem(
     environ: dict[str, str], problem: str, secured: dict[str, str]
 ) -> None:
     assert problems_of(environ) == [problem]
-    Settings.from_environ({**environ, **secured})
+    read({**environ, **secured})
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("MINIO_ENDPOINT", "ftp://m"), ("S3_USE_HTTPS", "maybe")])
@@ -221,7 +249,7 @@ def test_a_certificate_is_no_problem_of_its_own_where_the_endpoint_is_not_unders
     ],
 )
 def test_a_setting_that_nobody_reads_is_told_with_the_nearest_and_without_its_value(name: str, meant: str) -> None:
-    assert unknown_settings({name: "s3cret", **CREDENTIALS, **KAFKA}) == [f"{name} is no setting: is {meant} meant?"]
+    assert told({name: "s3cret", **CREDENTIALS, **KAFKA}) == [f"{name} is no setting: is {meant} meant?"]
 
 
 @pytest.mark.parametrize(
@@ -262,24 +290,24 @@ def test_a_setting_that_nobody_reads_is_told_with_the_nearest_and_without_its_va
     ],
 )
 def test_what_is_set_for_others_is_not_told(names: str) -> None:
-    assert unknown_settings(dict.fromkeys(names.split(), "x")) == []
+    assert told(dict.fromkeys(names.split(), "x")) == []
 
 
 @pytest.mark.parametrize("given", [{}, CREDENTIALS, {"MINIO_ACCESS_KEY_FILE": "/x", "KAFKA_SASL_PASSWORD_FILE": "/x"}])
 def test_no_setting_that_is_read_is_told_whatever_else_is_set(given: dict[str, str]) -> None:
     environ = Recording(**KAFKA)
-    Settings.from_environ(environ)
-    assert unknown_settings({**dict.fromkeys(environ.asked, ""), **given}) == []
+    read(environ)
+    assert told({**dict.fromkeys(environ.asked, ""), **given}) == []
 
 
 def test_the_names_that_are_told_come_in_order() -> None:
-    told = unknown_settings({"MINIO_ENDPIONT": "", "KAFKA_TOPIK": ""})
-    assert [sentence.split()[0] for sentence in told] == ["KAFKA_TOPIK", "MINIO_ENDPIONT"]
+    sentences = told({"MINIO_ENDPIONT": "", "KAFKA_TOPIK": ""})
+    assert [sentence.split()[0] for sentence in sentences] == ["KAFKA_TOPIK", "MINIO_ENDPIONT"]
 
 
 def test_an_empty_file_variable_counts_as_unset() -> None:
     environ = {"MINIO_ACCESS_KEY_FILE": "", "MINIO_SECRET_KEY_FILE": "", "AWS_ACCESS_KEY_ID": "a"}
-    minio = Settings.from_environ({**environ, "AWS_SECRET_ACCESS_KEY": "b"}).minio
+    minio = read({**environ, "AWS_SECRET_ACCESS_KEY": "b"}).minio
     assert minio is not None
     assert minio.access_key == "a"
 
@@ -300,38 +328,39 @@ def test_row_34_no_problem_shows_a_secret() -> None:
     ],
 )
 def test_the_predictor_s_format_goes_with_its_protocol(protocol: str, default: str, also: str, never: str) -> None:
-    assert Settings.from_environ({}, predictor_protocol=protocol).predictor_format == default
-    settings = Settings.from_environ({"PREDICTOR_FORMAT": also}, predictor_protocol=protocol)
+    assert read({}, predictor_protocol=protocol).predictor_format == default
+    settings = read({"PREDICTOR_FORMAT": also}, predictor_protocol=protocol)
     assert settings.predictor_format == also
     assert problems_of({"PREDICTOR_FORMAT": never}, protocol)[0].startswith("PREDICTOR_FORMAT ")
 
 
 def test_the_event_source_names_the_model_unless_it_is_set() -> None:
-    assert Settings.from_environ({}, model_name="m").event_source == "mnist-pipeline/m"
-    assert Settings.from_environ({"EVENT_SOURCE": "mine"}, model_name="m").event_source == "mine"
+    assert read({}, model_name="m").event_source == "mnist-pipeline/m"
+    assert read({"EVENT_SOURCE": "mine"}, model_name="m").event_source == "mine"
 
 
 @pytest.mark.parametrize("name", ["EVENT_TYPE", "EVENT_SOURCE", "INFERENCE_SERVICE_NAME", "POD_NAMESPACE"])
 @pytest.mark.parametrize("value", ["a\nb", "a\x7f", "\udcff"])
 def test_what_becomes_an_attribute_of_every_result_can_be_one(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} "):
-        Settings.from_environ({name: value})
+        read({name: value})
 
 
 def test_a_destination_is_a_bucket_or_a_bucket_and_a_prefix() -> None:
-    assert Settings().destination_of(7) == ("digit-7", "")
-    assert Settings(destination="digits/digit-{digit}").destination_of(7) == ("digits", "digit-7/")
+    assert digits_settings().destination_of(Prediction(7)) == Destination("digit-7")
+    settings = digits_settings(destination="digits/digit-{digit}")
+    assert settings.destination_of(Prediction(7)) == Destination("digits", "digit-7/")
 
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings().trace_key = "x"  # type: ignore[misc]
+        digits_settings().trace_key = "x"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("endpoint", ["https://user:hidden@h\u2100st:9000", "https://user:hidden@[", "http://[hidden"])
 def test_an_endpoint_that_is_no_url_at_all_is_not_repeated(endpoint: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        Settings.from_environ({"MINIO_ENDPOINT": endpoint})
+        read({"MINIO_ENDPOINT": endpoint})
     (problem,) = raised.value.problems
     assert problem.startswith("MINIO_ENDPOINT ")
     assert "hidden" not in problem
@@ -339,7 +368,193 @@ def test_an_endpoint_that_is_no_url_at_all_is_not_repeated(endpoint: str) -> Non
 
 def test_a_password_behind_a_bad_bootstrap_server_is_not_repeated() -> None:
     with pytest.raises(SettingsError) as raised:
-        Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": "https://kafka:9092,user:hidden@other:9092"})
+        read({"KAFKA_BOOTSTRAP_SERVERS": "https://kafka:9092,user:hidden@other:9092"})
     (problem,) = raised.value.problems
     assert problem.startswith("KAFKA_BOOTSTRAP_SERVERS has 'https://kafka:9092'")
     assert "hidden" not in problem
+
+
+# Other tasks
+
+
+class Photos(Task):
+    """Photographs of two things."""
+
+    name, suffixes, labels = "photos", (".jpg", ".jpeg"), ("cat", "dog")
+    input = Tensor((3, 64, 64), pixels=True)
+
+
+class Sorted(Photos):
+    """They are filed where the task itself says."""
+
+    def destination(self, prediction: Prediction) -> Destination:
+        return Destination("animals", f"{prediction.label}s")
+
+
+def kind(base: type[Task] = Photos, **parts: Any) -> Task:
+    """Photos, or another task, with other parts."""
+    task: Task = type("Kind", (base,), parts)()
+    return task
+
+
+def test_the_defaults_are_the_tasks_own() -> None:
+    settings = read(KAFKA, Photos())
+    assert (settings.source_buckets, settings.source_suffixes) == (("photos",), (".jpg", ".jpeg"))
+    assert settings.destinations == (Destination("photos-cat"), Destination("photos-dog"))
+    assert (settings.rejected_bucket, settings.review_bucket) == ("photos-rejected", "photos-review")
+    assert settings.event_type == "io.kserve.photos.prediction"
+    assert settings.rejected_type == "io.kserve.photos.prediction.rejected"
+    assert (settings.event_source, settings.max_image_pixels) == ("mnist-pipeline/photos", 16_000_000)
+    assert settings.kafka is not None
+    assert settings.kafka.topic == "photos-predictions"
+    task = kind(buckets=("inbox", "other-inbox"), filed_in="{name}/is-{label}", max_image_pixels=9)
+    settings = read({}, task)
+    assert (settings.source_buckets, task.max_image_pixels) == (("inbox", "other-inbox"), 9)
+    assert settings.destinations == (Destination("photos", "is-cat/"), Destination("photos", "is-dog/"))
+    assert read({"SOURCE_BUCKETS": "mine", "MAX_IMAGE_PIXELS": "5"}, task).source_buckets == ("mine",)
+    assert task.max_image_pixels == 5
+    assert read({}, task).max_image_pixels == 9
+
+
+def test_a_tasks_suffixes_mean_capitals_too_unless_it_says_otherwise() -> None:
+    settings = read({"SOURCE_SUFFIXES": ".Jpg,.gif"}, Photos())
+    assert all(map(settings.is_wanted, ("1.jpg", "2.JPG", "3.Gif")))
+    assert not settings.is_wanted("4.jpeg")
+    exact = read({}, kind(any_case=False))
+    assert exact.is_wanted("1.jpg")
+    assert not exact.is_wanted("2.JPG")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "filed"),
+    [
+        ("{label}", Destination("dog")),
+        ("all/{label}s", Destination("all", "dogs/")),
+        ("sorted-{label}/by/{label}", Destination("sorted-dog", "by/dog/")),
+    ],
+)
+def test_a_destination_may_call_every_tasks_label_a_label(pattern: str, filed: Destination) -> None:
+    assert read({"DESTINATION": pattern}, Photos()).destination_of(Prediction("dog")) == filed
+    assert read({"DESTINATION": "digit-{label}-{digit}"}).destination_of(Prediction(7)) == Destination("digit-7-7")
+    assert problems_of({"DESTINATION": "{digit}"}, task=Photos()) == [
+        "DESTINATION is '{digit}': it must contain {label} and no other braces"
+    ]
+
+
+def test_a_label_is_filed_under_what_a_buckets_name_can_have_of_it() -> None:
+    settings = read({}, kind(name="fashion", labels=("T-shirt/top", " Ankle_boot!", 3)))
+    assert [one.bucket for one in settings.destinations] == ["fashion-t-shirt-top", "fashion-ankle-boot", "fashion-3"]
+    assert settings.destination_of(Prediction("T-shirt/top")) == Destination("fashion-t-shirt-top")
+
+
+@pytest.mark.parametrize("labels", [("C", "C++", "java"), ("\u732b", "java", "\u72ac"), ("a/b", "java", "a-b")])
+@pytest.mark.parametrize("filed_in", ["{name}-{label}", "sorted/{label}"])
+def test_labels_that_would_share_a_place_are_a_problem_unless_the_task_files_them_itself(
+    labels: tuple[str, ...], filed_in: str
+) -> None:
+    problem, *_ = problems_of({}, task=kind(labels=labels, filed_in=filed_in))
+    assert problem.startswith("DESTINATION gives no places of their own to ")
+    assert repr(labels[0]) in problem
+    assert "java" not in problem
+    read({}, kind(Sorted, labels=("C", "C++")))
+
+
+def test_scores_below_review_below_are_doubtful_and_a_prediction_without_one_is_not() -> None:
+    settings = read({"REVIEW_BELOW": "0.8", "REVIEW_BUCKET": "doubtful"})
+    asked = [settings.is_doubtful(Prediction(7, score)) for score in (0.79, 0.8, 1.0, None)]
+    assert asked == [True, False, False, False]
+    assert settings.outputs[-2:] == (Destination("mnist-rejected"), Destination("doubtful"))
+    assert not read({}).is_doubtful(Prediction(7, 0.0))
+    assert read({"REVIEW_BELOW": "0"}).review_below == 0
+    assert Destination("mnist-review") not in read({}).outputs
+
+
+def test_a_review_bucket_without_a_score_is_told_and_may_be_any() -> None:
+    assert told({"REVIEW_BUCKET": "mnist"}) == ["REVIEW_BUCKET is not used: REVIEW_BELOW is not set"]
+    assert told({"REVIEW_BUCKET": "doubtful", "REVIEW_BELOW": "0.5"}) == []
+    read({"REVIEW_BUCKET": "mnist"})
+
+
+def test_a_task_files_where_its_own_destination_says_and_a_setting_that_it_overrides_is_told() -> None:
+    settings = read({"DESTINATION": "{label}"}, Sorted())
+    assert settings.destination_of(Prediction("cat")) == Destination("animals", "cats/")
+    assert settings.destinations == (Destination("animals", "cats/"), Destination("animals", "dogs/"))
+    assert told({"DESTINATION": "{label}"}, Sorted()) == [
+        "DESTINATION is not used: Sorted.destination says where objects are filed"
+    ]
+    assert told({"DESTINATION": "{label}"}, Photos()) == told({}, Sorted()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "environ", "problem"),
+    [
+        (Destination("photos"), {}, "Kind.destination gives the bucket photos, which is one of SOURCE_BUCKETS"),
+        (Destination("X"), {}, "Kind.destination gives 'X', which is no bucket name"),
+        (Destination("away"), {"REJECTED_BUCKET": "away"}, "REJECTED_BUCKET is away, which is where Kind.destination "),
+    ],
+)
+def test_a_tasks_own_destination_is_held_to_what_is_asked_of_the_setting(
+    place: Destination, environ: dict[str, str], problem: str
+) -> None:
+    (given,) = problems_of(environ, task=kind(destination=lambda *_: place))
+    assert given.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("parts", "problems"),
+    [
+        ({"labels": ()}, ['Kind lacks labels, as in: labels = ("cat", "dog")']),
+        ({"suffixes": ".jpg"}, ["Kind.suffixes is a text, not a tuple: a comma is missing"]),
+        ({"labels": "cat"}, ["Kind.labels is a text, not a tuple: a comma is missing"]),
+        ({"buckets": "photos"}, ["Kind.buckets is a text, not a tuple: a comma is missing"]),
+        ({"labels": (1, "1")}, ["Kind.labels has one label twice"]),
+        ({"name": "My_Photos"}, ["Kind.name is 'My_Photos': lower-case letters, digits and single hyphens only"]),
+        ({"filed_in": "{kind}"}, ["Kind.filed_in is '{kind}': it must contain {label} and no other braces"]),
+    ],
+)
+def test_a_task_that_cannot_work_is_told_why(parts: dict[str, Any], problems: list[str]) -> None:
+    assert problems_of({"EVENT_MODE": "x", **KAFKA}, task=kind(**parts)) == problems
+    with pytest.raises(SettingsError):
+        Settings(task=kind(**parts))
+
+
+@pytest.mark.parametrize("lacks", [{"name"}, {"suffixes"}, {"input"}, {"labels"}, {"name", "labels"}])
+def test_a_task_that_lacks_something_is_told_how_to_say_it(lacks: set[str]) -> None:
+    parts = {name: vars(Photos)[name] for name in ("name", "suffixes", "input", "labels") if name not in lacks}
+    problems = problems_of({"DESTINATION": "{label}", **KAFKA}, task=kind(Task, **parts))
+    assert {problem.split(",")[0] for problem in problems} == {f"Kind lacks {name}" for name in lacks}
+    assert all(f"as in: {problem.split()[2].strip(',')} = " in problem for problem in problems)
+
+
+def test_torchserve_is_for_pictures() -> None:
+    torchserve = {"PREDICTOR_FORMAT": "torchserve"}
+    assert read(torchserve, Photos()).predictor_format == "torchserve"
+    for shape, pixels in (((3, 64, 64), False), ((784,), True), ((4, 28, 28), True)):
+        (problem,) = problems_of(torchserve, task=kind(input=Tensor(shape, pixels=pixels)))
+        assert problem == "PREDICTOR_FORMAT is torchserve, which sends pictures, and the input of photos is none"
+
+
+def test_kafkas_client_is_one_of_two() -> None:
+    for environ, client in ((KAFKA, "kafka-python"), ({**KAFKA, "KAFKA_CLIENT": "confluent"}, "confluent")):
+        kafka = read(environ).kafka
+        assert kafka is not None
+        assert kafka.client == client
+
+
+class Configured(Photos):
+    """It notes which settings it was given."""
+
+    def __init__(self) -> None:
+        self.pixels: list[int] = []
+
+    def configure(self, settings: Settings) -> None:
+        self.pixels.append(settings.max_image_pixels)
+
+
+def test_a_task_is_configured_once_a_process_and_not_for_the_names_of_settings() -> None:
+    task = Configured()
+    assert told({"KAFKA_TOPIK": "x"}, task)
+    assert task.pixels == []
+    settings = read({"MAX_IMAGE_PIXELS": "5"}, task)
+    assert task.pixels == [5]
+    assert pickle.loads(pickle.dumps(settings)).task.pixels == [5, 5]

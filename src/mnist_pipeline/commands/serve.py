@@ -35,6 +35,9 @@ def serve(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     task = task() if isinstance(task, type) else task
+    if problems := task.problems():
+        print(*problems, sep="\n", file=sys.stderr)
+        return 2
     tell_unknown_settings(arguments, task)
     try:
         settings = _settings_of(task, arguments, os.environ)

@@ -66,7 +66,7 @@ def destination(text: str, *, called: str) -> str:
     kinds = {f"{{{called}}}", "{label}"}
     rest = text
     for kind in kinds:
-        rest = rest.replace(kind, "0")
+        rest = rest.replace(kind, "000")  # alone it is a bucket's name, as many labels are
     if rest == text or "{" in rest or "}" in rest:
         raise ValueError(f"is {text!r}: it must contain {{{called}}} and no other braces")
     bucket, _, prefix = rest.partition("/")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -96,7 +98,7 @@ class Settings:
     predictor_format: str = "tensorflow"
     max_body_bytes: int = 16 * 1024 * 1024
     max_object_bytes: int = 10 * 1024 * 1024
-    max_image_pixels: int = 16_000_000
+    max_image_pixels: int = 0
     event_timeout_seconds: float = 60
     max_in_flight: int = 64
 
@@ -112,11 +114,16 @@ class Settings:
             "review_bucket": f"{task.name}-review",
             "event_type": f"io.kserve.{task.name}.prediction",
             "event_source": f"mnist-pipeline/{task.name}",
+            "max_image_pixels": type(task).max_image_pixels,
         }
         for name, value in defaults.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
         task.configure(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.task.configure(self)  # a worker is another process
 
     @property
     def rejected_type(self) -> str:
@@ -162,10 +169,10 @@ class Settings:
         Raises:
             SettingsError: with every problem found.
         """
-        return cls.read(Reader(environ), task, model_name or task.name, predictor_protocol)
+        return cls.read(Reader(environ), task, model_name, predictor_protocol)
 
     @classmethod
-    def read(cls, read: Reader, task: Task, model_name: str, predictor_protocol: str) -> Settings:
+    def read(cls, read: Reader, task: Task, model_name: str | None, predictor_protocol: str) -> Settings:
         """The same from a reader, which knows afterwards what was asked for."""
         if problems := task.problems():
             raise SettingsError(problems)
@@ -183,12 +190,12 @@ class Settings:
             pod_namespace=read.parsed("POD_NAMESPACE", values.attribute, None),
             trace_key=read.parsed("REQUEST_TRACE_KEY", values.trace_key, cls.trace_key),
             event_type=read.parsed("EVENT_TYPE", values.attribute, ""),
-            event_source=read.parsed("EVENT_SOURCE", values.attribute, f"mnist-pipeline/{model_name}"),
+            event_source=read.parsed("EVENT_SOURCE", values.attribute, f"mnist-pipeline/{model_name or task.name}"),
             event_mode=read.parsed("EVENT_MODE", values.event_mode, cls.event_mode),
             predictor_format=_predictor_format(read, predictor_protocol, task),
             max_body_bytes=read.parsed("MAX_BODY_BYTES", values.positive, cls.max_body_bytes),
             max_object_bytes=read.parsed("MAX_OBJECT_BYTES", values.positive, cls.max_object_bytes),
-            max_image_pixels=read.parsed("MAX_IMAGE_PIXELS", values.positive, cls.max_image_pixels),
+            max_image_pixels=read.parsed("MAX_IMAGE_PIXELS", values.positive, 0),
             event_timeout_seconds=read.parsed("EVENT_TIMEOUT_SECONDS", values.seconds, cls.event_timeout_seconds),
             max_in_flight=read.parsed("MAX_IN_FLIGHT", values.positive, cls.max_in_flight),
         )
@@ -203,18 +210,24 @@ def _check_buckets(read: Reader, settings: Settings) -> None:
     others = {"REJECTED_BUCKET": settings.rejected_bucket}
     if settings.review_below is not None:
         others["REVIEW_BUCKET"] = settings.review_bucket
-    filed = "DESTINATION" if not list(settings.task.destinations()) else f"{type(settings.task).__name__}.destination"
+    task = settings.task
+    by_task = bool(list(task.destinations()))
+    filed = f"{type(task).__name__}.destination" if by_task else "DESTINATION"
+    slugs = Counter(map(values.slug, task.labels))
+    alike = [label for label in task.labels if not values.slug(label) or slugs[values.slug(label)] > 1]
+    if alike and not by_task:
+        read.problem(filed, f"gives no places of their own to {reprlib.repr(alike)}: a-z and 0-9 is all that is left")
     for name, bucket in others.items():
         if bucket in settings.source_buckets:
             read.problem(name, f"is {bucket}, which is one of SOURCE_BUCKETS: it would loop")
         if Destination(bucket) in settings.destinations:
-            read.problem(name, f"is {bucket}, which is where {filed} files a {settings.task.called}")
+            read.problem(name, f"is {bucket}, which is where {filed} files a {task.called}")
     if len(set(others.values())) < len(others):
         read.problem("REVIEW_BUCKET", f"is {settings.review_bucket}, which is REJECTED_BUCKET too")
+    if wrong := sorted({one.bucket for one in settings.destinations if not values.is_bucket(one.bucket)}):
+        read.problem(filed, f"gives {wrong[0]!r}, which is no bucket name")
     for destination in sorted(settings.destinations, key=lambda one: (one.bucket, one.prefix)):
-        if not values.is_bucket(destination.bucket):
-            read.problem(filed, f"gives {destination.bucket!r}, which is no bucket name")
-        elif destination.bucket in settings.source_buckets and not destination.prefix:
+        if destination.bucket in settings.source_buckets and not destination.prefix:
             read.problem(filed, f"gives the bucket {destination.bucket}, which is one of SOURCE_BUCKETS: it would loop")
 
 

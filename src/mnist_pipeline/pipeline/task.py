@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_pipeline.pipeline import setting_values
 from mnist_pipeline.pipeline.interpretation import Label, Output, Prediction, interpreted
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Task:
         labels: what a prediction may be, in the order of the predictor's class numbers; texts or integers.
         called: what one label is called: in messages, and between the braces of `DESTINATION`.
         filed_in: bucket, or bucket/prefix, of a label, unless `DESTINATION` is set.
-        max_image_pixels: `MAX_IMAGE_PIXELS`, for a `decode` that reads pictures.
+        max_image_pixels: for a `decode` that reads pictures, unless `MAX_IMAGE_PIXELS` is set.
     """
 
     name: str
@@ -207,6 +208,10 @@ class Task:
         found += [f"{kind}.{what} is a text, not a tuple: a comma is missing" for what in texts]
         if "labels" not in missing and len({str(label) for label in self.labels}) != len(self.labels):
             found.append(f"{kind}.labels has one label twice")
+        try:
+            setting_values.destination(self.filed_in.replace("{name}", "name"), called=self.called)
+        except ValueError as exc:
+            found.append(f"{kind}.filed_in {exc}")
         return found
 
 

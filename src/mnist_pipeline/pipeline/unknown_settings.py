@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 
 from mnist_pipeline.pipeline.environment import Reader
-from mnist_pipeline.pipeline.settings import Settings, SettingsError
-from mnist_pipeline.pipeline.task import Task
+from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.pipeline.task import Task, Tensor
 
 # Of these families whatever nobody reads is a mistake; of other names what is nearly one of ours.
 _FAMILIES = ("KAFKA_", "MINIO_")
@@ -46,7 +45,7 @@ _OF_OTHERS = re.compile(
 
 def unknown_settings(environ: Mapping[str, str], task: Task) -> list[str]:
     """What looks like a setting and is none, and what the task has taken over: a sentence for each, never a value."""
-    known = _known_names(task)
+    known = _known_names()
     sentences = []
     if environ.get("DESTINATION") and list(task.destinations()):
         sentences.append(f"DESTINATION is not used: {type(task).__name__}.destination says where objects are filed")
@@ -63,11 +62,16 @@ def unknown_settings(environ: Mapping[str, str], task: Task) -> list[str]:
     return sentences
 
 
-def _known_names(task: Task) -> set[str]:
+class _Any(Task):
+    """Which settings there are is the same whatever the task, and one's own is not configured for the question."""
+
+    name, suffixes, input, labels = "any", (".any",), Tensor((1,)), (0,)
+
+
+def _known_names() -> set[str]:
     # KAFKA_TOPIC is asked for only where there is a Kafka.
     read = Reader({"KAFKA_BOOTSTRAP_SERVERS": "kafka"})
-    with contextlib.suppress(SettingsError):
-        Settings.read(read, task, task.name, "v1")
+    Settings.read(read, _Any(), None, "v1")
     return read.asked
 
 
