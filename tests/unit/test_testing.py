@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ def soon() -> Deadline:
     return Deadline(20)
 
 
-def put(store: MemoryStore, bucket: str, key: str, data: bytes = b"x") -> bool:
-    return store.put(
+async def put(store: MemoryStore, bucket: str, key: str, data: bytes = b"x") -> bool:
+    return await store.put(
         bucket, key, data, content_type="image/png", content_headers={}, metadata={}, tags={}, deadline=soon()
     )
 
@@ -65,15 +65,15 @@ def test_what_is_stored_can_be_looked_at() -> None:
     assert store.calls == []
 
 
-def test_every_call_is_noted_in_order_even_one_that_fails() -> None:
+async def test_every_call_is_noted_in_order_even_one_that_fails() -> None:
     store = MemoryStore("mnist", "digit-7")
     version = store.upload("mnist", "7.png", b"x")
-    store.get("mnist", "7.png", "null", limit=10, deadline=soon())
-    put(store, "digit-7", "7.png")
+    await store.get("mnist", "7.png", "null", limit=10, deadline=soon())
+    await put(store, "digit-7", "7.png")
     store.failures.before["delete"] = [StoreUnavailable("away")]
     with pytest.raises(StoreUnavailable):
-        store.delete(version, deadline=soon())
-    store.check("mnist", deadline=soon())
+        await store.delete(version, deadline=soon())
+    await store.check("mnist", deadline=soon())
     assert store.calls == [
         Call(method="get", bucket="mnist", key="7.png", version_id="null"),
         Call(method="put", bucket="digit-7", key="7.png"),
@@ -82,21 +82,21 @@ def test_every_call_is_noted_in_order_even_one_that_fails() -> None:
     ]
 
 
-def test_a_failure_before_does_nothing_and_one_after_comes_when_all_is_done() -> None:
+async def test_a_failure_before_does_nothing_and_one_after_comes_when_all_is_done() -> None:
     store = MemoryStore("digit-7")
     store.failures.before["put"] = [StoreUnavailable("first"), StoreUnavailable("second")]
     for text in ("first", "second"):
         with pytest.raises(StoreUnavailable, match=text):
-            put(store, "digit-7", "7.png")
+            await put(store, "digit-7", "7.png")
     assert store.keys("digit-7") == []
     store.failures.after["put"] = [StoreUnavailable("the answer was lost")]
     with pytest.raises(StoreUnavailable, match="lost"):
-        put(store, "digit-7", "7.png")
+        await put(store, "digit-7", "7.png")
     assert store.keys("digit-7") == ["7.png"]
-    assert not put(store, "digit-7", "7.png")
+    assert not await put(store, "digit-7", "7.png")
 
 
-def test_others_can_act_in_the_middle_of_a_call() -> None:
+async def test_others_can_act_in_the_middle_of_a_call() -> None:
     store = MemoryStore("mnist")
     version = store.upload("mnist", "7.png", b"first")
 
@@ -105,17 +105,24 @@ def test_others_can_act_in_the_middle_of_a_call() -> None:
             store.upload(call.bucket, call.key, b"second")
 
     store.on_call = overwrite
-    assert not store.delete(version, deadline=soon())
+    assert not await store.delete(version, deadline=soon())
     assert store.data("mnist", "7.png") == b"second"
 
+    async def file(call: Call) -> None:
+        store.on_call = None
+        assert await put(store, call.bucket, "8.png")
 
-def test_buckets_come_into_being_where_that_is_wanted() -> None:
+    store.on_call = file
+    assert not await put(store, "mnist", "8.png")
+
+
+async def test_buckets_come_into_being_where_that_is_wanted() -> None:
     with pytest.raises(StoreUnavailable, match="digit-7"):
-        put(MemoryStore(), "digit-7", "7.png")
+        await put(MemoryStore(), "digit-7", "7.png")
     store = MemoryStore(create_buckets=True)
-    assert put(store, "digit-7", "7.png")
+    assert await put(store, "digit-7", "7.png")
     with pytest.raises(StoreUnavailable, match="mnist"):
-        store.get("mnist", "7.png", None, limit=10, deadline=soon())
+        await store.get("mnist", "7.png", None, limit=10, deadline=soon())
 
 
 def test_the_same_writes_give_the_same_versions() -> None:
@@ -127,22 +134,21 @@ def test_the_same_writes_give_the_same_versions() -> None:
     assert len({str(version) for version in written()}) == 3
 
 
-def test_an_upload_that_is_the_same_but_for_its_time_is_another_object() -> None:
+async def test_an_upload_that_is_the_same_but_for_its_time_is_another_object() -> None:
     store = MemoryStore("mnist")
     version = store.upload("mnist", "7.png", b"x")
     store.upload("mnist", "7.png", b"x")
-    assert not store.delete(version, deadline=soon())
+    assert not await store.delete(version, deadline=soon())
 
 
-def test_many_threads_can_share_a_store() -> None:
+async def test_many_tasks_can_share_a_store() -> None:
     store = MemoryStore(versioned={"mnist"})
 
-    def way(number: int) -> bool:
+    async def way(number: int) -> bool:
         version = store.upload("mnist", f"{number % 3}.png", b"%d" % number)
-        return store.delete(version, deadline=soon())
+        return await store.delete(version, deadline=soon())
 
-    with ThreadPoolExecutor(16) as threads:
-        assert all(threads.map(way, range(300)))
+    assert all(await asyncio.gather(*map(way, range(300))))
     assert store.keys("mnist") == []
     assert len(store.calls) == 300
 
@@ -150,30 +156,43 @@ def test_many_threads_can_share_a_store() -> None:
 # The publisher.
 
 
-def test_a_publisher_fails_as_told_before_or_after_the_message_is_there() -> None:
+async def test_a_publisher_fails_as_told_before_or_after_the_message_is_there() -> None:
     publisher = MemoryPublisher()
     publisher.failures.before["publish"] = [KafkaUnavailable("away")]
     publisher.failures.after["publish"] = [KafkaUnavailable("the acknowledgement was lost")]
     with pytest.raises(KafkaUnavailable, match="away"):
-        publisher.publish(MESSAGE, deadline=soon())
+        await publisher.publish(MESSAGE, deadline=soon())
     assert publisher.messages == []
     with pytest.raises(KafkaUnavailable, match="lost"):
-        publisher.publish(MESSAGE, deadline=soon())
+        await publisher.publish(MESSAGE, deadline=soon())
     assert publisher.messages == [MESSAGE]
 
 
-def test_a_publisher_has_a_size_limit_of_choice_and_counts_checks() -> None:
+async def test_a_publisher_has_a_size_limit_of_choice_and_counts_checks() -> None:
     publisher = MemoryPublisher(max_bytes=1)
-    publisher.publish(MESSAGE, deadline=soon())
+    await publisher.publish(MESSAGE, deadline=soon())
     with pytest.raises(MessageTooLarge):
-        publisher.publish(Message(key=b"k", value=b"vv"), deadline=soon())
+        await publisher.publish(Message(key=b"k", value=b"vv"), deadline=soon())
     publisher.failures.before["check"] = [KafkaUnavailable("away")]
     with pytest.raises(KafkaUnavailable):
-        publisher.check(deadline=soon())
-    publisher.check(deadline=soon())
+        await publisher.check(deadline=soon())
+    await publisher.check(deadline=soon())
     assert (publisher.checks, len(publisher.messages), publisher.closed) == (2, 1, False)
-    publisher.close()
+    await publisher.close()
     assert publisher.closed
+
+
+async def test_a_frozen_publisher_answers_nobody_until_it_thaws() -> None:
+    publisher = MemoryPublisher()
+    publisher.freeze()
+    with pytest.raises(KafkaUnavailable, match="in time"):
+        await publisher.publish(MESSAGE, deadline=Deadline(0.01))
+    waiting = asyncio.create_task(publisher.publish(MESSAGE, deadline=soon()))
+    await asyncio.sleep(0)
+    assert publisher.messages == []
+    publisher.thaw()
+    await waiting
+    assert publisher.messages == [MESSAGE]
 
 
 # The predictor.
