@@ -36,7 +36,7 @@ mnist-pipeline COMMAND --help tells more; mnist-pipeline --version which one thi
 _COMMANDS = {
     "demo": "mnist_pipeline.commands.demo",
     "reconcile": "mnist_pipeline.commands.reconcile",
-    "setup": "mnist_pipeline.site.setup",
+    "setup": "mnist_pipeline.commands.setup",
     "source": "mnist_pipeline.commands.source",
 }
 # What is told of the program itself.

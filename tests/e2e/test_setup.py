@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from mnist_pipeline.commands import setup
 from mnist_pipeline.local.broker import Broker
 from mnist_pipeline.local.gateway import NOTIFICATION_ARN, Gateway
 from mnist_pipeline.local.notifications import Notifications
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import transformer_settings
 from mnist_pipeline.local.stack import DIGIT_BUCKETS, Stack
-from mnist_pipeline.site import setup
 
 BUCKETS = ("mnist", *DIGIT_BUCKETS, "mnist-rejected")
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -31,13 +31,13 @@ from mnist_pipeline.adapters import kafka_troubles
 from mnist_pipeline.adapters.confluent_publisher import ConfluentPublisher
 from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
 from mnist_pipeline.adapters.object_store import MinioObjectStore
+from mnist_pipeline.commands import setup
 from mnist_pipeline.local.processes import Child, Sandbox, answers_ok, free_port
 from mnist_pipeline.local.servers import start_predictor, start_transformer
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, ObjectGone, ObjectRetained, StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline, Message
 from mnist_pipeline.pipeline.settings import Settings
-from mnist_pipeline.site import setup
 from mnist_pipeline.testing import digit_png, minio_event
 from real.certificates import Authority
 from servers.kafka import KafkaProgram, KafkaServer
@@ -401,7 +401,7 @@ async def test_row_34_what_waiting_cannot_mend_is_told_long_before_the_timeout(
 def test_a_check_of_the_site_has_one_line_for_a_kafka_that_it_cannot_reach(
     wrong: Environment, names: set[str], stored: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_pipeline.site.topics._SECONDS", 3.0)
+    monkeypatch.setattr("mnist_pipeline.adapters.kafka_topics._SECONDS", 3.0)
     out = io.StringIO()
     assert setup.main(["--check"], {**stored, **wrong}, out) == 1
     (line,) = [line for line in out.getvalue().splitlines() if "KAFKA_" in line]
@@ -507,24 +507,24 @@ def stored(minio: MinioServer, ours: Authority) -> Environment:
 
 
 @pytest.fixture
-def connect(stored: Environment) -> Iterator[Connect]:
+async def connect(stored: Environment) -> AsyncIterator[Connect]:
     """Makes stores from what that user sets and what is given, closed after the test."""
     stores = []
 
     def store_of(**changed: str) -> MinioObjectStore:
-        settings = Settings.from_environ({**stored, **changed})
+        settings = Settings.from_environ({**stored, **changed}, Digits())
         assert settings.minio is not None
         stores.append(MinioObjectStore(settings.minio, connections=2))
         return stores[-1]
 
     yield store_of
     for store in stores:
-        store.close()
+        await store.close()
 
 
-def put(store: MinioObjectStore, bucket: str, key: str, data: bytes) -> bool:
+async def put(store: MinioObjectStore, bucket: str, key: str, data: bytes) -> bool:
     options = {"trace-id": "4711"}
-    return store.put(
+    return await store.put(
         bucket,
         key,
         data,
@@ -550,57 +550,59 @@ def upload(minio: MinioServer, key: str, data: bytes) -> None:
     )
 
 
-def refused_by_store(store: MinioObjectStore, caplog: pytest.LogCaptureFixture) -> str:
+async def refused_by_store(store: MinioObjectStore, caplog: pytest.LogCaptureFixture) -> str:
     with pytest.raises(StoreUnavailable) as caught:
-        store.check("mnist", deadline=Deadline(20))
+        await store.check("mnist", deadline=Deadline(20))
     said = str(caught.value)
     assert "\n" not in said
     no_password_in(f"{said}{caplog.text}")
     return said
 
 
-def test_an_object_is_filed_over_tls_with_a_private_authority_and_the_rights_of_our_policy(
+async def test_an_object_is_filed_over_tls_with_a_private_authority_and_the_rights_of_our_policy(
     minio: MinioServer, connect: Connect
 ) -> None:
     store = connect()
-    store.check("mnist", deadline=Deadline(20))
+    await store.check("mnist", deadline=Deadline(20))
     upload(minio, "a folder/7.png", b"seven")
-    found = store.get("mnist", "a folder/7.png", None, limit=1000, deadline=Deadline(20))
+    found = await store.get("mnist", "a folder/7.png", None, limit=1000, deadline=Deadline(20))
     assert (found.data, found.version.tags) == (b"seven", {"colour": "blue"})
     exact = found.version.version_id
     assert exact is not None
-    assert store.get("mnist", "a folder/7.png", exact, limit=1000, deadline=Deadline(20)).data == b"seven"
+    assert (await store.get("mnist", "a folder/7.png", exact, limit=1000, deadline=Deadline(20))).data == b"seven"
 
     for bucket in (*(f"digit-{digit}" for digit in range(10)), "mnist-rejected"):
-        assert put(store, bucket, "a folder/7.png", b"seven")
+        assert await put(store, bucket, "a folder/7.png", b"seven")
         # The comparison after a 412, when an event is delivered again.
-        assert not put(store, bucket, "a folder/7.png", b"seven")
-        there = store.get(bucket, "a folder/7.png", None, limit=1000, deadline=Deadline(20))
+        assert not await put(store, bucket, "a folder/7.png", b"seven")
+        there = await store.get(bucket, "a folder/7.png", None, limit=1000, deadline=Deadline(20))
         assert (there.data, there.version.metadata) == (b"seven", {"trace-id": "4711"})
         assert there.version.tags == {"trace-id": "4711"}
 
-    assert store.delete(found.version, deadline=Deadline(20))
+    assert await store.delete(found.version, deadline=Deadline(20))
     assert [*minio.client().list_objects(bucket_name="mnist", recursive=True, include_version=True)] == []
 
 
-def test_a_server_side_copy_and_a_late_event_work_under_our_policy(minio: MinioServer, connect: Connect) -> None:
+async def test_a_server_side_copy_and_a_late_event_work_under_our_policy(minio: MinioServer, connect: Connect) -> None:
     store = connect()
     upload(minio, "large.png", b"too large")
-    version = store.get("mnist", "large.png", None, limit=3, deadline=Deadline(20)).version
-    store.copy(version, "mnist-rejected", "large.png", metadata={"reason": "objecttoolarge"}, deadline=Deadline(20))
-    assert store.delete(version, deadline=Deadline(20))
-    assert store.get("mnist-rejected", "large.png", None, limit=100, deadline=Deadline(20)).data == b"too large"
+    version = (await store.get("mnist", "large.png", None, limit=3, deadline=Deadline(20))).version
+    await store.copy(
+        version, "mnist-rejected", "large.png", metadata={"reason": "objecttoolarge"}, deadline=Deadline(20)
+    )
+    assert await store.delete(version, deadline=Deadline(20))
+    assert (await store.get("mnist-rejected", "large.png", None, limit=100, deadline=Deadline(20))).data == b"too large"
     for version_id in (None, version.version_id):
         with pytest.raises(ObjectGone):
-            store.get("mnist", "large.png", version_id, limit=100, deadline=Deadline(20))
+            await store.get("mnist", "large.png", version_id, limit=100, deadline=Deadline(20))
 
 
-def test_our_policy_gives_no_more_than_the_path_takes(minio: MinioServer, connect: Connect) -> None:
+async def test_our_policy_gives_no_more_than_the_path_takes(minio: MinioServer, connect: Connect) -> None:
     store = connect()
     upload(minio, "stays.png", b"nine")
-    version = store.get("mnist", "stays.png", None, limit=100, deadline=Deadline(20)).version
-    put(store, "digit-9", "stays.png", b"nine")
-    filed = store.get("digit-9", "stays.png", None, limit=100, deadline=Deadline(20)).version
+    version = (await store.get("mnist", "stays.png", None, limit=100, deadline=Deadline(20))).version
+    await put(store, "digit-9", "stays.png", b"nine")
+    filed = (await store.get("digit-9", "stays.png", None, limit=100, deadline=Deadline(20))).version
     for denied in (
         lambda: put(store, "mnist", "new.png", b"new"),
         lambda: put(store, "somebody-elses", "new.png", b"new"),
@@ -609,10 +611,10 @@ def test_our_policy_gives_no_more_than_the_path_takes(minio: MinioServer, connec
         lambda: store.check("digit-9", deadline=Deadline(20)),
     ):
         with pytest.raises(StoreUnavailable, match=r"AccessDenied.*MINIO_ACCESS_KEY"):
-            denied()
+            await denied()
     with pytest.raises(ObjectRetained, match="AccessDenied"):
-        store.delete(replace(filed, version_id="null"), deadline=Deadline(20))
-    assert store.delete(version, deadline=Deadline(20))
+        await store.delete(replace(filed, version_id="null"), deadline=Deadline(20))
+    assert await store.delete(version, deadline=Deadline(20))
 
 
 @pytest.mark.parametrize(
@@ -624,7 +626,7 @@ def test_our_policy_gives_no_more_than_the_path_takes(minio: MinioServer, connec
         ({"MINIO_ENDPOINT": "http://127.0.0.1:{port}", "MINIO_CA_CERT": ""}, {"MINIO_ENDPOINT"}),
     ],
 )
-def test_row_34_what_the_store_refuses_is_told_by_its_variables(
+async def test_row_34_what_the_store_refuses_is_told_by_its_variables(
     wrong: Environment,
     names: set[str],
     minio: MinioServer,
@@ -633,11 +635,11 @@ def test_row_34_what_the_store_refuses_is_told_by_its_variables(
 ) -> None:
     port = minio.endpoint.partition(":")[2]
     changed = {name: value.format(port=port) for name, value in wrong.items()}
-    said = refused_by_store(connect(**changed), caplog)
+    said = await refused_by_store(connect(**changed), caplog)
     assert names_in(said, "MINIO_") | names_in(said, "S3_") == names
 
 
-def test_row_34_a_store_of_a_foreign_authority_or_with_an_expired_certificate_is_told_by_the_ca_file(
+async def test_row_34_a_store_of_a_foreign_authority_or_with_an_expired_certificate_is_told_by_the_ca_file(
     minio_program: Path,
     ours: Authority,
     foreign: Authority,
@@ -645,20 +647,20 @@ def test_row_34_a_store_of_a_foreign_authority_or_with_an_expired_certificate_is
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for ca_file in (str(foreign.ca_file), ""):
-        said = refused_by_store(connect(MINIO_CA_CERT=ca_file), caplog)
+        said = await refused_by_store(connect(MINIO_CA_CERT=ca_file), caplog)
         assert "not trusted (unable to get local issuer certificate)" in said
         assert names_in(said, "MINIO_") == {"MINIO_CA_CERT"}
     certificates = ours.server("minio-expired", expired=True)
     with Sandbox() as sandbox, _AnyCertificate(minio_program, sandbox, certificates=certificates) as server:
-        said = refused_by_store(connect(MINIO_ENDPOINT=f"https://{server.endpoint}"), caplog)
+        said = await refused_by_store(connect(MINIO_ENDPOINT=f"https://{server.endpoint}"), caplog)
         assert "not trusted (certificate has expired)" in said
         assert names_in(said, "MINIO_") == {"MINIO_CA_CERT"}
 
 
-def test_a_store_that_speaks_no_tls_is_told_by_the_endpoint(
+async def test_a_store_that_speaks_no_tls_is_told_by_the_endpoint(
     real_minio: MinioServer, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = refused_by_store(connect(MINIO_ENDPOINT=f"https://{real_minio.endpoint}"), caplog)
+    said = await refused_by_store(connect(MINIO_ENDPOINT=f"https://{real_minio.endpoint}"), caplog)
     assert "speaks no TLS" in said
     assert names_in(said, "MINIO_") | names_in(said, "S3_") == {"MINIO_ENDPOINT", "S3_USE_HTTPS"}
 

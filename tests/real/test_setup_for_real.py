@@ -14,8 +14,8 @@ from minio.notificationconfig import NotificationConfig, PrefixFilterRule, Queue
 from minio.objectlockconfig import DAYS, ObjectLockConfig
 from minio.versioningconfig import SUSPENDED, VersioningConfig
 
+from mnist_pipeline.commands import setup
 from mnist_pipeline.local.processes import Sandbox
-from mnist_pipeline.site import setup
 from real.site import DIGIT_BUCKETS, REJECTED_BUCKET
 from servers.kafka import KafkaServer
 from servers.minio import REGION, MinioServer, transformer_policy, variables_of

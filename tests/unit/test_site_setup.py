@@ -9,15 +9,16 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from digits import digits_settings
 from mnist_pipeline import cli
+from mnist_pipeline.adapters.kafka_topics import Description, Topics, description_of
+from mnist_pipeline.adapters.refusals import Refused
+from mnist_pipeline.commands import setup
 from mnist_pipeline.pipeline import events
-from mnist_pipeline.pipeline.settings import Settings
-from mnist_pipeline.site import setup
 from mnist_pipeline.site.bucket_configs import (
     EVENTS,
     Change,
@@ -25,9 +26,9 @@ from mnist_pipeline.site.bucket_configs import (
     notification_change,
     versioning_change,
 )
-from mnist_pipeline.site.parts import Outcome, Refused, State
+from mnist_pipeline.site.parts import Outcome, State
 from mnist_pipeline.site.setup import Report, check, each_of, set_up
-from mnist_pipeline.site.topics import Topic, Topics
+from mnist_pipeline.site.topics import Topic
 from mnist_pipeline.testing import minio_event
 
 SECRET = "a-secret-that-nobody-may-see"
@@ -149,7 +150,7 @@ def rules_of(root: ET.Element) -> list[tuple[str | None, str | None, list[str | 
 def test_exactly_the_events_that_the_pipeline_handles_are_subscribed() -> None:
     def is_handled(event_name: str) -> bool:
         body = json.dumps(minio_event("mnist", "a.png", event_name=event_name)).encode()
-        request = events.parse(body, {}, Settings())
+        request = events.parse(body, {}, digits_settings())
         return isinstance(request, events.Notification) and bool(request.objects)
 
     created = (
@@ -234,12 +235,12 @@ class FakePart:
     refuses: Refused | None = None
     mended: bool = False
 
-    def look(self) -> State:
+    async def look(self) -> State:
         if isinstance(self.found, Refused):
             raise self.found
         return State() if self.mended else self.found
 
-    def mend(self) -> None:
+    async def mend(self) -> None:
         if self.refuses:
             raise self.refuses
         self.mended = True
@@ -260,9 +261,9 @@ MISSING = State(lacks="is not there", note="with love")
         (FakePart("it", DENIED), "not allowed: it: no", True),
     ],
 )
-def test_setup_mends_a_part_and_says_what_became_of_it(part: FakePart, line: str, *, failed: bool) -> None:
+async def test_setup_mends_a_part_and_says_what_became_of_it(part: FakePart, line: str, *, failed: bool) -> None:
     report = Report(out := io.StringIO())
-    set_up(part, report)
+    await set_up(part, report)
     assert (out.getvalue(), report.failed) == (line + "\n", failed)
 
 
@@ -276,16 +277,18 @@ def test_setup_mends_a_part_and_says_what_became_of_it(part: FakePart, line: str
         (FakePart("it", Refused("cannot")), "problem: it: cannot", True),
     ],
 )
-def test_a_check_mends_nothing_and_knows_what_our_user_has_to_see(part: FakePart, line: str, *, failed: bool) -> None:
+async def test_a_check_mends_nothing_and_knows_what_our_user_has_to_see(
+    part: FakePart, line: str, *, failed: bool
+) -> None:
     report = Report(out := io.StringIO())
-    check(part, report)
+    await check(part, report)
     assert (out.getvalue(), report.failed, part.mended) == (line + "\n", failed, False)
 
 
-def test_what_depends_on_a_part_that_is_missing_is_left_out_and_the_rest_goes_on() -> None:
+async def test_what_depends_on_a_part_that_is_missing_is_left_out_and_the_rest_goes_on() -> None:
     report = Report(out := io.StringIO())
     dependent = FakePart("its colour", MISSING)
-    each_of([[FakePart("it", MISSING, refuses=DENIED), dependent], [FakePart("other")]], report, set_up)
+    await each_of([[FakePart("it", MISSING, refuses=DENIED), dependent], [FakePart("other")]], report, set_up)
     assert out.getvalue().splitlines() == [
         "not allowed: it: no",
         "left out: its colour (for want of it)",
@@ -304,11 +307,11 @@ class FakeTopics(Topics):
         self.described = {"error_code": error_code, "partitions": [{"leader_id": leader} for leader in leaders]}
         self.made: list[tuple[str, int, int]] = []
 
-    def describe(self, topic: str) -> Mapping[str, Any]:
+    async def describe(self, topic: str) -> Description | None:
         assert topic == "t"
-        return self.described
+        return description_of(self.described)
 
-    def create(self, topic: str, *, partitions: int, replication: int) -> None:
+    async def create(self, topic: str, *, partitions: int, replication: int) -> None:
         self.made.append((topic, partitions, replication))
 
 
@@ -319,35 +322,34 @@ def topic(
 
 
 @pytest.mark.parametrize(("partitions", "replication", "made"), [(None, None, ("t", 6, -1)), (3, 2, ("t", 3, 2))])
-def test_a_topic_that_is_missing_is_made(
+async def test_a_topic_that_is_missing_is_made(
     partitions: int | None, replication: int | None, made: tuple[str, int, int]
 ) -> None:
     topics = FakeTopics(error_code=3)
     part = topic(topics, partitions=partitions, replication=replication)
-    assert part.look().lacks == "is not there"
-    part.mend()
+    assert (await part.look()).lacks == "is not there"
+    await part.mend()
     assert topics.made == [made]
 
 
-def test_a_topic_keeps_its_partitions_and_it_is_said_where_they_are_not_as_many_as_asked_for() -> None:
-    assert topic(FakeTopics(leaders=[1, 1])).look() == State()
-    assert topic(FakeTopics(leaders=[1, 1]), partitions=2).look() == State()
-    assert (
-        topic(FakeTopics(leaders=[1, 1]), partitions=9).look().note == "with 2 partitions, which setup does not change"
-    )
+async def test_a_topic_keeps_its_partitions_and_it_is_said_where_they_are_not_as_many_as_asked_for() -> None:
+    assert await topic(FakeTopics(leaders=[1, 1])).look() == State()
+    assert await topic(FakeTopics(leaders=[1, 1]), partitions=2).look() == State()
+    state = await topic(FakeTopics(leaders=[1, 1]), partitions=9).look()
+    assert state.note == "with 2 partitions, which setup does not change"
 
 
-def test_a_topic_without_a_leader_is_no_use() -> None:
+async def test_a_topic_without_a_leader_is_no_use() -> None:
     with pytest.raises(Refused, match="1 of its 2 partitions have no leader"):
-        topic(FakeTopics(leaders=[1, -1])).look()
+        await topic(FakeTopics(leaders=[1, -1])).look()
     with pytest.raises(Refused, match="0 partitions"):
-        topic(FakeTopics()).look()
+        await topic(FakeTopics()).look()
 
 
-def test_a_topic_that_our_user_may_not_see_matters_where_we_produce_to_it() -> None:
+async def test_a_topic_that_our_user_may_not_see_matters_where_we_produce_to_it() -> None:
     for needed in (True, False):
         with pytest.raises(Refused, match="KAFKA_SASL_USERNAME") as refused:
-            topic(FakeTopics(error_code=29), needed=needed).look()
+            await topic(FakeTopics(error_code=29), needed=needed).look()
         assert (refused.value.denied, refused.value.needed) == (True, needed)
 
 
@@ -547,7 +549,7 @@ def test_a_target_that_minio_does_not_know_yet_is_waited_for(store: MemoryS3) ->
 def test_a_target_that_minio_does_not_know_at_all_is_named_by_its_option(
     store: MemoryS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_pipeline.site.buckets._ARN_SECONDS", 0.3)
+    monkeypatch.setattr("mnist_pipeline.adapters.buckets._ARN_SECONDS", 0.3)
     store.unknown_arns = 1000
     code, lines = run(store)
     assert code == 1
@@ -662,7 +664,7 @@ def test_nonsense_from_the_store_is_one_line(store: MemoryS3) -> None:
 def test_brokers_that_are_away_are_one_line_that_names_the_variables(
     store: MemoryS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_pipeline.site.topics._SECONDS", 0.3)
+    monkeypatch.setattr("mnist_pipeline.adapters.kafka_topics._SECONDS", 0.3)
     for arguments, outcome in (([], "not done"), (["--check"], "problem")):
         code, lines = run(store, *arguments, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
         assert code == 1
@@ -708,6 +710,6 @@ def test_arguments_that_cannot_be_are_refused(arguments: list[str], capsys: pyte
 
 def test_it_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exited:
-        cli.main(["setup", "--help"])
+        cli.main(argv=["setup", "--help"])
     assert exited.value.code == 0
     assert "--notification-arn" in capsys.readouterr().out

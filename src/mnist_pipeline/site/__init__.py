@@ -1,5 +1,5 @@
-"""`mnist-pipeline setup`: what a site needs around the transformer, made and checked.
+"""`mnist-pipeline setup`: what a site needs around the transformer, made and checked; and `reconcile`.
 
-`setup.py` is the command; `buckets.py` and `topics.py` know the store and Kafka; `bucket_configs.py` compares and
-edits a bucket's configurations as XML; `parts.py` has what they share.
+`setup.py` does it part by part; `buckets.py` and `topics.py` say which parts there are; `bucket_configs.py` compares
+and edits a bucket's configurations as XML; `parts.py` has what they share. `reconcile.py` finds what was missed.
 """

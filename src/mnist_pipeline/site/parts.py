@@ -38,7 +38,8 @@ class State:
 class Part(Protocol):
     """One thing that a site needs.
 
-    Both methods raise `Refused` where this one cannot be looked at or mended, `Away` where the server is no use at all.
+    Both methods raise `Refused` where this one cannot be looked at or mended, `Away` where the server is no use at all
+    (`adapters.refusals`).
     """
 
     @property
@@ -46,27 +47,10 @@ class Part(Protocol):
         """Its name in a line."""
         ...
 
-    def look(self) -> State:
+    async def look(self) -> State:
         """How it is found; changes nothing."""
         ...
 
-    def mend(self) -> None:
+    async def mend(self) -> None:
         """Make it as it should be; called after a `look` that found something missing."""
         ...
-
-
-class Refused(Exception):
-    """One thing could not be looked at or done; the text says why, and names what mends it.
-
-    `code` is S3's for it; `denied`: our user may not; `needed`: and has to, for the pipeline's work.
-    """
-
-    def __init__(self, says: str, *, code: str = "", denied: bool = False, needed: bool = False) -> None:
-        super().__init__(says)
-        self.code = code
-        self.denied = denied
-        self.needed = needed
-
-
-class Away(Exception):
-    """A server that does not answer, or not to us: there is no use in asking it for anything else."""
