@@ -447,7 +447,7 @@ def test_a_label_is_filed_under_what_a_buckets_name_can_have_of_it() -> None:
     assert settings.destination_of(Prediction("T-shirt/top")) == Destination("fashion-t-shirt-top")
 
 
-@pytest.mark.parametrize("labels", [("C", "C++", "java"), ("\u732b", "java", "\u72ac"), ("a/b", "java", "a-b")])
+@pytest.mark.parametrize("labels", [("C", "C++", "java"), ("\u732b", "java"), ("a/b", "java", "a-b")])
 @pytest.mark.parametrize("filed_in", ["{name}-{label}", "sorted/{label}"])
 def test_labels_that_would_share_a_place_are_a_problem_unless_the_task_files_them_itself(
     labels: tuple[str, ...], filed_in: str
