@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -30,8 +27,9 @@ from mnist_pipeline.site.parts import Outcome, State
 from mnist_pipeline.site.setup import Report, check, each_of, set_up
 from mnist_pipeline.site.topics import Topic
 from mnist_pipeline.testing import minio_event
+from unit.memory_s3 import MemoryS3, memory_s3
+from unit.memory_s3 import set_up_on as run
 
-SECRET = "a-secret-that-nobody-may-see"
 ARN = "arn:minio:sqs:us-east-1:PRIMARY:kafka"
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
@@ -356,131 +354,10 @@ async def test_a_topic_that_our_user_may_not_see_matters_where_we_produce_to_it(
 # --- the command, on a store in memory ---
 
 
-class MemoryS3(ThreadingHTTPServer):
-    """So much of S3 as the command needs, over HTTP.
-
-    `denied` names actions, or an action and a bucket; `broken` names actions, `versioned` buckets.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.configs: dict[str, dict[str, bytes]] = {}
-        self.objects: dict[tuple[str, str], list[str]] = {}
-        self.denied: set[str] = set()
-        self.broken: set[str] = set()
-        self.versioned: set[str] = set()
-        self.honours_preconditions = True
-        self.unknown_arns = 0
-        self.done: list[str] = []
-
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str, bytes]:
-        """The status, an error's code, and the body, or an error's message."""
-        url = urlsplit(target)
-        bucket, _, key = unquote(url.path).lstrip("/").partition("/")
-        query = parse_qs(url.query, keep_blank_values=True)
-        kinds = ("versioning", "lifecycle", "notification", "object-lock")
-        kind = next((kind for kind in kinds if kind in query), "")
-        noun = "Object" if key else kind.capitalize() or ("Bucket" if "list-type" not in query else "Listing")
-        action = method.capitalize() + noun
-        self.done.append(action)
-        if {action, f"{action} {bucket}"} & self.denied:
-            return 403, "AccessDenied", b""
-        if action in self.broken:
-            return 501, "NotImplemented", b""
-        if action == "PutBucket":
-            self.configs[bucket] = {}
-        if bucket not in self.configs:
-            return 404, "NoSuchBucket", b""
-        if key:
-            return self._object(method, bucket, key, headers, query)
-        return self._bucket(method, bucket, kind, body)
-
-    def _bucket(self, method: str, bucket: str, kind: str, body: bytes) -> tuple[int, str, bytes]:
-        if method == "PUT" and kind:
-            if kind == "notification" and self.unknown_arns:
-                self.unknown_arns -= 1
-                return 400, "InvalidArgument", b"A specified destination ARN does not exist"
-            self.configs[bucket][kind] = body
-        if method == "GET" and kind == "lifecycle" and kind not in self.configs[bucket]:
-            return 404, "NoSuchLifecycleConfiguration", b""
-        if method == "GET" and kind == "object-lock" and kind not in self.configs[bucket]:
-            return 404, "ObjectLockConfigurationNotFoundError", b""
-        return 200, "", self.configs[bucket].get(kind, f"<{kind.capitalize()}Configuration/>".encode())
-
-    def _object(
-        self, method: str, bucket: str, key: str, headers: Mapping[str, str], query: Mapping[str, list[str]]
-    ) -> tuple[int, str, bytes]:
-        versions = self.objects.setdefault((bucket, key), [])
-        if method == "PUT":
-            if versions and self.honours_preconditions and headers.get("If-None-Match") == "*":
-                return 412, "PreconditionFailed", b""
-            if bucket not in self.versioned:
-                versions.clear()
-            versions.append(f"v{len(versions)}" if bucket in self.versioned else "null")
-            return 200, "", b""
-        if method == "DELETE":
-            (version,) = query["versionId"]
-            if version in versions:
-                versions.remove(version)
-            return 204, "", b""
-        return (200, "", b"") if versions else (404, "NoSuchKey", b"")
-
-    @property
-    def leftovers(self) -> list[tuple[str, str]]:
-        return [place for place, versions in self.objects.items() if versions]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Hands each request to its `MemoryS3`."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = 1 << 16  # one packet an answer
-    server: MemoryS3
-
-    def handle_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        status, code, answer = self.server.answer(self.command, self.path, dict(self.headers.items()), body)
-        if code:
-            answer = f"<Error><Code>{code}</Code><Message>{answer.decode()}</Message></Error>".encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/xml")
-        bucket, _, key = urlsplit(self.path).path.lstrip("/").partition("/")
-        if key and status == 200 and (versions := self.server.objects[bucket, key]):
-            self.send_header("x-amz-version-id", versions[-1])
-        sent = b"" if self.command == "HEAD" or status == 204 else answer
-        self.send_header("Content-Length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent)
-
-    do_GET = do_HEAD = do_PUT = do_DELETE = handle_any  # noqa: N815 - names that the base class looks for
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the method that is overridden
-        """Say nothing."""
-
-
 @pytest.fixture
 def store() -> Iterator[MemoryS3]:
-    with MemoryS3() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    with memory_s3() as server:
         yield server
-        server.shutdown()
-        thread.join()
-
-
-def run(store: MemoryS3, *arguments: str, **variables: str) -> tuple[int, list[str]]:
-    """The exit code and the lines of the command."""
-    environ = {
-        "MINIO_ENDPOINT": f"127.0.0.1:{store.server_address[1]}",
-        "MINIO_ACCESS_KEY": "somebody",
-        "MINIO_SECRET_KEY": SECRET,
-        **variables,
-    }
-    code = setup.main(arguments, environ, out := io.StringIO())
-    assert SECRET not in out.getvalue()
-    return code, out.getvalue().splitlines()
 
 
 PARTS_OF_THE_STORE = [
