@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-HOLD_SECONDS = 0.005
+HOLD_SECONDS = 0.008
 """How long a message waits for others, where others are likely to come."""
 
 # So many times in a row a message may wait in vain, before the next ones are not held.

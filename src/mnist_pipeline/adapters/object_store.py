@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http
 import logging
 import urllib.parse
@@ -274,11 +275,19 @@ def _object(
     )
 
 
-def _check_names(bucket: str, key: str | None) -> None:
+@functools.lru_cache(maxsize=256)
+def _is_bucket(name: str) -> bool:
+    """Whether S3 takes the name; it is the same few all the time."""
     try:
-        check_bucket_name(bucket)
-    except ValueError as exc:
-        raise StoreUnavailable(f"{bucket!r:.80} is no name of a bucket") from exc
+        check_bucket_name(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_names(bucket: str, key: str | None) -> None:
+    if not _is_bucket(bucket):
+        raise StoreUnavailable(f"{bucket!r:.80} is no name of a bucket")
     if key is None:
         return
     try:

@@ -18,6 +18,8 @@ from cloudevents.http import from_dict, from_http
 
 from mnist_pipeline.pipeline.errors import BadEvent, MalformedBody
 
+_REQUIRED = ("specversion", "id", "source", "type")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CloudEvent:
@@ -36,14 +38,14 @@ def binary_attributes(headers: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         BadEvent: an event without id, source or type, or of a version that is not known.
     """
-    given: Mapping[str, Any] = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+    given: dict[str, Any] = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
     if "specversion" in given:
         _check_required(given)
         # Of the headers only these: by a content type the SDK would take it for structured, and it cannot read an
-        # attribute that is called as its own member.
-        read = {f"ce-{name}": value for name, value in given.items() if name != "extensions"}
+        # attribute that is called as its own member. Others it gives back as they are.
+        required = {f"ce-{name}": given[name] for name in _REQUIRED}
         try:
-            given = {**given, **from_http(read, b"").get_attributes()}
+            given |= from_http(required, b"", data_unmarshaller=str).get_attributes()
         except GenericException as exc:
             raise _unreadable(given) from exc
     return {name: _percent_decoded(value) for name, value in given.items()}
@@ -89,7 +91,7 @@ def cloudevent_of(attributes: Mapping[str, Any]) -> CloudEvent | None:
 
 
 def _check_required(attributes: Mapping[str, Any]) -> None:
-    for name in ("specversion", "id", "source", "type"):
+    for name in _REQUIRED:
         value = attributes.get(name)
         if not isinstance(value, str) or not value:
             raise BadEvent(f"the CloudEvent has no {name}")
