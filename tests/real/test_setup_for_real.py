@@ -14,6 +14,9 @@ from minio.notificationconfig import NotificationConfig, PrefixFilterRule, Queue
 from minio.objectlockconfig import DAYS, ObjectLockConfig
 from minio.versioningconfig import SUSPENDED, VersioningConfig
 
+from api.fashion import Fashion
+from api.thumbnails import Thumbnails
+from mnist_pipeline import Digits, Task
 from mnist_pipeline.commands import setup
 from mnist_pipeline.local.processes import Sandbox
 from real.site import DIGIT_BUCKETS, REJECTED_BUCKET
@@ -55,11 +58,29 @@ def environ(minio: MinioServer, real_kafka: KafkaServer, topics: tuple[str, str]
     }
 
 
-def run(environ: Mapping[str, str], topic: str, *arguments: str) -> tuple[int, list[str]]:
+def run(environ: Mapping[str, str], topic: str, *arguments: str, task: type[Task] = Digits) -> tuple[int, list[str]]:
     out = io.StringIO()
-    code = setup.main(["--topic", topic, *arguments], environ, out)
+    code = setup.main(["--topic", topic, *arguments], environ, out, task=task)
     assert environ["MINIO_SECRET_KEY"] not in out.getvalue()
     return code, out.getvalue().splitlines()
+
+
+def keys_until(last: str, topic: str, kafka: KafkaServer) -> list[str]:
+    """The keys of the topic's records, up to this one."""
+    keys: list[str] = []
+    consumer = KafkaConsumer(
+        topic,
+        bootstrap_servers=kafka.bootstrap_servers,
+        auto_offset_reset="earliest",
+        group_id=None,
+        consumer_timeout_ms=20_000,
+    )
+    for record in consumer:
+        keys.append(record.key.decode())
+        if keys[-1] == last:
+            break
+    consumer.close()
+    return keys
 
 
 def versions_in(minio: MinioServer, bucket: str) -> list[str]:
@@ -110,20 +131,39 @@ def test_just_the_handled_events_of_our_suffixes_reach_the_topic(
     client.remove_object(bucket_name="mnist", object_name="a.png")
     client.put_object(bucket_name="mnist", object_name="end.png", data=io.BytesIO(b"x"), length=1)
 
-    keys: list[str] = []
-    consumer = KafkaConsumer(
-        topics[0],
-        bootstrap_servers=real_kafka.bootstrap_servers,
-        auto_offset_reset="earliest",
-        group_id=None,
-        consumer_timeout_ms=20_000,
-    )
-    for record in consumer:
-        keys.append(record.key.decode())
-        if keys[-1] == "mnist/end.png":
-            break
-    consumer.close()
-    assert keys == ["mnist/a.png", "mnist/end.png"]
+    assert keys_until("mnist/end.png", topics[0], real_kafka) == ["mnist/a.png", "mnist/end.png"]
+
+
+def test_the_site_of_another_task_is_made_and_notified_of_suffixes_in_capitals_too(
+    environ: dict[str, str], topics: tuple[str, str], minio: MinioServer, real_kafka: KafkaServer
+) -> None:
+    photos = {**environ, "REVIEW_BELOW": "0.5"}
+    code, lines = run(photos, topics[0], "--partitions", "1", task=Thumbnails)
+    assert code == 0
+    assert all(line.startswith("made: ") for line in lines)
+    buckets = ["photos", *(f"photos-{what}" for what in (*Thumbnails.labels, "rejected", "review"))]
+    assert sorted(bucket.name for bucket in minio.client().list_buckets()) == sorted(buckets)
+
+    names = ["a.JPG", "b.jpeg", "c.png", "d.Jpg", "end.jpg"]
+    for name in names:
+        minio.client().put_object(bucket_name="photos", object_name=name, data=io.BytesIO(b"x"), length=1)
+
+    assert keys_until("photos/end.jpg", topics[0], real_kafka) == ["photos/a.JPG", "photos/b.jpeg", "photos/end.jpg"]
+    assert run(photos, topics[0], "--check", task=Thumbnails)[0] == 0
+
+
+def test_labels_with_spaces_and_slashes_get_buckets_in_a_region_of_its_own(minio_program: Path) -> None:
+    region = "eu-central-1"
+    with Sandbox() as sandbox, MinioServer(minio_program, sandbox, env={"MINIO_SITE_REGION": region}) as minio:
+        environ = {**variables_of(minio.root), "MINIO_REGION": region}
+        _, lines = run(environ, "unused", task=Fashion)
+        wrong_code, wrong = run({**environ, "MINIO_REGION": "eu-central-2"}, "unused", task=Fashion)
+    made = {line for line in lines if line.startswith("made: bucket")}
+    assert {f"made: bucket fashion-{label}" for label in ("t-shirt-top", "ankle-boot", "rejected")} < made
+    assert len(made) == 12
+    assert wrong_code == 1
+    assert wrong[0].startswith("not done: store: ")
+    assert "MINIO_REGION" in wrong[0]
 
 
 def test_what_was_set_up_by_hand_is_put_right_and_what_others_set_up_stays(
