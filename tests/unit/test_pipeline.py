@@ -711,8 +711,8 @@ async def test_a_failed_prediction_leaves_the_classifiable_and_still_rejects_the
     assert path.store.keys("mnist-rejected") == ["2.png"]
 
 
-@pytest.mark.parametrize("digits", [[], [1, 2], [10], [-1]])
-async def test_what_is_not_one_digit_an_image_files_nothing(digits: list[int]) -> None:
+@pytest.mark.parametrize("digits", [[], [1, 2], [10], [-1], [7.0], [True], ["7"], [None], [[7]]])
+async def test_what_is_not_one_digit_an_image_files_nothing(digits: list[Any]) -> None:
     path = Path()
     ref = path.upload("1.png", digit_png(1))
     passage, _ = await path.prepare(Notification(objects=(ref,)))

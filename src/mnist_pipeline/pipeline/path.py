@@ -276,7 +276,7 @@ class Pipeline:
         """Nothing is filed by a guess, whoever has made the prediction: a label each, or a prediction with one."""
         labels = self.settings.task.labels
         checked = [_plain(one) for one in predictions]
-        if len(checked) != n or not all(one.label in labels for one in checked):
+        if len(checked) != n or not all(_is_one_of(labels, one.label) for one in checked):
             called = self.settings.task.called
             raise PredictorUnavailable(
                 f"{n} tensors were predicted as {[one.label for one in checked]!r:.100}, which is not one {called} each"
@@ -307,6 +307,11 @@ def verdict(outcomes: Sequence[Outcome]) -> PipelineError | None:
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     retryable = (error for error in errors if isinstance(error, Retryable))
     return next(retryable, errors[0] if errors else None)
+
+
+def _is_one_of(labels: Sequence[Label], given: object) -> bool:
+    """Whether it is a label: 7.0 and True are equal to some, but none."""
+    return type(given) in (str, int) and given in labels
 
 
 def _plain(given: Any) -> Prediction:

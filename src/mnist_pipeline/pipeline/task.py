@@ -208,6 +208,8 @@ class Task:
         found += [f"{kind}.{what} is a text, not a tuple: a comma is missing" for what in texts]
         if "labels" not in missing and len({str(label) for label in self.labels}) != len(self.labels):
             found.append(f"{kind}.labels has one label twice")
+        if "labels" not in missing and any(type(label) not in (str, int) for label in self.labels):
+            found.append(f"{kind}.labels has one that is neither a text nor a whole number")
         try:
             setting_values.destination(self.filed_in.replace("{name}", "name"), called=self.called)
         except ValueError as exc:

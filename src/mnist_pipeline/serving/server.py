@@ -121,7 +121,7 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
 
 def set_up_process(model: ServedModel) -> None:
     """Prepare this process, the only one or a spawned worker, to serve `model`; called before its server starts."""
-    # What was imported stays; looking for garbage in it, and as often as Python does by itself, takes a tenth of all CPU.
+    # What was imported stays. To look for garbage in it, and as often as Python does by itself, takes 8 % of all CPU.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     logging.basicConfig(
