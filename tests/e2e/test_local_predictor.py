@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,19 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from numpy.typing import NDArray
 from PIL import Image
 
+from mnist_pipeline import Digits
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import ModelServer
-from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Output, Tensorflow, TorchServe
+from mnist_pipeline.pipeline.interpretation import Output
+from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Outputs, Tensorflow, TorchServe, by_name
+
+DIGITS = Digits()
+SPEC = InputSpec.of(DIGITS.input)
+
+
+def told(outputs: Outputs) -> list[Any]:
+    """The digits of twenty images."""
+    return [prediction.label for prediction in DIGITS.interpret(outputs, 20)]
 
 
 @dataclass(frozen=True)
@@ -89,9 +99,9 @@ def shipped() -> dict[str, Image.Image]:
 def test_tensorflows_form_is_answered_with_classes_and_probabilities(
     server: Server, batch: NDArray[np.float32], digits: list[int]
 ) -> None:
-    status, answer = server.post("/v1/models/mnist:predict", Tensorflow().request(batch))
+    status, answer = server.post("/v1/models/mnist:predict", Tensorflow().request(batch, DIGITS.input))
     assert status == 200
-    assert Tensorflow().digits(answer, 20) == digits
+    assert told(Tensorflow().outputs(answer, 20)) == digits
     for prediction, digit in zip(json.loads(answer)["predictions"], digits, strict=True):
         assert list(prediction) == ["classes", "predictions"]
         assert prediction["classes"] == digit
@@ -105,15 +115,15 @@ def test_an_image_of_v1_may_have_any_of_three_shapes(
 ) -> None:
     body = {"instances": batch.reshape(20, *shape).tolist()}
     status, answer = server.post("/v1/models/mnist:predict", body)
-    assert (status, Tensorflow().digits(answer, 20)) == (200, digits)
+    assert (status, told(Tensorflow().outputs(answer, 20))) == (200, digits)
 
 
 def test_torchserves_form_is_answered_with_the_digits(
     server: Server, batch: NDArray[np.float32], digits: list[int]
 ) -> None:
-    status, answer = server.post("/v1/models/mnist:predict", TorchServe().request(batch))
+    status, answer = server.post("/v1/models/mnist:predict", TorchServe().request(batch, DIGITS.input))
     assert (status, json.loads(answer)) == (200, {"predictions": digits})
-    assert TorchServe().digits(answer, 20) == digits
+    assert told(TorchServe().outputs(answer, 20)) == digits
 
 
 def test_v2_tells_its_metadata_and_answers_a_tensor_made_from_it(
@@ -124,23 +134,23 @@ def test_v2_tells_its_metadata_and_answers_a_tensor_made_from_it(
         ("probabilities", "FP32", [-1, 10]),
         ("classes", "INT64", [-1]),
     ]
-    spec = InputSpec.from_metadata(metadata)
+    spec = InputSpec.from_metadata(metadata, DIGITS.input)
     assert spec == InputSpec(name="input-0", shape=(-1, 784), datatype="FP32")
-    status, answer = server.post("/v2/models/mnist/infer", OpenInference().request(batch, spec))
+    status, answer = server.post("/v2/models/mnist/infer", OpenInference().request(batch, spec, DIGITS.input))
     assert status == 200
     assert [(o["name"], o["shape"]) for o in json.loads(answer)["outputs"]] == [
         ("probabilities", [20, 10]),
         ("classes", [20]),
     ]
-    assert OpenInference().digits(answer, 20) == digits
+    assert told(OpenInference().outputs(answer)) == digits
 
 
 def test_v2_takes_images_as_squares_and_echoes_the_requests_id(
     server: Server, batch: NDArray[np.float32], digits: list[int]
 ) -> None:
-    body = json.loads(OpenInference().request(batch, InputSpec(shape=(-1, 28, 28))))
+    body = json.loads(OpenInference().request(batch, replace(SPEC, shape=(-1, 28, 28)), DIGITS.input))
     status, answer = server.post("/v2/models/mnist/infer", {"id": "seven", **body})
-    assert (status, OpenInference().digits(answer, 20)) == (200, digits)
+    assert (status, told(OpenInference().outputs(answer))) == (200, digits)
     assert json.loads(answer)["id"] == "seven"
 
 
@@ -150,17 +160,17 @@ def test_grpc_answers_raw_and_typed_contents(
 ) -> None:
     described = stub.ModelMetadata(ModelMetadataRequest(name="mnist"), timeout=10).inputs[0]
     spec = InputSpec(name=described.name, shape=tuple(described.shape), datatype=described.datatype)
-    assert spec == InputSpec()
+    assert spec == SPEC
     tensor = InferInput(spec.name, [20, 784], spec.datatype)
-    tensor.set_data_from_numpy(OpenInference().tensor(batch, spec), binary_data=raw)
+    tensor.set_data_from_numpy(OpenInference().tensor(batch, spec, DIGITS.input), binary_data=raw)
     answer = stub.ModelInfer(InferRequest("mnist", [tensor]).to_grpc(), timeout=10)
     outputs = [
         Output(name=o.name, datatype=o.datatype, shape=tuple(o.shape), data=o.as_numpy())
         for o in InferResponse.from_grpc(answer).outputs
     ]
     assert [output.name for output in outputs] == ["probabilities", "classes"]
-    assert OpenInference().digits_of(outputs, 20) == digits
-    assert OpenInference().digits_of(outputs[:1], 20) == digits
+    assert told(by_name(outputs)) == digits
+    assert told(by_name(outputs[:1])) == digits
 
 
 BLACK = [0.0] * 784
@@ -253,8 +263,8 @@ def test_a_request_that_goes_well_leaves_no_line_in_the_log(
 ) -> None:
     before = server.log.read_text()
     for _ in range(3):
-        assert server.post("/v1/models/mnist:predict", Tensorflow().request(batch))[0] == 200
-        assert server.post("/v2/models/mnist/infer", OpenInference().request(batch, InputSpec()))[0] == 200
+        assert server.post("/v1/models/mnist:predict", Tensorflow().request(batch, DIGITS.input))[0] == 200
+        assert server.post("/v2/models/mnist/infer", OpenInference().request(batch, SPEC, DIGITS.input))[0] == 200
         stub.ModelMetadata(ModelMetadataRequest(name="mnist"), timeout=10)
     assert server.log.read_text() == before
     assert "Uvicorn running" in before
