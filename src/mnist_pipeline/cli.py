@@ -47,8 +47,8 @@ _ABOUT: Mapping[str, Callable[[], str]] = {
 }
 # These ask the predictor by way of the model.
 _WITH_MODEL = {"reconcile", "setup"}
-# These, and `serve`, are told by the environment what to do; the demo makes its own, for digits.
-_WITH_TASK = {"reconcile", "setup", "source"}
+# These, and `serve`, are told by the environment what to do; the demo makes its own.
+_WITH_SETTINGS = {"reconcile", "setup", "source"}
 
 
 def main(
@@ -69,15 +69,14 @@ def main(
     task = task() if isinstance(task, type) else task
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
-    if command in _WITH_TASK:
+    if command in _COMMANDS:
         if problems := task.problems():
             print(*problems, sep="\n", file=sys.stderr)
             return 2
-        tell_unknown_settings(arguments, task)
+        if command in _WITH_SETTINGS:
+            tell_unknown_settings(arguments, task)
         parts = {"task": task, "model": model} if command in _WITH_MODEL else {"task": task}
         return _run(_COMMANDS[command], arguments, parts)
-    if command in _COMMANDS:
-        return _run(_COMMANDS[command], arguments, {})
     if command == "serve" or (command is None and arguments and arguments[0] not in _ABOUT):
         return serve(arguments, task=task, model=model)
     if command is None and arguments:

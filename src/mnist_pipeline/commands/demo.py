@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import io
+import mimetypes
+import os
 import sys
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from http.client import HTTPConnection
-from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import orjson
 
+from mnist_pipeline.commands.demo_usage import DIGITS, how_to_use
 from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.records import Record
-from mnist_pipeline.local.stack import REJECTED_BUCKET, RESULTS_TOPIC, SOURCE_BUCKET, Stack
+from mnist_pipeline.local.stack import RESULTS_TOPIC, Stack
+from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.interpretation import Label, Prediction
+from mnist_pipeline.pipeline.task import Task
 
 TRACE_KEY = "test-trace-id"
 INLINE_TRACE_ID = "16ec3446-48d6-422e-9926-8224853e84a7"
 
 _UPLOADS_AT_ONCE = 8
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_DIGITS = files("mnist_pipeline.local").joinpath("digits")
-_REQUEST = _DIGITS.joinpath("image-with-trace-id.json")
+_REQUEST = DIGITS.joinpath("image-with-trace-id.json")
 # What a user of the Kafka-sink transformer sends with the request.
-_CLOUDEVENT = {
+CLOUDEVENT = {
     "Ce-Id": "1",
     "Ce-Specversion": "1.0",
     "Ce-Type": "prediction-request-udf-attr",
@@ -57,28 +62,34 @@ class Arrival:
 
     picture: Picture
     results: int
-    digit: int | None
+    label: Label | None
+    score: float | None
     bucket: str
     key: str
     milliseconds: float | None
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], *, task: Task) -> int:
     """Run the demo; exit code 0 only if every check holds."""
     parser = argparse.ArgumentParser(
         prog="mnist-pipeline demo",
-        description="Upload digits to a local stack, watch where they go, and check that all are where they belong.",
+        description="Upload objects to a local stack, watch where they go, and check that all are where they belong.",
     )
-    parser.add_argument("--count", type=_count, metavar="N", help="upload N pictures, the same ones again where needed")
-    parser.add_argument("--images", type=Path, metavar="DIR", help=f"your own pictures ({', '.join(_SUFFIXES)})")
+    suffixes = _SUFFIXES if isinstance(task, Digits) else task.suffixes
+    parser.add_argument("--count", type=_count, metavar="N", help="upload N objects, the same ones again where needed")
+    parser.add_argument("--images", type=Path, metavar="DIR", help=f"your own ({', '.join(suffixes)})")
     parser.add_argument("--keep", action="store_true", help="leave the stack up, and show how to use it")
+    parser.add_argument(
+        "--predictor_host", metavar="HOST[:PORT]", help="your own predictor (default: one of the demo's)"
+    )
+    parser.add_argument("--predictor_protocol", default="v1", choices=("v1", "v2", "grpc-v2"), help="(default: v1)")
     options = parser.parse_args(argv)
     try:
-        pictures = _pictures(options.images, options.count)
+        pictures = _pictures(task, options.images, suffixes, options.count)
     except (OSError, ValueError) as exc:
         parser.error(str(exc))
     try:
-        return _run(pictures, keep=options.keep)
+        return _run(task, pictures, options)
     except PartFailed as exc:
         print(f"\n{exc}", file=sys.stderr)
         return 1
@@ -93,13 +104,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _pictures(folder: Path | None, count: int | None) -> list[Picture]:
+def _pictures(task: Task, folder: Path | None, suffixes: Sequence[str], count: int | None) -> list[Picture]:
+    if folder is None and not isinstance(task, Digits):
+        raise ValueError(f"{task.name} has no objects of its own to show: give --images DIR")
     if folder is None:
-        found = {one.name: one.read_bytes() for one in _DIGITS.iterdir() if one.name.endswith(".png")}
+        found = {one.name: one.read_bytes() for one in DIGITS.iterdir() if one.name.endswith(".png")}
     else:
-        found = {one.name: one.read_bytes() for one in folder.iterdir() if one.suffix.lower() in _SUFFIXES}
+        found = {one.name: one.read_bytes() for one in folder.iterdir() if one.suffix.lower() in suffixes}
     if not found:
-        raise ValueError(f"there is no picture ({', '.join(_SUFFIXES)}) in {folder}")
+        raise ValueError(f"there is no picture ({', '.join(suffixes)}) in {folder}")
     names = sorted(found)
     pictures: list[Picture] = []
     for number in range(count or len(names)):
@@ -109,34 +122,49 @@ def _pictures(folder: Path | None, count: int | None) -> list[Picture]:
     return pictures
 
 
-def _run(pictures: Sequence[Picture], *, keep: bool) -> int:
-    suffixes = sorted({".png", *(Path(picture.name).suffix for picture in pictures)})
+def _run(task: Task, pictures: Sequence[Picture], options: argparse.Namespace) -> int:
+    suffixes = sorted({*task.suffixes, *(Path(picture.name).suffix for picture in pictures)})
     settings = {
         "REQUEST_TRACE_KEY": TRACE_KEY,
         "SOURCE_SUFFIXES": ",".join(suffixes),
         "INFERENCE_SERVICE_NAME": "test-transformer",
         "POD_NAMESPACE": "kserve-test",
     }
+    if type(task) is not Digits:
+        # The transformer's program is found as this one was.
+        settings["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
     started = time.monotonic()
     print("Starting MinIO's gateway, Kafka, the predictor, the transformer and the source:", end="", flush=True)
-    with Stack(settings=settings, on_ready=lambda part: print(f" {part}", end="", flush=True)) as stack:
+    stack = Stack(
+        settings=settings,
+        on_ready=lambda part: print(f" {part}", end="", flush=True),
+        task=task,
+        program=_own_program(task),
+        predictor_host=options.predictor_host,
+        predictor_protocol=options.predictor_protocol,
+    )
+    with stack:
         print(f" - ready after {time.monotonic() - started:.1f} s\n")
+        if stack.guesses:
+            print(f"There is no network for {task.name} here: what follows is guessed. --predictor_host takes yours.\n")
         uploaded = _upload(stack, pictures)
         records = stack.results()
         arrivals = [_arrival(picture, uploaded[picture.trace_id], records) for picture in pictures]
         _print_table(arrivals)
-        _send_inline(stack)
+        _send_inline(stack, _request(task, pictures[0]))
         records = stack.results()
         problems = [*_problems(stack, arrivals), *_print_inline(records)]
         for problem in problems:
             print(f"NOT AS IT SHOULD BE: {problem}")
         if not problems:
             print(
-                f"\nAll {len(pictures)} pictures left bucket {SOURCE_BUCKET}, each lies in the bucket of its"
+                f"\nAll {len(pictures)} pictures left bucket {stack.source_bucket}, each lies in the bucket of its"
                 f" prediction, and each trace id is on topic {RESULTS_TOPIC} once."
             )
-        if keep:
-            _keep(stack)
+        if options.keep:
+            print(how_to_use(stack, CLOUDEVENT))
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
     print(f"Everything is stopped and removed ({time.monotonic() - started:.1f} s in all).")
     return 1 if problems else 0
 
@@ -148,11 +176,11 @@ def _upload(stack: Stack, pictures: Sequence[Picture]) -> dict[str, float]:
     def put(picture: Picture) -> tuple[str, float]:
         moment = time.time()
         client.put_object(
-            bucket_name=SOURCE_BUCKET,
+            bucket_name=stack.source_bucket,
             object_name=picture.name,
             data=io.BytesIO(picture.data),
             length=len(picture.data),
-            content_type="image/png" if picture.name.lower().endswith(".png") else "image/jpeg",
+            content_type=mimetypes.guess_type(picture.name)[0] or "application/octet-stream",
             metadata={TRACE_KEY: picture.trace_id},
         )
         return picture.trace_id, moment
@@ -165,7 +193,7 @@ def _upload(stack: Stack, pictures: Sequence[Picture]) -> dict[str, float]:
             show(f"uploaded {len(uploaded)} of {len(pictures)}")
         give_up = time.monotonic() + patience
         while time.monotonic() < give_up:
-            left = sum(1 for _ in client.list_objects(bucket_name=SOURCE_BUCKET, recursive=True))
+            left = sum(1 for _ in client.list_objects(bucket_name=stack.source_bucket, recursive=True))
             show(f"uploaded {len(pictures)}, settled {len(pictures) - left} of {len(pictures)}")
             if not left:
                 break
@@ -208,40 +236,50 @@ class _Progress:
 def _arrival(picture: Picture, uploaded: float, records: Sequence[Record]) -> Arrival:
     mine = [orjson.loads(record.value or b"{}") for record in records if record.key == picture.trace_id.encode()]
     if not mine:
-        return Arrival(picture=picture, results=0, digit=None, bucket="", key="", milliseconds=None)
+        return Arrival(picture=picture, results=0, label=None, score=None, bucket="", key="", milliseconds=None)
     event = mine[0]
     bucket, _, key = event["data"]["destination"].partition("/")
     took = datetime.fromisoformat(event["time"]).timestamp() - uploaded
-    predictions = event["data"].get("predictions", [None])
     return Arrival(
-        picture=picture, results=len(mine), digit=predictions[0], bucket=bucket, key=key, milliseconds=took * 1000
+        picture=picture,
+        results=len(mine),
+        label=event["data"].get("predictions", [None])[0],
+        score=event["data"].get("scores", [None])[0],
+        bucket=bucket,
+        key=key,
+        milliseconds=took * 1000,
     )
 
 
 def _print_table(arrivals: Sequence[Arrival]) -> None:
     width = max(5, *(len(arrival.picture.name) for arrival in arrivals))
-    print(f"{'image':<{width}}  {'trace id':<36}  predicted  {'bucket':<14}  ms from upload to filed")
+    labels = max(9, *(len(str(arrival.label)) for arrival in arrivals))
+    buckets = max(14, *(len(arrival.bucket) for arrival in arrivals))
+    print(f"{'image':<{width}}  {'trace id':<36}  {'predicted':>{labels}}  score  {'bucket':<{buckets}}  ms to filed")
     for arrival in arrivals:
-        digit = "-" if arrival.digit is None else str(arrival.digit)
+        label = "-" if arrival.label is None else str(arrival.label)
+        score = "-" if arrival.score is None else f"{arrival.score:.2f}"
         took = "-" if arrival.milliseconds is None else f"{arrival.milliseconds:.0f}"
         name, trace_id = arrival.picture.name, arrival.picture.trace_id
-        print(f"{name:<{width}}  {trace_id:<36}  {digit:>9}  {arrival.bucket:<14}  {took:>23}")
+        print(
+            f"{name:<{width}}  {trace_id:<36}  {label:>{labels}}  {score:>5}  {arrival.bucket:<{buckets}}  {took:>11}"
+        )
 
 
 def _problems(stack: Stack, arrivals: Sequence[Arrival]) -> Iterator[str]:
     """What does not hold: the source bucket is empty, each object lies where its prediction says, one result each."""
     client = stack.minio()
-    left = [str(one.object_name) for one in client.list_objects(bucket_name=SOURCE_BUCKET, recursive=True)]
+    left = [str(one.object_name) for one in client.list_objects(bucket_name=stack.source_bucket, recursive=True)]
     if left:
-        yield f"{len(left)} objects are still in bucket {SOURCE_BUCKET}: {', '.join(left[:5])}"
+        yield f"{len(left)} objects are still in bucket {stack.source_bucket}: {', '.join(left[:5])}"
     for arrival in arrivals:
         name = arrival.picture.name
         if arrival.results != 1:
             yield f"{name}: its trace id is on the topic {arrival.results} times"
-        elif arrival.bucket == REJECTED_BUCKET:
+        elif arrival.label is None:
             yield f"{name}: it was rejected"
-        elif arrival.bucket != f"digit-{arrival.digit}":
-            yield f"{name}: predicted {arrival.digit}, but filed in {arrival.bucket}"
+        elif (place := stack.places.destination_of(Prediction(arrival.label, arrival.score))).bucket != arrival.bucket:
+            yield f"{name}: predicted {arrival.label}, but filed in {arrival.bucket}, not in {place.bucket}"
         else:
             there = client.get_object(bucket_name=arrival.bucket, object_name=arrival.key)
             try:
@@ -252,11 +290,11 @@ def _problems(stack: Stack, arrivals: Sequence[Arrival]) -> Iterator[str]:
                 there.release_conn()
 
 
-def _send_inline(stack: Stack) -> None:
+def _send_inline(stack: Stack, request: bytes) -> None:
     url = urlsplit(stack.transformer.predict_url)
     connection = HTTPConnection(url.hostname or "", url.port, timeout=60)
     try:
-        connection.request("POST", url.path, _REQUEST.read_bytes(), _CLOUDEVENT)
+        connection.request("POST", url.path, request, CLOUDEVENT)
         response = connection.getresponse()
         print(
             f"\nOne inline request with {TRACE_KEY} {INLINE_TRACE_ID}: answered {response.status}. Its result event:\n"
@@ -266,6 +304,24 @@ def _send_inline(stack: Stack) -> None:
         connection.close()
 
 
+def _request(task: Task, picture: Picture) -> bytes:
+    """What a user of the Kafka-sink transformer sends; of another task with one of the user's own objects."""
+    if isinstance(task, Digits):
+        return _REQUEST.read_bytes()
+    instance = {"data": base64.b64encode(picture.data).decode()}
+    return orjson.dumps({TRACE_KEY: INLINE_TRACE_ID, "instances": [instance]})
+
+
+def _own_program(task: Task) -> str:
+    """The module or the script by which this transformer was started, and is served."""
+    main_module = sys.modules["__main__"]
+    if type(task) is Digits or main_module.__file__ is None:
+        return "mnist_pipeline"
+    if main_module.__spec__ is not None:
+        return main_module.__spec__.name.removesuffix(".__main__")
+    return str(Path(main_module.__file__).resolve())
+
+
 def _print_inline(records: Sequence[Record]) -> Iterator[str]:
     counted = Counter(record.key for record in records)
     mine = [record for record in records if record.key == INLINE_TRACE_ID.encode()]
@@ -273,46 +329,3 @@ def _print_inline(records: Sequence[Record]) -> Iterator[str]:
         yield f"the inline request's trace id is on the topic {len(mine)} times"
     for record in mine:
         print(orjson.dumps(orjson.loads(record.value or b"{}"), option=orjson.OPT_INDENT_2).decode())
-
-
-def _keep(stack: Stack) -> None:
-    print(_how_to_use(stack))
-    with contextlib.suppress(KeyboardInterrupt):
-        threading.Event().wait()
-
-
-def _how_to_use(stack: Stack) -> str:
-    gateway, sandbox = stack.gateway, stack.sandbox.directory
-    headers: Mapping[str, str] = _CLOUDEVENT
-    flags = " \\\n".join(f'  -H "{name}: {value}"' for name, value in headers.items())
-    digits, bin_folder = Path(str(_DIGITS)), Path(sys.executable).parent
-    return f"""
-The stack stays up until Ctrl-C. Logs: {sandbox}
-
-  MinIO        http://{gateway.endpoint}   access key {gateway.access_key}, secret key {gateway.secret_key}
-  Kafka        {stack.broker.bootstrap_servers}   (clients that probe versions: say 2.3)
-  transformer  {stack.transformer.url}   gRPC {stack.transformer.grpc_address}
-  predictor    {stack.predictor.url}   gRPC {stack.predictor.grpc_address}
-
-Upload a digit, and see where it went:
-
-mc alias set myminio http://{gateway.endpoint} {gateway.access_key} {gateway.secret_key}
-mc cp {digits}/7-0000.png myminio/{SOURCE_BUCKET}/0.png
-mc ls myminio/digit-7
-
-Ask inline, as plain HTTP and as an event:
-
-curl -v -H "Content-Type: application/json" \\
-  -d @{digits}/image-with-trace-id.json \\
-  {stack.transformer.predict_url}
-
-curl -v {stack.transformer.predict_url} \\
-  -X POST \\
-{flags} \\
-  -d @{digits}/image-with-trace-id.json
-
-Read the results:
-
-{bin_folder}/kafka-python consumer -b {stack.broker.bootstrap_servers} -C api_version=2.3 \\
-  -C auto_offset_reset=earliest -t {RESULTS_TOPIC}
-"""

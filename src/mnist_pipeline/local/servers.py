@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import REGION, Gateway
 from mnist_pipeline.local.processes import Part, Sandbox, answers_ok, free_port
+from mnist_pipeline.pipeline.task import Task
 
 # A cold start on a busy machine: KServe's imports alone take some seconds of CPU, for every worker.
 _READY_SECONDS = 120.0
@@ -21,7 +22,7 @@ class ModelServer(Part):
     Args:
         sandbox: where it runs.
         name: of the part, for its log and for errors.
-        module: the Python module that is the program.
+        program: the Python module that is the program, or a script's path that ends in `.py`.
         model_name: the one model that it serves.
         args: more command line arguments.
         env: its settings.
@@ -34,7 +35,7 @@ class ModelServer(Part):
         self,
         sandbox: Sandbox,
         name: str,
-        module: str,
+        program: str,
         *,
         model_name: str,
         args: Sequence[str] = (),
@@ -48,9 +49,9 @@ class ModelServer(Part):
         self.grpc_address = f"127.0.0.1:{self.grpc_port}"
         self._sandbox = sandbox
         ports = ("--http_port", str(self.http_port), "--grpc_port", str(self.grpc_port))
-        self.child = sandbox.start(
-            name, [sys.executable, "-m", module, "--model_name", model_name, *ports, *args], env=env or {}
-        )
+        start = [program] if program.endswith(".py") else ["-m", program]
+        flags = ["--model_name", model_name, *ports, *args]
+        self.child = sandbox.start(name, [sys.executable, *start, *flags], env=env or {})
 
     def wait_ready(self) -> None:
         """Wait until it says that its model is ready.
@@ -72,24 +73,32 @@ def start_predictor(sandbox: Sandbox, *, model_name: str = "mnist", args: Sequen
     return ModelServer(sandbox, "predictor", "mnist_pipeline.local.predictor", model_name=model_name, args=args)
 
 
+def start_stand_in(sandbox: Sandbox, task: Task) -> ModelServer:
+    """Start what guesses in the place of a task's network (`mnist_pipeline.local.stand_in`)."""
+    labels = ("--labels", str(len(task.labels)))
+    return ModelServer(sandbox, "predictor", "mnist_pipeline.local.stand_in", model_name=task.name, args=labels)
+
+
 def start_transformer(
     sandbox: Sandbox,
     *,
     predictor_host: str,
     env: Mapping[str, str],
     name: str = "transformer",
+    program: str = "mnist_pipeline",
     model_name: str = "mnist",
     workers: int = 1,
     predictor_protocol: str = "v1",
     args: Sequence[str] = (),
 ) -> ModelServer:
-    """Start a transformer (`python -m mnist_pipeline`).
+    """Start a transformer (`python -m mnist_pipeline`, if it is no other program).
 
     Args:
         sandbox: where it runs.
         predictor_host: `host:port` of the predictor, of its gRPC port where the protocol is `grpc-v2`.
         env: all of its settings; see `transformer_settings`.
         name: of the part; give each of several transformers its own.
+        program: a module or a script.
         model_name: the one model that it serves.
         workers: KServe's `--workers`.
         predictor_protocol: `v1`, `v2` or `grpc-v2`.
@@ -103,7 +112,7 @@ def start_transformer(
         "--workers",
         str(workers),
     )
-    return ModelServer(sandbox, name, "mnist_pipeline", model_name=model_name, args=(*options, *args), env=env)
+    return ModelServer(sandbox, name, program, model_name=model_name, args=(*options, *args), env=env)
 
 
 def transformer_settings(gateway: Gateway | None = None, broker: Broker | None = None) -> dict[str, str]:

@@ -23,8 +23,17 @@ from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
 from mnist_pipeline.local.processes import Part, Sandbox
 from mnist_pipeline.local.records import Record, read_topic
-from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer, transformer_settings
+from mnist_pipeline.local.servers import (
+    ModelServer,
+    start_predictor,
+    start_stand_in,
+    start_transformer,
+    transformer_settings,
+)
 from mnist_pipeline.local.source import Source
+from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.pipeline.task import Task
 
 MODEL_NAME = "mnist"
 SOURCE_BUCKET = "mnist"
@@ -56,6 +65,9 @@ class Stack(Part):
         ordered: the source delivers one record of a partition at a time; else up to `max_in_flight` at once.
         max_in_flight: requests of the source at once.
         on_ready: called with the name of each part as it is ready, in the order in which they are waited for.
+        task: what the transformer is about; of another than the digits the predictor only guesses.
+        program: the transformer's, a module or a script.
+        predictor_host: of a predictor that is there already.
     """
 
     sandbox: Sandbox
@@ -76,7 +88,16 @@ class Stack(Part):
         ordered: bool = False,
         max_in_flight: int = 32,
         on_ready: Callable[[str], None] | None = None,
+        task: Task | None = None,
+        program: str = "mnist_pipeline",
+        predictor_host: str | None = None,
     ) -> None:
+        self.task = task or Digits()
+        # Where things are; what else the transformer is told matters here to nobody.
+        self.places = Settings(task=self.task)
+        self.guesses = predictor_host is None and not isinstance(self.task, Digits)
+        self._predictor_host = predictor_host
+        self._program = program
         self._workers = workers
         self._predictor_protocol = predictor_protocol
         self._settings = dict(settings or {})
@@ -85,6 +106,11 @@ class Stack(Part):
         self._max_in_flight = max_in_flight
         self._on_ready = on_ready or (lambda _name: None)
         self._exit = contextlib.ExitStack()
+
+    @property
+    def source_bucket(self) -> str:
+        """Where to upload."""
+        return self.places.source_buckets[0]
 
     def wait_ready(self) -> None:
         """Start, which a `with` block does."""
@@ -99,7 +125,10 @@ class Stack(Part):
         self._exit.enter_context(_sigterm_exits())
         self.sandbox = self._owned(Sandbox())
         # The slowest to start come first, then what they need only once they are asked something.
-        self.predictor = self._owned(start_predictor(self.sandbox, model_name=MODEL_NAME))
+        if self._predictor_host is None:
+            self.predictor = self._owned(
+                start_stand_in(self.sandbox, self.task) if self.guesses else start_predictor(self.sandbox)
+            )
         self.broker = self._owned(Broker(_TOPICS))
         self.notifications = self._owned(Notifications(self.broker.bootstrap_servers, NOTIFICATIONS_TOPIC))
         self.gateway = self._owned(Gateway(self.sandbox, webhook_url=self.notifications.url))
@@ -111,11 +140,14 @@ class Stack(Part):
         )
         self._on_ready("broker")
         self.gateway.wait_ready()
-        self.gateway.create_buckets((SOURCE_BUCKET, REJECTED_BUCKET, *DIGIT_BUCKETS))
-        self.gateway.notify(SOURCE_BUCKET)
+        written = (place.bucket for place in self.places.outputs)
+        self.gateway.create_buckets(dict.fromkeys((*self.places.source_buckets, *written)))
+        for bucket in self.places.source_buckets:
+            self.gateway.notify(bucket)
         self._on_ready("gateway")
-        self.predictor.wait_ready()
-        self._on_ready("predictor")
+        if self._predictor_host is None:
+            self.predictor.wait_ready()
+            self._on_ready("predictor")
         self.transformer.wait_ready()
         self._on_ready("transformer")
         self.source = self._owned(
@@ -150,19 +182,22 @@ class Stack(Part):
         Raises:
             PartFailed: it cannot be started.
         """
-        is_grpc = predictor_protocol == "grpc-v2"
-        port = self.predictor.grpc_port if is_grpc else self.predictor.http_port
+        host = self._predictor_host
+        if host is None:
+            is_grpc = predictor_protocol == "grpc-v2"
+            host = f"127.0.0.1:{self.predictor.grpc_port if is_grpc else self.predictor.http_port}"
         return self._owned(
             start_transformer(
                 self.sandbox,
-                predictor_host=f"127.0.0.1:{port}",
+                predictor_host=host,
                 env={
                     **transformer_settings(self.gateway, self.broker),
                     "KAFKA_TOPIC": RESULTS_TOPIC,
                     **(settings or {}),
                 },
                 name=name,
-                model_name=MODEL_NAME,
+                program=self._program,
+                model_name=self.task.name,
                 workers=workers,
                 predictor_protocol=predictor_protocol,
                 args=args,
