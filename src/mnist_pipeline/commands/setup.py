@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -24,6 +25,7 @@ from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.settings import Minio, Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
 from mnist_pipeline.site.parts import Outcome
+from mnist_pipeline.site.policy import policy_of
 from mnist_pipeline.site.setup import Report, Wishes, handle_store, handle_topics
 from mnist_pipeline.site.topics import DEFAULT_PARTITIONS
 
@@ -49,8 +51,13 @@ def main(
     """
     task = task() if isinstance(task, type) else task
     args = _parser(task.name).parse_args(arguments)
+    environ = os.environ if environ is None else environ
     try:
-        settings, minio = _settings(task, args, os.environ if environ is None else environ)
+        if args.print_policy:
+            policy = policy_of(Settings.from_environ(environ, task))
+            print(json.dumps(policy, indent=2), file=out or sys.stdout)
+            return 0
+        settings, minio = _settings(task, args, environ)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -90,6 +97,11 @@ def _parser(name: str) -> argparse.ArgumentParser:
         action="store_true",
         help="change nothing, but look whether all of it is so, and whether the credentials, the predictor and the "
         "store's If-None-Match work; writes one probe object into the rejected bucket, and removes it",
+    )
+    parser.add_argument(
+        "--print-policy",
+        action="store_true",
+        help="only print what the transformer's own user has to be allowed to do in the store, as a policy in JSON",
     )
     predictor_flags.add_to(parser, name, why="the predictor that --check asks (default: asks none)")
     return parser

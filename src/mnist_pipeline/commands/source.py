@@ -44,7 +44,7 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     Where Kafka or the topic is not there, or not for us, a line in the log says why, and it is tried again and again.
     Exit code 1: delivery ended by itself, the log has the stack; 2: wrong settings.
     """
-    options = _parser().parse_args(argv)
+    options = _parser(task.name).parse_args(argv)
     try:
         kafka = Settings.from_environ(os.environ, task).kafka
     except SettingsError as exc:
@@ -73,14 +73,14 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     return 1 if source.failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mnist-pipeline source", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sink", required=True, type=_url, metavar="URL", help="…/v1/models/<model>:predict")
-    parser.add_argument("--topic", default="mnist", type=_topic, help="the notifications' topic (default: mnist)")
+    parser.add_argument("--topic", default=name, type=_topic, help="the notifications' topic (default: %(default)s)")
     parser.add_argument("--group", default="mnist-pipeline-source", help="the consumer group that keeps the offsets")
-    parser.add_argument("--name", default="mnist", help="of the KafkaSource, in ce-source")
+    parser.add_argument("--name", default=name, help="of the KafkaSource, in ce-source")
     parser.add_argument("--namespace", default="default", help="of the KafkaSource, in ce-source and Kn-Namespace")
     parser.add_argument("--unordered", action="store_true", help="up to --max-in-flight at once; else one a partition")
     parser.add_argument("--max-in-flight", type=int, default=100, metavar="N")
