@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from kafka import TopicPartition
+from kafka import ConsumerRebalanceListener, TopicPartition
 
 from mnist_pipeline.local.records import Record
 
@@ -43,3 +44,45 @@ class Lane:
     in_flight: int = 0
     paused: bool = False
     committed: int | None = None
+
+    @property
+    def backlog(self) -> int:
+        """How many records are neither settled nor given back."""
+        return len(self.waiting) + self.in_flight
+
+    def to_commit(self) -> int | None:
+        """The offset that is new since the last commit; None where there is none, or the partition is not ours."""
+        position = self.offsets.position
+        return position if self.ours and position != self.committed else None
+
+
+class Owner(Protocol):
+    """Who is told what the group decides."""
+
+    def partitions_assigned(self, partitions: set[TopicPartition]) -> None:
+        """The group gave us these, and no others."""
+
+    def partitions_revoked(self, partitions: set[TopicPartition]) -> None:
+        """The group takes these back, perhaps to give them to us again."""
+
+    def partitions_lost(self, partitions: set[TopicPartition]) -> None:
+        """The group has gone on without us."""
+
+
+class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Passes the group's decisions on; called on kafka-python's own thread, which must not be blocked."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Pass it on."""
+        self._owner.partitions_assigned(assigned)
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Pass it on."""
+        self._owner.partitions_revoked(revoked)
+
+    def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        """Pass it on."""
+        self._owner.partitions_lost(lost)

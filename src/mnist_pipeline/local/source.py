@@ -1,8 +1,6 @@
 """A stand-in for Knative's KafkaSource: delivers a topic's records to a URL over HTTP, at least once.
 
-    with Source("127.0.0.1:9092", "mnist", "http://127.0.0.1:8080/v1/models/mnist:predict", group="mnist") as source:
-        ...
-    source.delivered
+    with Source("127.0.0.1:9092", "mnist", "http://127.0.0.1:8080/v1/models/mnist:predict", group="mnist"): ...
 
 One thread owns the consumer: it polls, hands records to workers, and commits what is settled. The workers, each with a
 connection of its own, post, wait and post again. A record is settled when the sink answered 2xx or when it has become a
@@ -12,31 +10,29 @@ dead letter; offsets are committed up to the first that is not. What is not sett
 from __future__ import annotations
 
 import collections
-import contextlib
 import logging
-import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, KafkaConnectionError, KafkaError
 
 from mnist_pipeline.adapters.kafka_connection import Connections
-from mnist_pipeline.local.delivery import DeadLetter, Delivery, Manner, place
+from mnist_pipeline.local.delivery import DeadLetter, Delivery, Manner
 from mnist_pipeline.local.knative import Backoff
-from mnist_pipeline.local.offsets import Lane
+from mnist_pipeline.local.offsets import Lane, Rebalances
 from mnist_pipeline.local.processes import Part, PartFailed
 from mnist_pipeline.local.records import Record, record_of
+from mnist_pipeline.local.trouble_log import TroubleLog
+from mnist_pipeline.local.workers import Workers
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 
 _log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 10.0
 _RECONNECT_SECONDS = 3.0
-# A broker that ends breaks its connections off first, and only then takes no more of them; another may take over.
-_TROUBLE_SECONDS = 1.0
 _COMMIT_SECONDS = 5.0  # as often as Knative's dispatcher
 _POLL_MS = 100
 # All that was fetched: kafka-python (3.0.12) does not come back to a batch of which it has given only the first records
@@ -69,7 +65,7 @@ class Source(Part):
             exception it raises is logged and the record is gone, as with Knative when the dead-letter sink fails.
         on_failure: called once where `failed` becomes true, from a thread of the source's own.
 
-    `failed` says that nothing is delivered any more, for an error of the program's own; what is not committed comes
+    `failed`: nothing is delivered any more, for an error of the program's own; what is not committed comes
     again to the next source.
 
     Raises:
@@ -105,17 +101,19 @@ class Source(Part):
         self._max_in_flight = max_in_flight
         self._on_failure = on_failure
         self._closing = threading.Event()
-        manner = Manner(
-            sink_url=sink_url,
-            namespace=namespace,
-            name=name,
-            retry=retry,
-            backoff_seconds=backoff_seconds,
-            backoff_policy=backoff_policy,
-            timeout_seconds=timeout_seconds,
-            on_dead_letter=on_dead_letter,
+        self._delivery = Delivery(
+            Manner(
+                sink_url=sink_url,
+                namespace=namespace,
+                name=name,
+                retry=retry,
+                backoff_seconds=backoff_seconds,
+                backoff_policy=backoff_policy,
+                timeout_seconds=timeout_seconds,
+                on_dead_letter=on_dead_letter,
+            ),
+            self._closing,
         )
-        self._delivery = Delivery(manner, self._closing)
         self._consumer_options: dict[str, object] = {
             "bootstrap_servers": bootstrap_servers,
             "group_id": group,
@@ -128,14 +126,10 @@ class Source(Part):
         }
         self._lock = threading.Lock()
         self._lanes: dict[TopicPartition, Lane] = {}
-        self._tasks: queue.SimpleQueue[tuple[Lane, Record] | None] = queue.SimpleQueue()
-        self._queued = 0
-        self._idle = 0
-        self._workers: list[threading.Thread] = []
+        self._workers = Workers(self._delivery, self._lock, most=max_in_flight, done=self._done)
         self._assigned = threading.Event()
         self._looked_for = "Kafka"
-        self._said = ""
-        self._well_at = time.monotonic()
+        self._log = TroubleLog(topic, self._closing)
         self._connections = Connections()
         self._thread: threading.Thread | None = None
         self._consumer: KafkaConsumer | None = None
@@ -181,7 +175,7 @@ class Source(Part):
         """
         self.begin()
         if not self._assigned.wait(timeout_seconds):
-            trouble = self._said or self._connections.explain()
+            trouble = self._log.said or self._connections.explain()
             self.close()
             raise PartFailed("source", f"found no {self._looked_for} in {timeout_seconds:g} s: {trouble}")
 
@@ -218,21 +212,15 @@ class Source(Part):
                     KafkaConsumer, timeout_seconds=_CONNECT_SECONDS, **self._consumer_options
                 )
             except KafkaUnavailable as exc:
-                self._warn(str(exc))
+                self._log.warn(str(exc))
                 self._closing.wait(_RECONNECT_SECONDS)
             else:
                 self._consumer = consumer
                 self._consume(consumer)
 
-    def _warn(self, text: str) -> None:
-        """Log what is the matter, once for as long as it stays the same, and not where we brought it about."""
-        if text != self._said and not self._closing.is_set():
-            _log.warning("topic %s: %s; trying again", self.topic, text)
-            self._said = text
-
     def _consume(self, consumer: KafkaConsumer) -> None:
         try:
-            consumer.subscribe([self.topic], listener=_Partitions(self))
+            consumer.subscribe([self.topic], listener=Rebalances(self))
             self._await_topic(consumer)
             next_commit = time.monotonic() + _COMMIT_SECONDS
             while not self._closing.is_set():
@@ -241,26 +229,23 @@ class Source(Part):
                     for partition, batch in polled.items():
                         self._accept(partition, [record_of(consumed) for consumed in batch])
                 except AuthorizationError as exc:
-                    self._warn(f"not allowed to read it; {_RIGHTS_HINT} ({type(exc).__name__})")
+                    self._log.warn(f"not allowed to read it; {_RIGHTS_HINT} ({type(exc).__name__})")
                     self._closing.wait(1.0)
                 except KafkaConnectionError:
                     # In the words of a poll that finds no connection: which of the two comes first is chance.
-                    self._warn(self._connections.explain())
+                    self._log.warn(self._connections.explain())
                     self._closing.wait(1.0)
                 except KafkaError as exc:
-                    self._warn(f"not read: {self._connections.explain()} ({type(exc).__name__})")
+                    self._log.warn(f"not read: {self._connections.explain()} ({type(exc).__name__})")
                     self._closing.wait(1.0)
                 else:
-                    self._tell_connection()
+                    self._log.look(self._connections)
                 self._pause_and_resume(consumer)
                 if time.monotonic() >= next_commit:
                     self._commit(consumer)
                     next_commit = time.monotonic() + _COMMIT_SECONDS
         finally:
-            for _ in self._workers:
-                self._tasks.put(None)
-            for worker in self._workers:
-                worker.join()
+            self._workers.end()
             self._commit(consumer)
             consumer.close(autocommit=False, timeout_ms=5_000)
 
@@ -274,26 +259,14 @@ class Source(Part):
             try:
                 topics = consumer.topics()
             except KafkaError:
-                topics = None
-                self._warn(self._connections.explain())
-            if topics is not None:
+                self._log.warn(self._connections.explain())
+            else:
                 self._looked_for = f"topic {self.topic!r}"
-            if topics and self.topic in topics:
-                self._looked_for = f"partition of topic {self.topic!r}"
-                return
-            if topics is not None:
-                self._warn(f"it is not there, or our user may not see it; {_RIGHTS_HINT}")
+                if self.topic in topics:
+                    self._looked_for = f"partition of topic {self.topic!r}"
+                    return
+                self._log.warn(f"it is not there, or our user may not see it; {_RIGHTS_HINT}")
             self._closing.wait(0.1)
-
-    def _tell_connection(self) -> None:
-        """A poll without records does not tell whether a broker is there; its connections do."""
-        if self._connections.trouble is None:
-            self._well_at = time.monotonic()
-            if self._said:
-                _log.info("topic %s: is read again", self.topic)
-                self._said = ""
-        elif time.monotonic() - self._well_at >= _TROUBLE_SECONDS:
-            self._warn(self._connections.explain())
 
     def _accept(self, partition: TopicPartition, records: list[Record]) -> None:
         with self._lock:
@@ -306,54 +279,46 @@ class Source(Part):
             self._submit(lane)
 
     def _submit(self, lane: Lane) -> None:
-        """Hand what may go now to the workers, with one more of them where none is idle. The lock is held."""
+        """Hand what may go now to the workers. The lock is held."""
         while lane.ours and lane.waiting and not (self._ordered and lane.in_flight):
             lane.in_flight += 1
-            self._queued += 1
-            self._tasks.put((lane, lane.waiting.popleft()))
-            if self._queued > self._idle and len(self._workers) < self._max_in_flight:
-                worker = threading.Thread(target=self._work, name=f"source-{len(self._workers)}", daemon=True)
-                self._workers.append(worker)
-                self._idle += 1
-                worker.start()
+            self._workers.put(lane, lane.waiting.popleft())
+
+    def _done(self, lane: Lane, record: Record, *, settled: bool) -> None:
+        """A worker is done with a record. The lock is held."""
+        lane.in_flight -= 1
+        if settled:
+            lane.offsets.settle(record.offset)
+        if not self._closing.is_set():
+            self._submit(lane)
 
     def _pause_and_resume(self, consumer: KafkaConsumer) -> None:
         """Fetch no more of a partition that has a backlog, so that memory stays bounded."""
-        full, empty = [], []
         with self._lock:
-            for lane in self._lanes.values():
-                backlog = len(lane.waiting) + lane.in_flight
-                if not lane.paused and backlog >= 2 * self._max_in_flight:
-                    full.append(lane)
-                elif lane.paused and backlog < self._max_in_flight:
-                    empty.append(lane)
+            full = [
+                lane for lane in self._lanes.values() if not lane.paused and lane.backlog >= 2 * self._max_in_flight
+            ]
+            empty = [lane for lane in self._lanes.values() if lane.paused and lane.backlog < self._max_in_flight]
         # Not under the lock: the consumer may wait for its own thread, and that one for the lock.
         try:
-            for lane in full:
-                consumer.pause(lane.partition)
-                lane.paused = True
-            for lane in empty:
-                consumer.resume(lane.partition)
-                lane.paused = False
+            for lane in full + empty:
+                (consumer.resume if lane.paused else consumer.pause)(lane.partition)
+                lane.paused = not lane.paused
         except KafkaError:
             _log.debug("a partition was taken back meanwhile", exc_info=True)
 
     def _commit(self, consumer: KafkaConsumer) -> None:
         with self._lock:
-            settled = [
-                (lane, OffsetAndMetadata(lane.offsets.position))
-                for lane in self._lanes.values()
-                if lane.ours and lane.offsets.position is not None and lane.offsets.position != lane.committed
-            ]
+            settled = [(lane, position) for lane in self._lanes.values() if (position := lane.to_commit()) is not None]
         if not settled:
             return
         try:
-            consumer.commit({lane.partition: position for lane, position in settled}, timeout_ms=5_000)
+            consumer.commit({lane.partition: OffsetAndMetadata(at) for lane, at in settled}, timeout_ms=5_000)
         except KafkaError:
             _log.warning("committing offsets of topic %s failed; records may come again", self.topic, exc_info=True)
             return
         for lane, position in settled:
-            lane.committed = position.offset
+            lane.committed = position
 
     def partitions_assigned(self, partitions: set[TopicPartition]) -> None:
         """The group gave us these, and no others."""
@@ -386,42 +351,3 @@ class Source(Part):
             lane = self._lanes.pop(partition)
             lane.ours = False
             lane.waiting.clear()
-
-    # The workers' threads
-
-    def _work(self) -> None:
-        connection = self._delivery.connect()
-        with contextlib.closing(connection):
-            while task := self._tasks.get():
-                lane, record = task
-                with self._lock:
-                    self._queued -= 1
-                    self._idle -= 1
-                try:
-                    settled = self._delivery.deliver(connection, record)
-                except Exception:  # noqa: BLE001 - whatever it is must not end the worker: the partition would stand still
-                    _log.exception("%s is neither delivered nor given up; a restart brings it again", place(record))
-                    settled = False
-                with self._lock:
-                    self._idle += 1
-                    lane.in_flight -= 1
-                    if settled:
-                        lane.offsets.settle(record.offset)
-                    if not self._closing.is_set():
-                        self._submit(lane)
-
-
-class _Partitions(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Passes the group's decisions to the source; called on kafka-python's own thread, which must not be blocked."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._source.partitions_assigned(assigned)
-
-    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        self._source.partitions_revoked(revoked)
-
-    def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
-        self._source.partitions_lost(lost)
