@@ -1,7 +1,5 @@
 """A stand-in for Knative's KafkaSource: delivers a topic's records to a URL over HTTP, at least once.
 
-    with Source("127.0.0.1:9092", "mnist", "http://127.0.0.1:8080/v1/models/mnist:predict", group="mnist"): ...
-
 One thread owns the consumer: it polls, hands records to workers, and commits what is settled. The workers, each with a
 connection of its own, post, wait and post again. A record is settled when the sink answered 2xx or when it has become a
 dead letter; offsets are committed up to the first that is not. What is not settled when the source stops comes again.
@@ -9,12 +7,11 @@ dead letter; offsets are committed up to the first that is not. What is not sett
 
 from __future__ import annotations
 
-import collections
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, KafkaConnectionError, KafkaError
@@ -65,8 +62,7 @@ class Source(Part):
             exception it raises is logged and the record is gone, as with Knative when the dead-letter sink fails.
         on_failure: called once where `failed` becomes true, from a thread of the source's own.
 
-    `failed`: nothing is delivered any more, for an error of the program's own; what is not committed comes
-    again to the next source.
+    `failed`: nothing is delivered any more, for an error of our own; the next source gets what is not committed.
 
     Raises:
         ValueError, http.client.InvalidURL: nothing can be posted to `sink_url`.
@@ -150,7 +146,7 @@ class Source(Part):
         return self._delivery.dead_lettered
 
     @property
-    def dead_letters(self) -> collections.deque[DeadLetter]:
+    def dead_letters(self) -> Sequence[DeadLetter]:
         """The newest thousand of them."""
         return self._delivery.dead_letters
 
@@ -214,9 +210,9 @@ class Source(Part):
             except KafkaUnavailable as exc:
                 self._log.warn(str(exc))
                 self._closing.wait(_RECONNECT_SECONDS)
-            else:
-                self._consumer = consumer
-                self._consume(consumer)
+                continue
+            self._consumer = consumer
+            self._consume(consumer)
 
     def _consume(self, consumer: KafkaConsumer) -> None:
         try:
@@ -316,9 +312,9 @@ class Source(Part):
             consumer.commit({lane.partition: OffsetAndMetadata(at) for lane, at in settled}, timeout_ms=5_000)
         except KafkaError:
             _log.warning("committing offsets of topic %s failed; records may come again", self.topic, exc_info=True)
-            return
-        for lane, position in settled:
-            lane.committed = position
+        else:
+            for lane, position in settled:
+                lane.committed = position
 
     def partitions_assigned(self, partitions: set[TopicPartition]) -> None:
         """The group gave us these, and no others."""
