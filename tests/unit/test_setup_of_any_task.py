@@ -42,7 +42,10 @@ def test_labels_with_spaces_and_slashes_get_buckets_and_so_does_what_is_doubtful
     assert code == 0
     made = [line.removeprefix("made: bucket ") for line in lines if line.startswith("made: bucket ")]
     assert made == list(store.configs) == [*FASHION_BUCKETS, "fashion-review"]
-    assert set_up_on(store, "--check", task=Fashion, REVIEW_BELOW="0.5")[0] == 0
+    code, lines = set_up_on(store, "--check", task=Fashion, REVIEW_BELOW="0.5")
+    assert code == 0
+    for bucket in ("fashion-rejected", "fashion-review"):
+        assert f"there: If-None-Match in bucket {bucket}" in lines
 
 
 def test_no_bucket_is_made_for_what_is_doubtful_where_nothing_is(store: MemoryS3) -> None:

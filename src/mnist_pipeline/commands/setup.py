@@ -96,7 +96,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         "--check",
         action="store_true",
         help="change nothing, but look whether all of it is so, and whether the credentials, the predictor and the "
-        "store's If-None-Match work; writes one probe object into the rejected bucket, and removes it",
+        "store's If-None-Match work; writes a probe into the rejected bucket and into that of reviews, and removes it",
     )
     parser.add_argument(
         "--print-policy",

@@ -150,11 +150,15 @@ class Settings:
         given = tuple(self.task.destinations())
         return tuple(dict.fromkeys(given or map(self._by_pattern, self.task.labels)))
 
+    @property
+    def aside_buckets(self) -> list[str]:
+        """Where what is not filed for its label goes."""
+        return [self.rejected_bucket] if self.review_below is None else [self.rejected_bucket, self.review_bucket]
+
     @cached_property
     def outputs(self) -> tuple[Destination, ...]:
         """Everywhere that we write: what lies there is not taken again."""
-        others = [self.rejected_bucket] if self.review_below is None else [self.rejected_bucket, self.review_bucket]
-        return tuple(dict.fromkeys((*self.destinations, *map(Destination, others))))
+        return tuple(dict.fromkeys((*self.destinations, *map(Destination, self.aside_buckets))))
 
     def _by_pattern(self, label: str | int) -> Destination:
         names = {"name": self.task.name, "label": values.slug(label), self.task.called: values.slug(label)}

@@ -92,7 +92,8 @@ async def handle_store(settings: Settings, minio: Minio, wishes: Wishes, report:
         if checking:
             for bucket in dict.fromkeys(settings.source_buckets):
                 await _check_release(store, bucket, report)
-            await _check_preconditions(store, objects, settings.rejected_bucket, report)
+            for bucket in settings.aside_buckets:
+                await _check_preconditions(store, objects, bucket, report)
     except Away as exc:
         report.say(Outcome.PROBLEM if checking else Outcome.NOT_DONE, "store", str(exc))
     finally:
