@@ -156,6 +156,7 @@ class ConfluentPublisher:
         with _translated(f"publish to {self._topic!r}"):
             connection = await self._current.get(deadline)
             async with connection.group:
+                deadline.remaining()
                 await self._publish(connection, message, deadline)
 
     async def _publish(self, connection: _Connection, message: Message, deadline: Deadline) -> None:

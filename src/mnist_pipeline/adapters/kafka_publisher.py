@@ -107,6 +107,7 @@ class KafkaPublisher:
         with _translated(f"publish to {self._topic!r}"):
             connection = await self._current.get(deadline)
             async with connection.group:
+                deadline.remaining()
                 await self._publish(connection, message, deadline)
 
     async def _publish(self, connection: _Connection, message: Message, deadline: Deadline) -> None:
