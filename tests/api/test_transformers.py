@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from kserve import InferInput, InferRequest, InferResponse
 from kserve.predictor_config import PredictorConfig
 from PIL import Image
 
@@ -19,6 +20,7 @@ from api.fashion import Fashion
 from api.readings import Readings
 from api.thumbnails import Thumbnails
 from mnist_pipeline import ObjectTransformer, Task
+from mnist_pipeline.serving import inference_v2
 from mnist_pipeline.serving.inference_v2 import RestRequest
 from mnist_pipeline.testing import Harness
 
@@ -141,3 +143,24 @@ def test_over_v2_it_takes_its_own_tensors_and_objects_and_answers_with_texts(cas
         output = ask_v2(case, tensor)
         assert (output["name"], output["datatype"], output["shape"]) == ("predictions", "BYTES", [2])
         assert output["data"] == [case.label] * 2
+
+
+@cases
+def test_its_v2_metadata_are_those_of_its_tensor_and_labels(case: Case) -> None:
+    served = Served(case.task.name, harness_of(case, "v1").pipeline, PredictorConfig("nowhere"))
+    (given,) = served.get_input_types()
+    assert given["shape"] == [-1, *case.task.input.shape]
+    assert (given["name"], given["datatype"]) == (case.task.input.name, case.task.input.v2_datatype)
+    assert served.get_output_types() == [{"name": "predictions", "datatype": "BYTES", "shape": [-1]}]
+
+
+@cases
+def test_over_grpc_texts_are_answered_raw(case: Case) -> None:
+    served = Served(case.task.name, harness_of(case, "v1").pipeline, PredictorConfig("nowhere"))
+    served.answer = case.label
+    tensor = InferInput("anything", [1, *case.task.input.shape], case.task.input.v2_datatype)
+    tensor.set_data_from_numpy(np.full((1, *case.task.input.shape), case.mean, case.task.input.datatype))
+    message = InferRequest(case.task.name, [tensor]).to_grpc()
+    reply, _ = asyncio.run(served.handle(inference_v2.of_grpc(message), {}))
+    (output,) = InferResponse.from_grpc(reply.to_grpc()).outputs
+    assert [text.decode() for text in output.as_numpy()] == [case.label]

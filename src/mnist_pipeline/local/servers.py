@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import REGION, Gateway
 from mnist_pipeline.local.processes import Part, Sandbox, answers_ok, free_port
+from mnist_pipeline.local.stand_in import form_for
 from mnist_pipeline.pipeline.task import Task
 
 # A cold start on a busy machine: KServe's imports alone take some seconds of CPU, for every worker.
@@ -22,7 +25,7 @@ class ModelServer(Part):
     Args:
         sandbox: where it runs.
         name: of the part, for its log and for errors.
-        program: the Python module that is the program, or a script's path that ends in `.py`.
+        program: the Python module that is the program, or the absolute path of a script.
         model_name: the one model that it serves.
         args: more command line arguments.
         env: its settings.
@@ -49,7 +52,7 @@ class ModelServer(Part):
         self.grpc_address = f"127.0.0.1:{self.grpc_port}"
         self._sandbox = sandbox
         ports = ("--http_port", str(self.http_port), "--grpc_port", str(self.grpc_port))
-        start = [program] if program.endswith(".py") else ["-m", program]
+        start = [program] if Path(program).is_absolute() else ["-m", program]
         flags = ["--model_name", model_name, *ports, *args]
         self.child = sandbox.start(name, [sys.executable, *start, *flags], env=env or {})
 
@@ -74,9 +77,34 @@ def start_predictor(sandbox: Sandbox, *, model_name: str = "mnist", args: Sequen
 
 
 def start_stand_in(sandbox: Sandbox, task: Task) -> ModelServer:
-    """Start what guesses in the place of a task's network (`mnist_pipeline.local.stand_in`)."""
-    labels = ("--labels", str(len(task.labels)))
-    return ModelServer(sandbox, "predictor", "mnist_pipeline.local.stand_in", model_name=task.name, args=labels)
+    """Start what guesses in the place of a task's network (`mnist_pipeline.local.stand_in`).
+
+    Raises:
+        ValueError: nothing that it could answer would be understood.
+    """
+    args = ("--labels", str(len(task.labels)), "--form", form_for(task))
+    return ModelServer(sandbox, "predictor", "mnist_pipeline.local.stand_in", model_name=task.name, args=args)
+
+
+def started_program() -> tuple[str, dict[str, str]]:
+    """The module or the script by which this process was started, and the environment in which it is found again.
+
+    Raises:
+        ValueError: it was started by neither.
+    """
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if file is None:
+        raise ValueError("the transformer is started as this program was, and this one is no module and no script")
+    if spec is None:
+        program = str(Path(file).resolve())
+    elif spec.name == "__main__":  # of a folder or an archive
+        program = str(Path(file).resolve().parent)
+    else:
+        program = spec.name.removesuffix(".__main__")
+    # A child works in another directory, where neither this one nor a relative entry would be found.
+    path = ["", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return program, {"PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in path)}
 
 
 def start_transformer(

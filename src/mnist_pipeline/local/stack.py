@@ -31,6 +31,7 @@ from mnist_pipeline.local.servers import (
     transformer_settings,
 )
 from mnist_pipeline.local.source import Source
+from mnist_pipeline.local.stand_in import form_for
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.pipeline.task import Task
@@ -42,7 +43,7 @@ DIGIT_BUCKETS = tuple(f"digit-{digit}" for digit in range(10))
 NOTIFICATIONS_TOPIC = "mnist"
 RESULTS_TOPIC = "mnist-predictions"
 
-_TOPICS = {NOTIFICATIONS_TOPIC: 6, RESULTS_TOPIC: 6}
+_PARTITIONS = 6
 # The broker holds an empty fetch for its whole wait, so this is how late a record can be; the default is 500 ms.
 _FETCH_WAIT_MS = 20
 # A group that a member has left lets the next one in only after this time.
@@ -68,6 +69,9 @@ class Stack(Part):
         task: what the transformer is about; of another than the digits the predictor only guesses.
         program: the transformer's, a module or a script.
         predictor_host: of a predictor that is there already.
+
+    Raises:
+        ValueError: the task cannot work as it is, or not with a predictor that guesses.
     """
 
     sandbox: Sandbox
@@ -94,8 +98,14 @@ class Stack(Part):
     ) -> None:
         self.task = task or Digits()
         # Where things are; what else the transformer is told matters here to nobody.
-        self.places = Settings(task=self.task)
+        self.places = Settings.from_environ({}, self.task)
+        self.notifications_topic = self.task.name
+        self.results_topic = f"{self.task.name}-predictions"
         self.guesses = predictor_host is None and not isinstance(self.task, Digits)
+        if self.guesses and predictor_protocol != "v1":
+            raise ValueError(f"the predictor that guesses speaks v1, not {predictor_protocol}: give --predictor_host")
+        if self.guesses:
+            form_for(self.task)
         self._predictor_host = predictor_host
         self._program = program
         self._workers = workers
@@ -127,10 +137,12 @@ class Stack(Part):
         # The slowest to start come first, then what they need only once they are asked something.
         if self._predictor_host is None:
             self.predictor = self._owned(
-                start_stand_in(self.sandbox, self.task) if self.guesses else start_predictor(self.sandbox)
+                start_stand_in(self.sandbox, self.task)
+                if self.guesses
+                else start_predictor(self.sandbox, model_name=self.task.name)
             )
-        self.broker = self._owned(Broker(_TOPICS))
-        self.notifications = self._owned(Notifications(self.broker.bootstrap_servers, NOTIFICATIONS_TOPIC))
+        self.broker = self._owned(Broker(dict.fromkeys((self.notifications_topic, self.results_topic), _PARTITIONS)))
+        self.notifications = self._owned(Notifications(self.broker.bootstrap_servers, self.notifications_topic))
         self.gateway = self._owned(Gateway(self.sandbox, webhook_url=self.notifications.url))
         self.transformer = self.start_transformer(
             settings=self._settings,
@@ -153,9 +165,9 @@ class Stack(Part):
         self.source = self._owned(
             Source(
                 self.broker.bootstrap_servers,
-                NOTIFICATIONS_TOPIC,
+                self.notifications_topic,
                 self.transformer.predict_url,
-                group="mnist",
+                group=self.task.name,
                 ordered=self._ordered,
                 max_in_flight=self._max_in_flight,
                 # Nothing that was uploaded before the source had joined may be missed.
@@ -192,7 +204,7 @@ class Stack(Part):
                 predictor_host=host,
                 env={
                     **transformer_settings(self.gateway, self.broker),
-                    "KAFKA_TOPIC": RESULTS_TOPIC,
+                    "KAFKA_TOPIC": self.results_topic,
                     **(settings or {}),
                 },
                 name=name,
@@ -210,7 +222,7 @@ class Stack(Part):
 
     def results(self) -> list[Record]:
         """All records of the topic of results so far, by time."""
-        return read_topic(self.broker.bootstrap_servers, RESULTS_TOPIC, api_version=API_VERSION)
+        return read_topic(self.broker.bootstrap_servers, self.results_topic, api_version=API_VERSION)
 
     def close(self) -> None:
         """Take everything down, what delivers first, and remove the temporary directory."""

@@ -1,63 +1,120 @@
 """Stands in for the network of a task that has none here: it guesses, for the same tensor always the same.
 
-    python -m mnist_pipeline.local.stand_in --model_name photos --labels 5 --http_port 8080 --grpc_port 8081
+    python -m mnist_pipeline.local.stand_in --model_name photos --labels 5 --form classes --http_port 8080
 
-KServe's V1 protocol: each instance is answered with `{"classes": number, "predictions": [scores]}`.
+KServe's V1 protocol. The scores are drawn from a digest of the tensor, and each answer has one of `FORMS`: the first
+with which the task's `interpret` gives labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
-import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import orjson
-from kserve import Model, ModelServer
-from kserve.errors import InvalidInput
+
+from mnist_pipeline.pipeline.predictor_formats import Tensorflow
+from mnist_pipeline.pipeline.task import Task
+
+FORMS: Mapping[str, Callable[[list[float]], Any]] = MappingProxyType(
+    {
+        "classes": lambda scores: {"classes": scores.index(max(scores)), "predictions": scores},
+        "scores": lambda scores: scores,
+        "score": lambda scores: scores[-1],
+        "class": lambda scores: scores.index(max(scores)),
+    }
+)
+"""What predictors answer of one tensor: class and scores, all scores, the last label's score alone, the class alone."""
+
+# So many that scores which are taken for predictions give too many of them, whatever the number of labels.
+_TRIED = 7
 
 
-class StandIn(Model):  # type: ignore[misc]  # kserve publishes no types
-    """Scores that are drawn from a tensor's own digest."""
+def guess(tensor: Any, labels: int) -> list[float]:
+    """A score for each label, 1 in sum, from the digest of a tensor as JSON has it."""
+    seed = int.from_bytes(hashlib.sha256(orjson.dumps(tensor)).digest()[:8], "big")
+    scores: list[float] = np.random.default_rng(seed).dirichlet(np.full(labels, 0.3)).tolist()
+    return scores
 
-    def __init__(self, name: str, labels: int) -> None:
-        super().__init__(name)
-        self._labels = labels
-        self.ready = True
 
-    async def predict(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:  # noqa: ARG002 - KServe's signature
-        """Answer a V1 body.
+def form_for(task: Task) -> str:
+    """The first of `FORMS` that the task understands.
 
-        Raises:
-            InvalidInput: it has no instances.
-        """
-        instances = payload.get("instances") if isinstance(payload, dict) else None
-        if not isinstance(instances, list) or not instances:
-            raise InvalidInput('"instances" is not a list')
-        return {"predictions": [self._guess(instance) for instance in instances]}
+    Raises:
+        ValueError: it understands none.
+    """
+    for name, form in FORMS.items():
+        answers = [form(guess(number, len(task.labels))) for number in range(_TRIED)]
+        outputs = Tensorflow().outputs(orjson.dumps({"predictions": answers}), _TRIED)
+        # Whatever it raises: it is made for another network's answers.
+        with contextlib.suppress(Exception):
+            predictions = task.interpret(outputs, _TRIED)
+            if len(predictions) == _TRIED and all(prediction.label in task.labels for prediction in predictions):
+                return name
+    raise ValueError(
+        f"{type(task).__name__}.interpret takes none of the answers that can be guessed:"
+        " give your own predictor, --predictor_host HOST[:PORT]"
+    )
 
-    def _guess(self, instance: Any) -> dict[str, Any]:
-        seed = int.from_bytes(hashlib.sha256(orjson.dumps(instance)).digest()[:8], "big")
-        scores = np.random.default_rng(seed).dirichlet(np.full(self._labels, 0.3))
-        return {"classes": int(scores.argmax()), "predictions": scores.tolist()}
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    labels: int
+    form: Callable[[list[float]], Any]
+
+
+class _Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_GET(self) -> None:
+        """Any model is there, and ready."""
+        self._answer(HTTPStatus.OK, {"ready": True})
+
+    def do_POST(self) -> None:
+        """Answer a V1 body."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            instances = orjson.loads(body)["instances"]
+            answers = [self.server.form(guess(instance, self.server.labels)) for instance in instances]
+        except (ValueError, KeyError, TypeError):
+            self._answer(HTTPStatus.BAD_REQUEST, {"error": '"instances" is not a list of tensors'})
+        else:
+            self._answer(HTTPStatus.OK, {"predictions": answers})
+
+    def _answer(self, status: HTTPStatus, body: Mapping[str, Any]) -> None:
+        data = orjson.dumps(body)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Be quiet about what goes well."""
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT, quiet about what goes well."""
+    """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description="Stands in for a network.")
-    parser.add_argument("--model_name", required=True)
-    parser.add_argument("--labels", type=int, required=True)
+    parser.add_argument("--model_name", help="whatever it is: any is answered")
+    parser.add_argument("--labels", type=int, required=True, help="how many there are")
+    parser.add_argument("--form", choices=FORMS, default="classes", help="of each answer")
     parser.add_argument("--http_port", type=int, default=8080)
-    parser.add_argument("--grpc_port", type=int, default=8081)
+    parser.add_argument("--grpc_port", type=int, help="taken as other servers take it, and not used")
     options = parser.parse_args()
-    server = ModelServer(
-        http_port=options.http_port, grpc_port=options.grpc_port, workers=1, enable_latency_logging=False
-    )
-    for name in ("kserve", "kserve.trace"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.access").handlers.clear()
-    server.start([StandIn(options.model_name, options.labels)])
+    with _Server(("127.0.0.1", options.http_port), _Answers) as server:
+        server.labels, server.form = options.labels, FORMS[options.form]
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 if __name__ == "__main__":

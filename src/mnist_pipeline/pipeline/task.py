@@ -144,6 +144,11 @@ class Task:
     filed_in: str = "{name}-{label}"
     max_image_pixels: int = 16_000_000
 
+    @property
+    def v2_labels(self) -> str:
+        """The labels' datatype in the Open Inference Protocol."""
+        return "INT64" if all(isinstance(label, int) for label in self.labels) else "BYTES"
+
     def configure(self, settings: Settings) -> None:
         """Take from the settings what the task needs of them; called once in each process, before anything else."""
         self.max_image_pixels = settings.max_image_pixels

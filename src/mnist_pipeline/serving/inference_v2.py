@@ -158,12 +158,17 @@ def read(request: V2Request, headers: Mapping[str, str], settings: Settings) -> 
     )
 
 
-def reply(request: V2Request, model_name: str, response_id: str, labels: Sequence[Label]) -> InferResponse:
+def reply(
+    request: V2Request, model_name: str, response_id: str, asked: task.Task, labels: Sequence[Label]
+) -> InferResponse:
     """The answer, under the request's own id where it has one."""
-    are_numbers = all(isinstance(label, int) for label in labels)
-    output = InferOutput("predictions", [len(labels)], "INT64" if are_numbers else "BYTES")
-    array = np.array(labels, np.int64) if are_numbers else np.array([str(one).encode() for one in labels], np.object_)
-    output.set_data_from_numpy(array, binary_data=request.over_grpc and not are_numbers)
+    datatype = asked.v2_labels
+    output = InferOutput("predictions", [len(labels)], datatype)
+    if datatype == "INT64":
+        output.set_data_from_numpy(np.array(labels, np.int64), binary_data=False)
+    else:
+        texts = np.array([str(label).encode() for label in labels], np.object_)
+        output.set_data_from_numpy(texts, binary_data=request.over_grpc)
     return InferResponse(response_id=request.id or response_id, model_name=model_name, infer_outputs=[output])
 
 

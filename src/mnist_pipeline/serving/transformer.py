@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 
 from mnist_pipeline.adapters.predictor_client import PredictorClient
 from mnist_pipeline.pipeline import events
-from mnist_pipeline.pipeline.errors import Busy, PipelineError
+from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.events import Inline, Nothing, Notification, Request
 from mnist_pipeline.pipeline.interpretation import Label, Prediction
 from mnist_pipeline.pipeline.path import PREDICT_SHARE, Go, Passage, Pipeline, verdict
@@ -39,6 +39,7 @@ from mnist_pipeline.serving.bodies import BodyLimits
 from mnist_pipeline.serving.grpc_servicer import grpc_error
 from mnist_pipeline.serving.health import CHECK_SECONDS, Readiness
 from mnist_pipeline.serving.inference_v2 import RestRequest, V2Request
+from mnist_pipeline.serving.slots import WAIT_SHARE, Slots
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,6 @@ OUTCOMES = Counter(
     ("model_name", "outcome"),
 )
 
-# What a request waits for a slot, as a part of its deadline; then it is told to come again.
-_WAIT_FOR_SLOT = 0.25
 # A body up to this size is parsed on the event loop.
 _PARSED_ON_THE_LOOP = 64 * 1024
 # What KServe gives to requests in flight when it is told to stop.
@@ -79,7 +78,7 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
             each=settings.max_body_bytes,
             # Those that wait for a slot are read already: together they may take what those in the slots may.
             together=settings.max_in_flight * settings.max_body_bytes,
-            wait_seconds=_WAIT_FOR_SLOT * settings.event_timeout_seconds,
+            wait_seconds=WAIT_SHARE * settings.event_timeout_seconds,
             read_seconds=settings.event_timeout_seconds,
         )
         self.quiet = True
@@ -113,6 +112,15 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
         """File, publish and release; or publish, for an inline request."""
         del headers, response_headers
         return await self.pipeline.finish(_passage.get(), result)
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The one input, as `GET /v2/models/<model>` tells it."""
+        tensor = self.pipeline.settings.task.input
+        return [{"name": tensor.name, "datatype": tensor.v2_datatype, "shape": [-1, *tensor.sent_shape]}]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The one output."""
+        return [{"name": "predictions", "datatype": self.pipeline.settings.task.v2_labels, "shape": [-1]}]
 
     def validate(self, payload: Any) -> Any:
         """What preprocess gives is ours: KServe's look into a V1 or V2 body has nothing to see in it."""
@@ -193,7 +201,7 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
         if isinstance(request, Nothing):
             self._count(request.reason)
             return b"", {}
-        async with self._slot(deadline):
+        async with self._here().slots.one(WAIT_SHARE * deadline.remaining()):
             if isinstance(request, Notification):
                 await self._settled(request, headers, deadline)
                 return b"", {}
@@ -203,7 +211,7 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
     async def _handle_v2(self, request: RestRequest | V2Request, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
         settings = self.pipeline.settings
         deadline = Deadline(settings.event_timeout_seconds)
-        async with self._slot(deadline):
+        async with self._here().slots.one(WAIT_SHARE * deadline.remaining()):
             if isinstance(request, RestRequest):
                 v2 = await _parsed(len(request.body), inference_v2.of_rest, request, headers)
             else:
@@ -212,7 +220,7 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
             result = await self._answered(inline, headers, deadline)
         if inline.cloudevent is not None:
             return self._reply_to_event(result)
-        reply = inference_v2.reply(v2, self.name, result.id, result.data["predictions"])
+        reply = inference_v2.reply(v2, self.name, result.id, settings.task, result.data["predictions"])
         return (reply.to_rest()[0] if isinstance(request, RestRequest) else reply), {}
 
     def _reply_to_event(self, result: Result) -> tuple[bytes, dict[str, str]]:
@@ -262,8 +270,7 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
         if self._process is None:
             in_flight = self.pipeline.settings.max_in_flight
             self._process = _Process(
-                slots=asyncio.Semaphore(in_flight),
-                in_flight=in_flight,
+                slots=Slots(in_flight),
                 predictor=PredictorClient(
                     self.name,
                     self.predictor,
@@ -275,21 +282,6 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
             )
         return self._process
 
-    @asynccontextmanager
-    async def _slot(self, deadline: Deadline) -> AsyncIterator[None]:
-        slots = self._here().slots
-        if not slots.locked():
-            await slots.acquire()  # at once: no timer is needed
-        else:
-            try:
-                await asyncio.wait_for(slots.acquire(), _WAIT_FOR_SLOT * deadline.remaining())
-            except (asyncio.TimeoutError, TimeoutError) as exc:
-                raise Busy(f"{self.pipeline.settings.max_in_flight} requests are in hand already") from exc
-        try:
-            yield
-        finally:
-            slots.release()
-
     async def close_clients(self) -> None:
         """Close the clients of this process, once all that is in hand is answered.
 
@@ -298,7 +290,7 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
         if (here := self._process) is not None:
             # What comes meanwhile finds no slot, and is told to come again.
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                await asyncio.wait_for(here.all_slots(), _GRACE_SECONDS)
+                await asyncio.wait_for(here.slots.all(), _GRACE_SECONDS)
             await here.predictor.close()
             self._process = None
         await self.pipeline.close()
@@ -320,15 +312,9 @@ class MnistTransformer(ObjectTransformer):
 class _Process:
     """What belongs to one process and one event loop, made when first needed."""
 
-    slots: asyncio.Semaphore
+    slots: Slots
     predictor: PredictorClient
     readiness: Readiness
-    in_flight: int
-
-    async def all_slots(self) -> None:
-        """Wait until no request is in hand, and let no other begin."""
-        for _ in range(self.in_flight):
-            await self.slots.acquire()
 
 
 @contextmanager
