@@ -16,11 +16,11 @@ import pytest
 
 from e2e.following import post
 from e2e.places import Place
+from mnist_pipeline import Digits, Settings
 from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.pipeline.errors import StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
-from mnist_pipeline import Digits, Settings
 from mnist_pipeline.testing import digit_png
 from required import missing
 

@@ -1,4 +1,4 @@
-"""`mnist-pipeline demo`: the whole path on this machine, and a check that every digit arrived where it belongs."""
+"""`mnist-pipeline demo`: the whole path on this machine, and a check that every object arrived where it belongs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import contextlib
 import io
 import mimetypes
 import os
+import shlex
 import sys
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -26,15 +27,17 @@ import orjson
 from mnist_pipeline.commands.demo_usage import DIGITS, how_to_use
 from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.records import Record
-from mnist_pipeline.local.stack import RESULTS_TOPIC, Stack
+from mnist_pipeline.local.servers import started_program
+from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.mnist.digits import Digits
-from mnist_pipeline.pipeline.interpretation import Label, Prediction
+from mnist_pipeline.pipeline.interpretation import Label
 from mnist_pipeline.pipeline.task import Task
 
 TRACE_KEY = "test-trace-id"
 INLINE_TRACE_ID = "16ec3446-48d6-422e-9926-8224853e84a7"
 
 _UPLOADS_AT_ONCE = 8
+_LOG_LINES = 5
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _REQUEST = DIGITS.joinpath("image-with-trace-id.json")
 # What a user of the Kafka-sink transformer sends with the request.
@@ -49,7 +52,7 @@ CLOUDEVENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image to upload, under the name and with the trace id under which it is followed."""
+    """An object to upload, under the name and with the trace id under which it is followed."""
 
     name: str
     data: bytes
@@ -58,15 +61,20 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """What the demo knows of a picture in the end: where its result says it lies, and how long that took."""
+    """What the demo knows of an object in the end: where its result says it lies, and how long that took."""
 
     picture: Picture
     results: int
-    label: Label | None
-    score: float | None
-    bucket: str
-    key: str
-    milliseconds: float | None
+    label: Label | None = None
+    score: float | None = None
+    rejected: str = ""
+    destination: str = ""
+    milliseconds: float | None = None
+
+    @property
+    def place(self) -> str:
+        """The bucket, and what the key got in front."""
+        return self.destination.removesuffix(f"/{self.picture.name}")
 
 
 def main(argv: Sequence[str], *, task: Task) -> int:
@@ -79,23 +87,28 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     parser.add_argument("--count", type=_count, metavar="N", help="upload N objects, the same ones again where needed")
     parser.add_argument("--images", type=Path, metavar="DIR", help=f"your own ({', '.join(suffixes)})")
     parser.add_argument("--keep", action="store_true", help="leave the stack up, and show how to use it")
-    parser.add_argument(
-        "--predictor_host", metavar="HOST[:PORT]", help="your own predictor (default: one of the demo's)"
-    )
+    parser.add_argument("--predictor_host", metavar="HOST[:PORT]", help="your own predictor (default: the demo's)")
     parser.add_argument("--predictor_protocol", default="v1", choices=("v1", "v2", "grpc-v2"), help="(default: v1)")
     options = parser.parse_args(argv)
     try:
         pictures = _pictures(task, options.images, suffixes, options.count)
+        stack = _stack(task, pictures, options)
     except (OSError, ValueError) as exc:
         parser.error(str(exc))
     try:
-        return _run(task, pictures, options)
+        code = _run(stack, pictures, keep=options.keep)
+        print(end="", flush=True)
     except PartFailed as exc:
         print(f"\n{exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped")
         return 130
+    except BrokenPipeError:
+        # Whoever read what is printed has seen enough, as `head` has; what is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
 
 
 def _count(text: str) -> int:
@@ -110,9 +123,11 @@ def _pictures(task: Task, folder: Path | None, suffixes: Sequence[str], count: i
     if folder is None:
         found = {one.name: one.read_bytes() for one in DIGITS.iterdir() if one.name.endswith(".png")}
     else:
-        found = {one.name: one.read_bytes() for one in folder.iterdir() if one.suffix.lower() in suffixes}
+        # The suffixes of a task may be more than what Path calls one, such as `-thumb.png`.
+        wanted = tuple(suffix.lower() for suffix in suffixes)
+        found = {one.name: one.read_bytes() for one in folder.iterdir() if one.name.lower().endswith(wanted)}
     if not found:
-        raise ValueError(f"there is no picture ({', '.join(suffixes)}) in {folder}")
+        raise ValueError(f"there is no object ({', '.join(suffixes)}) in {folder}")
     names = sorted(found)
     pictures: list[Picture] = []
     for number in range(count or len(names)):
@@ -122,47 +137,54 @@ def _pictures(task: Task, folder: Path | None, suffixes: Sequence[str], count: i
     return pictures
 
 
-def _run(task: Task, pictures: Sequence[Picture], options: argparse.Namespace) -> int:
-    suffixes = sorted({*task.suffixes, *(Path(picture.name).suffix for picture in pictures)})
+def _stack(task: Task, pictures: Sequence[Picture], options: argparse.Namespace) -> Stack:
+    ends = {Path(picture.name).suffix for picture in pictures}
     settings = {
         "REQUEST_TRACE_KEY": TRACE_KEY,
-        "SOURCE_SUFFIXES": ",".join(suffixes),
+        "SOURCE_SUFFIXES": ",".join(sorted({*task.suffixes, *filter(None, ends)})),
         "INFERENCE_SERVICE_NAME": "test-transformer",
         "POD_NAMESPACE": "kserve-test",
     }
+    program = "mnist_pipeline"
     if type(task) is not Digits:
-        # The transformer's program is found as this one was.
-        settings["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
-    started = time.monotonic()
-    print("Starting MinIO's gateway, Kafka, the predictor, the transformer and the source:", end="", flush=True)
-    stack = Stack(
+        program, path = started_program()
+        settings |= path
+    return Stack(
         settings=settings,
         on_ready=lambda part: print(f" {part}", end="", flush=True),
         task=task,
-        program=_own_program(task),
+        program=program,
         predictor_host=options.predictor_host,
         predictor_protocol=options.predictor_protocol,
     )
+
+
+def _run(stack: Stack, pictures: Sequence[Picture], *, keep: bool) -> int:
+    started = time.monotonic()
+    print("Starting MinIO's gateway, Kafka, the predictor, the transformer and the source:", end="", flush=True)
     with stack:
         print(f" - ready after {time.monotonic() - started:.1f} s\n")
         if stack.guesses:
-            print(f"There is no network for {task.name} here: what follows is guessed. --predictor_host takes yours.\n")
+            print(f"There is no network for {stack.task.name} here: a stand-in answers, and what follows is guessed.")
+            print("--predictor_host takes your own predictor.\n")
         uploaded = _upload(stack, pictures)
         records = stack.results()
         arrivals = [_arrival(picture, uploaded[picture.trace_id], records) for picture in pictures]
         _print_table(arrivals)
-        _send_inline(stack, _request(task, pictures[0]))
-        records = stack.results()
-        problems = [*_problems(stack, arrivals), *_print_inline(records)]
+        problems = [*_problems(stack, arrivals), *_send_inline(stack, _request(stack.task, pictures[0]))]
         for problem in problems:
             print(f"NOT AS IT SHOULD BE: {problem}")
-        if not problems:
+        if problems:
+            log = stack.transformer.child.log_tail().splitlines()[-_LOG_LINES:]
+            print("\nThe end of the transformer's log:\n", *log, "", sep="\n")
+        else:
             print(
-                f"\nAll {len(pictures)} pictures left bucket {stack.source_bucket}, each lies in the bucket of its"
-                f" prediction, and each trace id is on topic {RESULTS_TOPIC} once."
+                f"\nAll {len(pictures)} objects left bucket {stack.source_bucket}, each lies in the place of its"
+                f" prediction, and each trace id is on topic {stack.results_topic} once."
             )
-        if options.keep:
-            print(how_to_use(stack, CLOUDEVENT))
+        if keep:
+            ours = type(stack.task) is Digits and stack.has_own_predictor
+            print(how_to_use(stack, CLOUDEVENT) if ours else _how_to_use(stack, pictures[0]))
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
     print(f"Everything is stopped and removed ({time.monotonic() - started:.1f} s in all).")
@@ -187,7 +209,8 @@ def _upload(stack: Stack, pictures: Sequence[Picture]) -> dict[str, float]:
 
     uploaded: dict[str, float] = {}
     patience = 30 + 0.2 * len(pictures)
-    with _progress() as show, ThreadPoolExecutor(_UPLOADS_AT_ONCE) as threads:
+    show = _Progress()
+    with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as threads:
         for trace_id, moment in threads.map(put, pictures):
             uploaded[trace_id] = moment
             show(f"uploaded {len(uploaded)} of {len(pictures)}")
@@ -198,14 +221,8 @@ def _upload(stack: Stack, pictures: Sequence[Picture]) -> dict[str, float]:
             if not left:
                 break
             time.sleep(0.1)
+    show.end()
     return uploaded
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[_Progress]:
-    progress = _Progress()
-    yield progress
-    progress.end()
 
 
 class _Progress:
@@ -236,34 +253,36 @@ class _Progress:
 def _arrival(picture: Picture, uploaded: float, records: Sequence[Record]) -> Arrival:
     mine = [orjson.loads(record.value or b"{}") for record in records if record.key == picture.trace_id.encode()]
     if not mine:
-        return Arrival(picture=picture, results=0, label=None, score=None, bucket="", key="", milliseconds=None)
-    event = mine[0]
-    bucket, _, key = event["data"]["destination"].partition("/")
+        return Arrival(picture=picture, results=0)
+    event, data = mine[0], mine[0]["data"]
     took = datetime.fromisoformat(event["time"]).timestamp() - uploaded
     return Arrival(
         picture=picture,
         results=len(mine),
-        label=event["data"].get("predictions", [None])[0],
-        score=event["data"].get("scores", [None])[0],
-        bucket=bucket,
-        key=key,
+        label=_first(data.get("predictions")),
+        score=_first(data.get("scores")),
+        rejected=data.get("reason", "") if event["type"].endswith(".rejected") else "",
+        destination=data["destination"],
         milliseconds=took * 1000,
     )
 
 
+def _first(values: Any) -> Any:
+    """The first of a list; None where a task's own `data` has no such list."""
+    return values[0] if isinstance(values, list) and values else None
+
+
 def _print_table(arrivals: Sequence[Arrival]) -> None:
-    width = max(5, *(len(arrival.picture.name) for arrival in arrivals))
+    width = max(6, *(len(arrival.picture.name) for arrival in arrivals))
     labels = max(9, *(len(str(arrival.label)) for arrival in arrivals))
-    buckets = max(14, *(len(arrival.bucket) for arrival in arrivals))
-    print(f"{'image':<{width}}  {'trace id':<36}  {'predicted':>{labels}}  score  {'bucket':<{buckets}}  ms to filed")
+    places = max(14, *(len(arrival.place) for arrival in arrivals))
+    print(f"{'object':<{width}}  {'trace id':<36}  {'predicted':>{labels}}  score  {'filed in':<{places}}  ms to filed")
     for arrival in arrivals:
         label = "-" if arrival.label is None else str(arrival.label)
         score = "-" if arrival.score is None else f"{arrival.score:.2f}"
         took = "-" if arrival.milliseconds is None else f"{arrival.milliseconds:.0f}"
         name, trace_id = arrival.picture.name, arrival.picture.trace_id
-        print(
-            f"{name:<{width}}  {trace_id:<36}  {label:>{labels}}  {score:>5}  {arrival.bucket:<{buckets}}  {took:>11}"
-        )
+        print(f"{name:<{width}}  {trace_id:<36}  {label:>{labels}}  {score:>5}  {arrival.place:<{places}}  {took:>11}")
 
 
 def _problems(stack: Stack, arrivals: Sequence[Arrival]) -> Iterator[str]:
@@ -276,32 +295,36 @@ def _problems(stack: Stack, arrivals: Sequence[Arrival]) -> Iterator[str]:
         name = arrival.picture.name
         if arrival.results != 1:
             yield f"{name}: its trace id is on the topic {arrival.results} times"
-        elif arrival.label is None:
-            yield f"{name}: it was rejected"
-        elif (place := stack.places.destination_of(Prediction(arrival.label, arrival.score))).bucket != arrival.bucket:
-            yield f"{name}: predicted {arrival.label}, but filed in {arrival.bucket}, not in {place.bucket}"
+        elif arrival.rejected:
+            yield f"{name}: it was rejected ({arrival.rejected})"
+        elif not arrival.destination.startswith(belongs := stack.places_of(arrival.label, arrival.score)):
+            yield f"{name}: predicted {arrival.label}, but filed in {arrival.place}, not in {' or '.join(belongs)}"
         else:
-            there = client.get_object(bucket_name=arrival.bucket, object_name=arrival.key)
-            try:
+            bucket, _, key = arrival.destination.partition("/")
+            with client.get_object(bucket_name=bucket, object_name=key) as there:
                 if there.read() != arrival.picture.data:
-                    yield f"{name}: other bytes lie in {arrival.bucket}"
-            finally:
-                there.close()
-                there.release_conn()
+                    yield f"{name}: other bytes lie in {arrival.place}"
 
 
-def _send_inline(stack: Stack, request: bytes) -> None:
+def _send_inline(stack: Stack, request: bytes) -> Iterator[str]:
+    """Send it, print its result, and tell what does not hold."""
     url = urlsplit(stack.transformer.predict_url)
     connection = HTTPConnection(url.hostname or "", url.port, timeout=60)
     try:
         connection.request("POST", url.path, request, CLOUDEVENT)
         response = connection.getresponse()
-        print(
-            f"\nOne inline request with {TRACE_KEY} {INLINE_TRACE_ID}: answered {response.status}. Its result event:\n"
-        )
         response.read()
+    except (OSError, HTTPException) as exc:
+        yield f"the inline request got no answer: {exc!r}"
+        return
     finally:
         connection.close()
+    print(f"\nOne inline request with {TRACE_KEY} {INLINE_TRACE_ID}: answered {response.status}. Its result event:\n")
+    mine = [record for record in stack.results() if record.key == INLINE_TRACE_ID.encode()]
+    if len(mine) != 1:
+        yield f"the inline request's trace id is on the topic {len(mine)} times"
+    for record in mine:
+        print(orjson.dumps(orjson.loads(record.value or b"{}"), option=orjson.OPT_INDENT_2).decode())
 
 
 def _request(task: Task, picture: Picture) -> bytes:
@@ -312,20 +335,27 @@ def _request(task: Task, picture: Picture) -> bytes:
     return orjson.dumps({TRACE_KEY: INLINE_TRACE_ID, "instances": [instance]})
 
 
-def _own_program(task: Task) -> str:
-    """The module or the script by which this transformer was started, and is served."""
-    main_module = sys.modules["__main__"]
-    if type(task) is Digits or main_module.__file__ is None:
-        return "mnist_pipeline"
-    if main_module.__spec__ is not None:
-        return main_module.__spec__.name.removesuffix(".__main__")
-    return str(Path(main_module.__file__).resolve())
+def _how_to_use(stack: Stack, picture: Picture) -> str:
+    """The stack of another task, or one with another predictor: where it is, and lines to be pasted."""
+    gateway, file = stack.gateway, shlex.quote(picture.name)
+    return f"""
+The stack stays up until Ctrl-C. Logs: {stack.sandbox.directory}
 
+{stack.addresses}
 
-def _print_inline(records: Sequence[Record]) -> Iterator[str]:
-    counted = Counter(record.key for record in records)
-    mine = [record for record in records if record.key == INLINE_TRACE_ID.encode()]
-    if counted[INLINE_TRACE_ID.encode()] != 1:
-        yield f"the inline request's trace id is on the topic {len(mine)} times"
-    for record in mine:
-        print(orjson.dumps(orjson.loads(record.value or b"{}"), option=orjson.OPT_INDENT_2).decode())
+In the folder of your objects, upload one, and see where it went:
+
+mc alias set myminio http://{gateway.endpoint} {gateway.access_key} {gateway.secret_key}
+mc cp {file} myminio/{stack.source_bucket}/
+mc ls --recursive myminio
+
+Ask inline:
+
+printf '{{"instances": [{{"data": "%s"}}]}}' "$(base64 < {file} | tr -d '\\n')" |
+  curl -H "Content-Type: application/json" -d @- {stack.transformer.predict_url}
+
+Read the results:
+
+{Path(sys.executable).parent}/kafka-python consumer -b {stack.broker.bootstrap_servers} -C api_version=2.3 \\
+  -C auto_offset_reset=earliest -t {stack.results_topic}
+"""

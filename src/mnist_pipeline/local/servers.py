@@ -10,7 +10,6 @@ from pathlib import Path
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import REGION, Gateway
 from mnist_pipeline.local.processes import Part, Sandbox, answers_ok, free_port
-from mnist_pipeline.local.stand_in import form_for
 from mnist_pipeline.pipeline.task import Task
 
 # A cold start on a busy machine: KServe's imports alone take some seconds of CPU, for every worker.
@@ -76,13 +75,9 @@ def start_predictor(sandbox: Sandbox, *, model_name: str = "mnist", args: Sequen
     return ModelServer(sandbox, "predictor", "mnist_pipeline.local.predictor", model_name=model_name, args=args)
 
 
-def start_stand_in(sandbox: Sandbox, task: Task) -> ModelServer:
-    """Start what guesses in the place of a task's network (`mnist_pipeline.local.stand_in`).
-
-    Raises:
-        ValueError: nothing that it could answer would be understood.
-    """
-    args = ("--labels", str(len(task.labels)), "--form", form_for(task))
+def start_stand_in(sandbox: Sandbox, task: Task, *, form: str) -> ModelServer:
+    """Start what guesses in the place of a task's network, with answers of this `form` (`local.stand_in`)."""
+    args = ("--labels", str(len(task.labels)), "--form", form)
     return ModelServer(sandbox, "predictor", "mnist_pipeline.local.stand_in", model_name=task.name, args=args)
 
 

@@ -33,6 +33,7 @@ from mnist_pipeline.local.servers import (
 from mnist_pipeline.local.source import Source
 from mnist_pipeline.local.stand_in import form_for
 from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.interpretation import Label, Prediction
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.pipeline.task import Task
 
@@ -104,8 +105,8 @@ class Stack(Part):
         self.guesses = predictor_host is None and not isinstance(self.task, Digits)
         if self.guesses and predictor_protocol != "v1":
             raise ValueError(f"the predictor that guesses speaks v1, not {predictor_protocol}: give --predictor_host")
-        if self.guesses:
-            form_for(self.task)
+        self.has_own_predictor = predictor_host is None
+        self._form = form_for(self.task) if self.guesses else ""
         self._predictor_host = predictor_host
         self._program = program
         self._workers = workers
@@ -122,6 +123,21 @@ class Stack(Part):
         """Where to upload."""
         return self.places.source_buckets[0]
 
+    @property
+    def addresses(self) -> str:
+        """Where the parts are, a line each."""
+        gateway = self.gateway
+        return f"""\
+  MinIO        http://{gateway.endpoint}   access key {gateway.access_key}, secret key {gateway.secret_key}
+  Kafka        {self.broker.bootstrap_servers}   (clients that probe versions: say 2.3)
+  transformer  {self.transformer.url}   gRPC {self.transformer.grpc_address}
+  predictor    {self.predictor.url if self.has_own_predictor else self._predictor_host}"""
+
+    def places_of(self, label: Label | None, score: float | None) -> tuple[str, ...]:
+        """The beginnings of where an object may lie: one, unless its label is unknown."""
+        one = () if label is None else (self.places.destination_of(Prediction(label, score)),)
+        return tuple(f"{place.bucket}/{place.prefix}" for place in one or self.places.destinations)
+
     def wait_ready(self) -> None:
         """Start, which a `with` block does."""
         self.start()
@@ -135,9 +151,9 @@ class Stack(Part):
         self._exit.enter_context(_sigterm_exits())
         self.sandbox = self._owned(Sandbox())
         # The slowest to start come first, then what they need only once they are asked something.
-        if self._predictor_host is None:
+        if self.has_own_predictor:
             self.predictor = self._owned(
-                start_stand_in(self.sandbox, self.task)
+                start_stand_in(self.sandbox, self.task, form=self._form)
                 if self.guesses
                 else start_predictor(self.sandbox, model_name=self.task.name)
             )
@@ -157,7 +173,7 @@ class Stack(Part):
         for bucket in self.places.source_buckets:
             self.gateway.notify(bucket)
         self._on_ready("gateway")
-        if self._predictor_host is None:
+        if self.has_own_predictor:
             self.predictor.wait_ready()
             self._on_ready("predictor")
         self.transformer.wait_ready()
