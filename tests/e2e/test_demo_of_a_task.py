@@ -74,7 +74,7 @@ def test_the_demo_of_a_script_runs_whatever_its_name_and_ends_quietly_when_its_r
     make_pictures(tmp_path)
     script = tmp_path / "thumbnails"
     script.write_text(SOURCE)
-    command = [sys.executable, script, "demo", "--images", tmp_path]
+    command = [sys.executable, str(script), "demo", "--images", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         assert demo.stderr is not None
@@ -128,5 +128,6 @@ def test_a_task_that_understands_no_guess_needs_a_predictor_of_its_own() -> None
 def test_the_same_tensor_gets_the_same_scores_and_another_one_others() -> None:
     scores = guess([[0.25, 1.0]], 5)
     assert scores == guess([[0.25, 1.0]], 5)
-    assert (len(scores), sum(scores)) == (5, pytest.approx(1))
+    assert len(scores) == 5
+    assert sum(scores) == pytest.approx(1)
     assert scores != guess([[0.25, 0.5]], 5)

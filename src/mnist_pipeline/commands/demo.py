@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
+import urllib3
+from urllib3.exceptions import HTTPError
 
 from mnist_pipeline.commands.demo_usage import DIGITS, how_to_use
 from mnist_pipeline.local.processes import PartFailed
@@ -113,19 +113,16 @@ def main(argv: Sequence[str], *, task: Task) -> int:
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of pictures")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of objects")
     return int(text)
 
 
 def _pictures(task: Task, folder: Path | None, suffixes: Sequence[str], count: int | None) -> list[Picture]:
     if folder is None and not isinstance(task, Digits):
         raise ValueError(f"{task.name} has no objects of its own to show: give --images DIR")
-    if folder is None:
-        found = {one.name: one.read_bytes() for one in DIGITS.iterdir() if one.name.endswith(".png")}
-    else:
-        # The suffixes of a task may be more than what Path calls one, such as `-thumb.png`.
-        wanted = tuple(suffix.lower() for suffix in suffixes)
-        found = {one.name: one.read_bytes() for one in folder.iterdir() if one.name.lower().endswith(wanted)}
+    # The suffixes of a task may be more than what Path calls one, such as `-thumb.png`.
+    wanted = tuple(suffix.lower() for suffix in suffixes)
+    found = {one.name: one.read_bytes() for one in (folder or DIGITS).iterdir() if one.name.lower().endswith(wanted)}
     if not found:
         raise ValueError(f"there is no object ({', '.join(suffixes)}) in {folder}")
     names = sorted(found)
@@ -261,7 +258,7 @@ def _arrival(picture: Picture, uploaded: float, records: Sequence[Record]) -> Ar
         results=len(mine),
         label=_first(data.get("predictions")),
         score=_first(data.get("scores")),
-        rejected=data.get("reason", "") if event["type"].endswith(".rejected") else "",
+        rejected=data.get("reason", "?") if event["type"].endswith(".rejected") else "",
         destination=data["destination"],
         milliseconds=took * 1000,
     )
@@ -308,18 +305,13 @@ def _problems(stack: Stack, arrivals: Sequence[Arrival]) -> Iterator[str]:
 
 def _send_inline(stack: Stack, request: bytes) -> Iterator[str]:
     """Send it, print its result, and tell what does not hold."""
-    url = urlsplit(stack.transformer.predict_url)
-    connection = HTTPConnection(url.hostname or "", url.port, timeout=60)
+    url = stack.transformer.predict_url
     try:
-        connection.request("POST", url.path, request, CLOUDEVENT)
-        response = connection.getresponse()
-        response.read()
-    except (OSError, HTTPException) as exc:
-        yield f"the inline request got no answer: {exc!r}"
+        answer = urllib3.request("POST", url, body=request, headers=CLOUDEVENT, retries=False, timeout=60)
+    except HTTPError as exc:
+        yield f"the inline request got no answer: {exc}"
         return
-    finally:
-        connection.close()
-    print(f"\nOne inline request with {TRACE_KEY} {INLINE_TRACE_ID}: answered {response.status}. Its result event:\n")
+    print(f"\nOne inline request with {TRACE_KEY} {INLINE_TRACE_ID}: answered {answer.status}. Its result event:\n")
     mine = [record for record in stack.results() if record.key == INLINE_TRACE_ID.encode()]
     if len(mine) != 1:
         yield f"the inline request's trace id is on the topic {len(mine)} times"

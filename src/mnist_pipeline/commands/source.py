@@ -75,7 +75,10 @@ def main(argv: Sequence[str], *, task: Task) -> int:
 
 def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mnist-pipeline source", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mnist-pipeline source",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--sink", required=True, type=_url, metavar="URL", help="…/v1/models/<model>:predict")
     parser.add_argument("--topic", default=name, type=_topic, help="the notifications' topic (default: %(default)s)")
