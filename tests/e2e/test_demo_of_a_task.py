@@ -46,7 +46,7 @@ def test_the_demo_of_a_module_shows_the_label_and_the_place_of_each_object(tmp_p
     (tmp_path / "notes.txt").write_text("no picture")
     ran = run("-m", "api.thumbnails", "demo", "--images", tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "There is no network for photos here: a stand-in answers, and what follows is guessed." in ran.stdout
+    assert "No network for photos is here: a stand-in guesses." in ran.stdout
     found = rows(ran.stdout)
     assert [name for name, _, _ in found] == ["0.jpg", "1.jpg", "2.jpg"]
     assert all(label in Thumbnails.labels and place == f"photos-{label}" for _, label, place in found)

@@ -37,9 +37,7 @@ TRACE_KEY = "test-trace-id"
 INLINE_TRACE_ID = "16ec3446-48d6-422e-9926-8224853e84a7"
 
 _UPLOADS_AT_ONCE = 8
-_LOG_LINES = 5
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_REQUEST = DIGITS.joinpath("image-with-trace-id.json")
 # What a user of the Kafka-sink transformer sends with the request.
 CLOUDEVENT = {
     "Ce-Id": "1",
@@ -124,7 +122,8 @@ def _pictures(task: Task, folder: Path | None, suffixes: Sequence[str], count: i
     wanted = tuple(suffix.lower() for suffix in suffixes)
     found = {one.name: one.read_bytes() for one in (folder or DIGITS).iterdir() if one.name.lower().endswith(wanted)}
     if not found:
-        raise ValueError(f"there is no object ({', '.join(suffixes)}) in {folder}")
+        kind = "picture" if isinstance(task, Digits) else "object"
+        raise ValueError(f"there is no {kind} ({', '.join(suffixes)}) in {folder}")
     names = sorted(found)
     pictures: list[Picture] = []
     for number in range(count or len(names)):
@@ -135,17 +134,15 @@ def _pictures(task: Task, folder: Path | None, suffixes: Sequence[str], count: i
 
 
 def _stack(task: Task, pictures: Sequence[Picture], options: argparse.Namespace) -> Stack:
-    ends = {Path(picture.name).suffix for picture in pictures}
+    suffixes = {*task.suffixes, *(Path(picture.name).suffix for picture in pictures)} - {""}
+    program, path = ("mnist_pipeline", {}) if type(task) is Digits else started_program()
     settings = {
         "REQUEST_TRACE_KEY": TRACE_KEY,
-        "SOURCE_SUFFIXES": ",".join(sorted({*task.suffixes, *filter(None, ends)})),
+        "SOURCE_SUFFIXES": ",".join(sorted(suffixes)),
         "INFERENCE_SERVICE_NAME": "test-transformer",
         "POD_NAMESPACE": "kserve-test",
+        **path,
     }
-    program = "mnist_pipeline"
-    if type(task) is not Digits:
-        program, path = started_program()
-        settings |= path
     return Stack(
         settings=settings,
         on_ready=lambda part: print(f" {part}", end="", flush=True),
@@ -162,8 +159,7 @@ def _run(stack: Stack, pictures: Sequence[Picture], *, keep: bool) -> int:
     with stack:
         print(f" - ready after {time.monotonic() - started:.1f} s\n")
         if stack.guesses:
-            print(f"There is no network for {stack.task.name} here: a stand-in answers, and what follows is guessed.")
-            print("--predictor_host takes your own predictor.\n")
+            print(f"No network for {stack.task.name} is here: a stand-in guesses. --predictor_host takes your own.\n")
         uploaded = _upload(stack, pictures)
         records = stack.results()
         arrivals = [_arrival(picture, uploaded[picture.trace_id], records) for picture in pictures]
@@ -172,7 +168,7 @@ def _run(stack: Stack, pictures: Sequence[Picture], *, keep: bool) -> int:
         for problem in problems:
             print(f"NOT AS IT SHOULD BE: {problem}")
         if problems:
-            log = stack.transformer.child.log_tail().splitlines()[-_LOG_LINES:]
+            log = stack.transformer.child.log_tail().splitlines()[-5:]
             print("\nThe end of the transformer's log:\n", *log, "", sep="\n")
         else:
             print(
@@ -322,7 +318,7 @@ def _send_inline(stack: Stack, request: bytes) -> Iterator[str]:
 def _request(task: Task, picture: Picture) -> bytes:
     """What a user of the Kafka-sink transformer sends; of another task with one of the user's own objects."""
     if isinstance(task, Digits):
-        return _REQUEST.read_bytes()
+        return DIGITS.joinpath("image-with-trace-id.json").read_bytes()
     instance = {"data": base64.b64encode(picture.data).decode()}
     return orjson.dumps({TRACE_KEY: INLINE_TRACE_ID, "instances": [instance]})
 
