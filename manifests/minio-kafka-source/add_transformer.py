@@ -17,14 +17,14 @@ from minio import MinioAdmin
 from minio.credentials import StaticProvider
 from minio.error import MinioAdminException
 
-from mnist_pipeline import Settings
+from mnist_pipeline import Digits, Settings
 
 # MinIO's code where the policy is attached already.
 ATTACHED = "XMinioAdminPolicyChangeAlreadyApplied"
 
 policy = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 user, secret_key = ((Path(sys.argv[2]) / name).read_text().strip() for name in ("access-key", "secret-key"))
-root = Settings.from_environ(os.environ).minio
+root = Settings.from_environ(os.environ, Digits()).minio
 if root is None:
     sys.exit("MINIO_ACCESS_KEY_FILE and MINIO_SECRET_KEY_FILE are not set: who is the root user?")
 
