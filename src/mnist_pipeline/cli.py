@@ -21,13 +21,13 @@ _USAGE = """usage: mnist-pipeline [serve] --model_name NAME --predictor_host HOS
        mnist-pipeline setup [--check] [--topic TOPIC] [--notification-arn ARN] ...
        mnist-pipeline source --sink URL [--topic TOPIC] [--unordered] ...
        mnist-pipeline reconcile --predictor_host HOST[:PORT] [--older-than 5m] [--dry-run] [--rate N]
-       mnist-pipeline demo [--count N] [--images DIR] [--keep]
+       mnist-pipeline demo [--count N] [--images DIR] [--predictor_host HOST[:PORT]] [--keep]
 
 serve      the transformer, until SIGTERM (what is meant where no command is given)
 setup      makes buckets, topics and the notification of a site, or checks them
 source     delivers a topic's records over HTTP where there is no Knative
 reconcile  finds the objects whose notification was lost, and sends them down the same path
-demo       the whole path on this machine: uploads digits and shows where they go
+demo       the whole path on this machine: uploads objects and shows where they go
 
 mnist-pipeline COMMAND --help tells more; mnist-pipeline --version which one this is.
 """
