@@ -290,6 +290,18 @@ async def test_a_put_creates_and_never_overwrites(server: Server, store: MinioOb
     assert "if-none-match" in signed[1].split(";")
 
 
+async def test_nothing_is_accepted_in_another_coding_and_a_proxy_may_change_that(
+    server: Server, store: MinioObjectStore
+) -> None:
+    server.answers = [found()]
+    await fetch(store)
+    headers = server.requests[0].headers
+    assert (headers["accept-encoding"], headers["user-agent"]) == ("identity", "mnist-pipeline")
+    signed = re.search("SignedHeaders=([^,]*)", headers["authorization"])
+    assert signed is not None
+    assert signed[1] == "host;x-amz-content-sha256;x-amz-date"
+
+
 async def test_a_copy_is_one_request_for_one_version(server: Server, store: MinioObjectStore) -> None:
     server.answers = [answer(200, b"<CopyObjectResult><ETag>&#34;abc&#34;</ETag></CopyObjectResult>")]
     (
@@ -619,6 +631,43 @@ async def test_an_unreachable_or_impossible_endpoint_is_told_by_the_variables_na
     assert SECRET not in str(caught.value)
 
 
+async def test_a_region_that_minio_py_does_not_take_is_told_by_the_variables_name() -> None:
+    minio = Minio(endpoint="127.0.0.1:1", secure=False, access_key="reader", secret_key=SECRET, region="-us-")
+    with pytest.raises(StoreUnavailable, match=r"MINIO_REGION.*-us-"):
+        await fetch(MinioObjectStore(minio))
+
+
+async def test_an_endless_answer_that_is_no_object_is_not_read_to_its_end(
+    server: Server, store: MinioObjectStore
+) -> None:
+    def endless(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 .\r\ntransfer-encoding: chunked\r\n\r\n")
+        while True:
+            connection.sendall(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+
+    server.answers = [endless]
+    with pytest.raises(StoreUnavailable, match="makes no sense"):
+        await store.list_after("mnist", "", deadline=Deadline(20))
+
+
+async def test_a_deadline_is_not_rounded_up(server: Server, store: MinioObjectStore) -> None:
+    # aiohttp's own threshold for whole seconds is 5; a loop's time is as good as random within one.
+    server.answers = [silence]
+    started = time.monotonic()
+    with pytest.raises((StoreUnavailable, DeadlineExceeded)):
+        await store.put(
+            "mnist",
+            "7.png",
+            b"",
+            content_type="image/png",
+            content_headers={},
+            metadata={},
+            tags={},
+            deadline=Deadline(5.05),
+        )
+    assert time.monotonic() - started < 5.2
+
+
 async def test_a_body_that_breaks_off_is_worth_a_retry_and_the_next_get_works(
     server: Server, store: MinioObjectStore
 ) -> None:
@@ -789,6 +838,15 @@ async def test_row_48_content_headers_are_fetched_but_for_what_could_not_be_sent
 async def test_a_content_type_of_1024_characters_is_kept(server: Server, store: MinioObjectStore) -> None:
     server.answers = [found(content_type="x" * 1024)]
     assert (await fetch(store)).version.content_type == "x" * 1024
+
+
+async def test_as_many_and_as_long_headers_as_a_store_may_have_kept_are_read(
+    server: Server, store: MinioObjectStore
+) -> None:
+    metadata = {f"m{number}": "x" for number in range(150)}
+    headers = {f"x_amz_meta_{name}": value for name, value in metadata.items()}
+    server.answers = [found(b"", length=0, content_disposition="x" * 20_000, **headers)]
+    assert (await fetch(store)).version.metadata == metadata
 
 
 # Connections, pickling, certificates.

@@ -16,6 +16,7 @@ from minio.helpers import md5sum_hash
 
 from mnist_pipeline.adapters.refusals import Away, Refused
 from mnist_pipeline.adapters.s3 import S3, Answer, Patience, Request
+from mnist_pipeline.adapters.s3_credentials import MakeProvider
 from mnist_pipeline.adapters.s3_errors import NO_ANSWERS, translated
 from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.ports import Deadline
@@ -42,8 +43,8 @@ class BucketStore:
     Every method raises `Refused` where the store answers with an error, and `Away` where it gives no answer.
     """
 
-    def __init__(self, minio: Minio) -> None:
-        self._s3 = S3(minio, connections=1)
+    def __init__(self, minio: Minio, *, credentials: MakeProvider | None = None) -> None:
+        self._s3 = S3(minio, connections=1, credentials=credentials)
         self._region = minio.region
 
     async def has_bucket(self, bucket: str) -> bool:

@@ -16,7 +16,8 @@ from minio.helpers import check_bucket_name, check_object_name, md5sum_hash
 from minio.time import from_http_header, from_iso8601utc
 from urllib3 import HTTPResponse
 
-from mnist_pipeline.adapters.s3 import S3, Answer, Patience, Request
+from mnist_pipeline.adapters.s3 import MOST_ANSWER_BYTES, S3, Answer, Patience, Request
+from mnist_pipeline.adapters.s3_credentials import MakeProvider
 from mnist_pipeline.adapters.s3_errors import (
     COPY_ANSWERS,
     DELETE_ANSWERS,
@@ -38,20 +39,21 @@ _KEYS_A_LISTING = 1000
 
 
 class MinioObjectStore:
-    """An S3-compatible store, by the port `ObjectStore`; made at the first call, once a process, and safe to share.
+    """An S3-compatible store, by the port `ObjectStore`, for one event loop; its connections are made when needed.
 
     It can be pickled at any time: the connections stay behind. A request waits 3 s for a connection and 10 s for an
-    answer at most; a PUT and a copy, which may be large, up to the deadline. A body that trickles in can overstay the
-    deadline by one read.
+    answer at most, and 10 s for more of it; a PUT and a copy, which may be large, up to the deadline. No call takes
+    longer than that.
 
     Args:
         minio: where the store is, and who we are there; secrets appear in no message. Its `ca_cert`, where it has one,
             holds the only certificates that are trusted.
-        connections: how many may be open at once; further threads wait for one.
+        connections: how many may be open at once; further calls wait for one.
+        credentials: makes minio-py's provider of credentials, where they are not those of `minio`; picklable.
     """
 
-    def __init__(self, minio: Minio, *, connections: int = 64) -> None:
-        self._s3 = S3(minio, connections=connections)
+    def __init__(self, minio: Minio, *, connections: int = 64, credentials: MakeProvider | None = None) -> None:
+        self._s3 = S3(minio, connections=connections, credentials=credentials)
         self._unversioned_seen = False
 
     async def get(
@@ -217,7 +219,7 @@ class MinioObjectStore:
             ]
 
     async def close(self) -> None:
-        """Close the connections; a later call opens new ones."""
+        """Close the connections, those in use too; a later call opens new ones."""
         await self._s3.close()
 
     async def _headers_of_null(self, bucket: str, key: str, patience: Patience) -> Mapping[str, str]:
@@ -260,7 +262,7 @@ def _object(
     query: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
-    limit: int | None = None,
+    limit: int = MOST_ANSWER_BYTES,
 ) -> Request:
     """A request about one object, or a version of it."""
     version = {} if version_id is None else {"versionId": version_id}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import math
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,14 +19,13 @@ from typing import Any
 import aiohttp
 import minio.time
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientTimeout
-from minio.credentials.credentials import Credentials
-from minio.credentials.providers import Provider, StaticProvider
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.helpers import BaseURL, md5sum_hash, sha256_hash
 from minio.signer import sign_v4_s3
 from urllib3 import HTTPResponse
 from yarl import URL
 
+from mnist_pipeline.adapters.s3_credentials import KeptCredentials, MakeProvider
 from mnist_pipeline.pipeline.errors import StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.settings import Minio
@@ -33,15 +33,25 @@ from mnist_pipeline.pipeline.settings import Minio
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 
+MOST_ANSWER_BYTES = 16 * 1024 * 1024
+"""Of what is no object: a listing of a thousand keys, each byte of them escaped, is 4 MB."""
+
 _SUCCESS = (200, 204, 206)
 _CHUNK_BYTES = 64 * 1024
 _QUICK_BYTES = 256 * 1024
 # An error is a few hundred bytes; what is longer is none of S3's.
 _MOST_ERROR_BYTES = 64 * 1024
-_USER_AGENT = "mnist-pipeline"
+# Of an answer. The 2 KB of metadata that S3 takes can be 150 short ones; no less than http.client took.
+_MOST_HEADERS = 1000
+_MOST_HEADER_BYTES = 64 * 1024
+# Not signed: proxies may change them.
+_HEADERS = {"User-Agent": "mnist-pipeline", "Accept-Encoding": "identity"}
 
 # What a status means that comes without a word, as that of every HEAD does.
 _SILENT = {
+    301: "PermanentRedirect",
+    307: "Redirect",
+    400: "BadRequest",
     403: "AccessDenied",
     404: "NoSuchKey",
     405: "MethodNotAllowed",
@@ -78,7 +88,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    limit: int | None = None
+    limit: int = MOST_ANSWER_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +113,19 @@ class S3:
         minio: where the store is, and who we are there. Its `ca_cert`, where it has one, holds the only certificates
             that are trusted.
         connections: how many may be open at once; further requests wait for one.
-        credentials: minio-py's provider of others than those of `minio`.
+        credentials: makes minio-py's provider of others than those of `minio`; picklable.
     """
 
-    def __init__(self, minio: Minio, *, connections: int, credentials: Provider | None = None) -> None:
+    def __init__(self, minio: Minio, *, connections: int, credentials: MakeProvider | None = None) -> None:
         self._minio = minio
         self._connections = connections
-        self._credentials = credentials
+        self._make_provider = credentials
         self._session: aiohttp.ClientSession | None = None
+        self._credentials: KeptCredentials | None = None
         self._base_url: BaseURL | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None, "_base_url": None}
+        return {**self.__dict__, "_session": None, "_credentials": None, "_base_url": None}
 
     async def send(self, request: Request, patience: Patience) -> Answer:
         """Send it, and read its answer.
@@ -123,7 +134,8 @@ class S3:
             S3Error: the store answers with an error.
             BrokenConnection, asyncio.TimeoutError: there was no answer.
             DeadlineExceeded: there is no time for it.
-            other errors of aiohttp, minio-py and Python: the answer makes no sense, or a setting cannot be used.
+            StoreUnavailable: a setting cannot be used, or there are no credentials.
+            other errors of aiohttp, minio-py and Python: the answer makes no sense, or the request can be none.
         """
         for _ in range(1, patience.attempts):
             with contextlib.suppress(BrokenConnection, asyncio.TimeoutError, TimeoutError):
@@ -131,14 +143,16 @@ class S3:
         return await self._send(request, patience)
 
     async def close(self) -> None:
-        """Close the connections; a later request opens new ones."""
-        session, self._session = self._session, None
+        """Close the connections, those in use too; a later request opens new ones."""
+        session, self._session, self._credentials = self._session, None, None
         if session is not None:
             await session.close()
 
     async def _send(self, request: Request, patience: Patience) -> Answer:
+        url, headers = await self._signed(request, patience.deadline)
+        session = await self._opened()
+        # Not before here, because nothing may be begun after the deadline.
         left = patience.deadline.remaining()
-        url, headers = await self._signed(request)
         # So that a second attempt has its time; a body that is large and comes at all has until the deadline.
         share = left / patience.attempts
         timeout = ClientTimeout(
@@ -146,8 +160,10 @@ class S3:
             connect=share,
             sock_connect=min(CONNECT_SECONDS, share),
             sock_read=min(patience.read_seconds, share),
+            # aiohttp rounds longer ones up to whole seconds.
+            ceil_threshold=math.inf,
         )
-        async with self._opened().request(
+        async with session.request(
             request.method, url, headers=headers, data=_payload(request.body), allow_redirects=False, timeout=timeout
         ) as response:
             if response.status in _SUCCESS:
@@ -155,20 +171,20 @@ class S3:
             error = await _read(response, _MOST_ERROR_BYTES)
         raise _error(request, response, error)
 
-    async def _signed(self, request: Request) -> tuple[URL, dict[str, Any]]:
-        """The URL and all headers of a request, with the signature (AWS Signature Version 4)."""
-        if self._base_url is None:
-            scheme = "https" if self._minio.secure else "http"
-            self._base_url = BaseURL(f"{scheme}://{self._minio.endpoint}", self._minio.region)
-        parts = self._base_url.build(
+    async def _signed(self, request: Request, deadline: Deadline) -> tuple[URL, dict[str, Any]]:
+        """The URL and the headers of a request, with the signature (AWS Signature Version 4)."""
+        deadline.remaining()
+        parts = self._base().build(
             method=request.method,
             region=self._minio.region,
             bucket_name=request.bucket,
             object_name=request.key,
             query_params=dict(request.query),
         )
-        headers: dict[str, Any] = {**request.headers, "Host": parts.netloc, "User-Agent": _USER_AGENT}
-        credentials = await self._retrieved()
+        headers: dict[str, Any] = {**request.headers, "Host": parts.netloc}
+        if self._credentials is None:
+            self._credentials = KeptCredentials.of(self._minio, self._make_provider)
+        credentials = await self._credentials.retrieve(deadline)
         if self._minio.secure:
             digest = "UNSIGNED-PAYLOAD"
             if request.body and "Content-MD5" not in headers:
@@ -191,29 +207,37 @@ class S3:
         )
         return URL(parts.geturl(), encoded=True), signed
 
-    async def _retrieved(self) -> Credentials:
-        """The credentials; a provider may ask others, and blocks."""
-        if self._credentials is None:
-            self._credentials = StaticProvider(self._minio.access_key, self._minio.secret_key)
-        if isinstance(self._credentials, StaticProvider):
-            return self._credentials.retrieve()
-        return await asyncio.to_thread(self._credentials.retrieve)
+    def _base(self) -> BaseURL:
+        """What minio-py makes URLs of: with the bucket in the path, or in the host's name where AWS wants it."""
+        if self._base_url is None:
+            scheme = "https" if self._minio.secure else "http"
+            try:
+                self._base_url = BaseURL(f"{scheme}://{self._minio.endpoint}", self._minio.region)
+            except ValueError as exc:
+                raise StoreUnavailable(f"check MINIO_ENDPOINT and MINIO_REGION: {exc}") from exc
+        return self._base_url
 
-    def _opened(self) -> aiohttp.ClientSession:
+    async def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._tls()),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # Bytes are filed as they are stored.
-                auto_decompress=False,
-                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
-                middlewares=(_once,),
-            )
+            # Certificates are read from files.
+            tls = await asyncio.to_thread(self._tls) if self._minio.secure else True
+            # Another request may have opened it meanwhile.
+            if self._session is None:
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=self._connections, ssl=tls),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    headers=_HEADERS,
+                    skip_auto_headers=("Accept", "Content-Type"),
+                    # Bytes are filed as they are stored.
+                    auto_decompress=False,
+                    max_line_size=_MOST_HEADER_BYTES,
+                    max_field_size=_MOST_HEADER_BYTES,
+                    max_headers=_MOST_HEADERS,
+                    middlewares=(_once,),
+                )
         return self._session
 
-    def _tls(self) -> ssl.SSLContext | bool:
-        if not self._minio.secure:
-            return True
+    def _tls(self) -> ssl.SSLContext:
         try:
             return ssl.create_default_context(cafile=self._minio.ca_cert)
         except OSError as exc:
@@ -238,23 +262,22 @@ async def _once(request: ClientRequest, handler: ClientHandlerType) -> ClientRes
         raise BrokenConnection from exc
 
 
-async def _read(response: ClientResponse, limit: int | None) -> bytes | None:
+async def _read(response: ClientResponse, limit: int) -> bytes | None:
     """The body, or None where it is longer than `limit`; of that at most one chunk more is read.
 
     What is not read to its end takes its connection with it. aiohttp raises where a body is shorter than announced.
     """
-    if limit is None:
-        return await response.read()
     if (response.content_length or 0) > limit:
         response.close()
         return None
-    body = bytearray()
+    # BytesIO gives away the buffer that it has filled: a list of chunks, once joined, would take twice the room.
+    body = io.BytesIO()
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > limit:
+        body.write(chunk)
+        if body.tell() > limit:
             response.close()
             return None
-    return bytes(body)
+    return body.getvalue()
 
 
 def _error(request: Request, response: ClientResponse, body: bytes | None) -> MinioException:

@@ -77,6 +77,7 @@ _HINTS = {
     "InvalidAccessKeyId": "check MINIO_ACCESS_KEY",
     "SignatureDoesNotMatch": "check MINIO_SECRET_KEY",
     "AuthorizationHeaderMalformed": "check MINIO_REGION",
+    "PermanentRedirect": "check MINIO_ENDPOINT and MINIO_REGION",
     "RequestTimeTooSkewed": "check the clocks",
 }
 
