@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,26 @@ def test_the_demo_refuses_a_folder_without_pictures(capsys: pytest.CaptureFixtur
         cli.main(argv=["demo", "--images", str(tmp_path)])
     assert exited.value.code == 2
     assert "no picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["serve", "reconcile"])
+def test_a_client_of_kafka_that_is_not_installed_is_told_in_one_line(command: str, tmp_path: Path) -> None:
+    tmp_path.joinpath("confluent_kafka.py").write_text("raise ImportError\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "mnist_pipeline", command, "--predictor_host", "127.0.0.1:1"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tmp_path),
+            "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+            "KAFKA_CLIENT": "confluent",
+            "MINIO_ACCESS_KEY": "key",
+            "MINIO_SECRET_KEY": "secret",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (
+        2,
+        "KAFKA_CLIENT is confluent, but confluent-kafka is not installed: pip install 'mnist-pipeline[fast]'",
+    )

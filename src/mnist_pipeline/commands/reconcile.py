@@ -57,6 +57,9 @@ def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | No
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
         return asyncio.run(_dry_run(settings, args) if args.dry_run else _run(settings, args, model))
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
     except PipelineError as exc:
         print(f"the listing was cut short: {exc}", file=sys.stderr)
         return 1

@@ -57,7 +57,7 @@ def serve(
     kind = model or (MnistTransformer if isinstance(task, Digits) else ObjectTransformer)
     try:
         server.serve(kind(args.model_name, pipeline_of(settings), server.predictor_of(args)), args)
-    except server.PortTaken as exc:
+    except (SettingsError, server.PortTaken) as exc:
         print(exc, file=sys.stderr)
         return 2
     return 0
