@@ -8,7 +8,6 @@ import contextlib
 import io
 import mimetypes
 import os
-import shlex
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ import orjson
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from mnist_pipeline.commands.demo_usage import DIGITS, how_to_use
+from mnist_pipeline.commands.demo_usage import DIGITS, how_to_use, how_to_use_digits
 from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.records import Record
 from mnist_pipeline.local.servers import started_program
@@ -177,7 +176,7 @@ def _run(stack: Stack, pictures: Sequence[Picture], *, keep: bool) -> int:
             )
         if keep:
             ours = type(stack.task) is Digits and stack.has_own_predictor
-            print(how_to_use(stack, CLOUDEVENT) if ours else _how_to_use(stack, pictures[0]))
+            print(how_to_use_digits(stack, CLOUDEVENT) if ours else how_to_use(stack, pictures[0].name))
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
     print(f"Everything is stopped and removed ({time.monotonic() - started:.1f} s in all).")
@@ -321,29 +320,3 @@ def _request(task: Task, picture: Picture) -> bytes:
         return DIGITS.joinpath("image-with-trace-id.json").read_bytes()
     instance = {"data": base64.b64encode(picture.data).decode()}
     return orjson.dumps({TRACE_KEY: INLINE_TRACE_ID, "instances": [instance]})
-
-
-def _how_to_use(stack: Stack, picture: Picture) -> str:
-    """The stack of another task, or one with another predictor: where it is, and lines to be pasted."""
-    gateway, file = stack.gateway, shlex.quote(picture.name)
-    return f"""
-The stack stays up until Ctrl-C. Logs: {stack.sandbox.directory}
-
-{stack.addresses}
-
-In the folder of your objects, upload one, and see where it went:
-
-mc alias set myminio http://{gateway.endpoint} {gateway.access_key} {gateway.secret_key}
-mc cp {file} myminio/{stack.source_bucket}/
-mc ls --recursive myminio
-
-Ask inline:
-
-printf '{{"instances": [{{"data": "%s"}}]}}' "$(base64 < {file} | tr -d '\\n')" |
-  curl -H "Content-Type: application/json" -d @- {stack.transformer.predict_url}
-
-Read the results:
-
-{Path(sys.executable).parent}/kafka-python consumer -b {stack.broker.bootstrap_servers} -C api_version=2.3 \\
-  -C auto_offset_reset=earliest -t {stack.results_topic}
-"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from importlib.resources import files
@@ -13,18 +14,15 @@ DIGITS = files("mnist_pipeline.local").joinpath("digits")
 """The packaged pictures and the example's request."""
 
 
-def how_to_use(stack: Stack, cloudevent: Mapping[str, str]) -> str:
-    """Where its parts are, and lines to be pasted."""
+def how_to_use_digits(stack: Stack, cloudevent: Mapping[str, str]) -> str:
+    """Where the parts of the digits' stack are, and lines to be pasted."""
     gateway, sandbox = stack.gateway, stack.sandbox.directory
     flags = " \\\n".join(f'  -H "{name}: {value}"' for name, value in cloudevent.items())
     digits, bin_folder = Path(str(DIGITS)), Path(sys.executable).parent
     return f"""
 The stack stays up until Ctrl-C. Logs: {sandbox}
 
-  MinIO        http://{gateway.endpoint}   access key {gateway.access_key}, secret key {gateway.secret_key}
-  Kafka        {stack.broker.bootstrap_servers}   (clients that probe versions: say 2.3)
-  transformer  {stack.transformer.url}   gRPC {stack.transformer.grpc_address}
-  predictor    {stack.predictor.url}   gRPC {stack.predictor.grpc_address}
+{stack.addresses}
 
 Upload a digit, and see where it went:
 
@@ -47,4 +45,30 @@ Read the results:
 
 {bin_folder}/kafka-python consumer -b {stack.broker.bootstrap_servers} -C api_version=2.3 \\
   -C auto_offset_reset=earliest -t {RESULTS_TOPIC}
+"""
+
+
+def how_to_use(stack: Stack, name: str) -> str:
+    """The same where the task or the predictor is another: `name` is the file of one of the objects."""
+    gateway, file = stack.gateway, shlex.quote(name)
+    return f"""
+The stack stays up until Ctrl-C. Logs: {stack.sandbox.directory}
+
+{stack.addresses}
+
+In the folder of your objects, upload one, and see where it went:
+
+mc alias set myminio http://{gateway.endpoint} {gateway.access_key} {gateway.secret_key}
+mc cp {file} myminio/{stack.source_bucket}/
+mc ls --recursive myminio
+
+Ask inline:
+
+printf '{{"instances": [{{"data": "%s"}}]}}' "$(base64 < {file} | tr -d '\\n')" |
+  curl -H "Content-Type: application/json" -d @- {stack.transformer.predict_url}
+
+Read the results:
+
+{Path(sys.executable).parent}/kafka-python consumer -b {stack.broker.bootstrap_servers} -C api_version=2.3 \\
+  -C auto_offset_reset=earliest -t {stack.results_topic}
 """

@@ -127,11 +127,14 @@ class Stack(Part):
     def addresses(self) -> str:
         """Where the parts are, a line each."""
         gateway = self.gateway
+        predictor = self._predictor_host
+        if self.has_own_predictor:
+            predictor = f"{self.predictor.url}   gRPC {self.predictor.grpc_address}"
         return f"""\
   MinIO        http://{gateway.endpoint}   access key {gateway.access_key}, secret key {gateway.secret_key}
   Kafka        {self.broker.bootstrap_servers}   (clients that probe versions: say 2.3)
   transformer  {self.transformer.url}   gRPC {self.transformer.grpc_address}
-  predictor    {self.predictor.url if self.has_own_predictor else self._predictor_host}"""
+  predictor    {predictor}"""
 
     def places_of(self, label: Label | None, score: float | None) -> tuple[str, ...]:
         """The beginnings of where an object may lie: one, unless its label is unknown."""
