@@ -59,7 +59,8 @@ def main(
 ) -> int:
     """Run the command that `argv` names, and give its exit code.
 
-        raise SystemExit(main(Thumbnails))
+        if __name__ == "__main__":  # workers import the file again
+            raise SystemExit(main(Thumbnails))
 
     Args:
         task: what is one's own; the digits, where it is left out.

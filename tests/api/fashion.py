@@ -20,7 +20,7 @@ class Fashion(Task):
         """A picture of any size as 28x28 greys."""
         try:
             return np.asarray(Image.open(BytesIO(data)).convert("L").resize((28, 28)), np.float32) / 255
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, Image.DecompressionBombError) as exc:
             raise Reject("badpicture", f"no picture: {type(exc).__name__}") from exc
 
 

@@ -16,14 +16,14 @@ class Readings(Task):
     def decode(self, data: bytes) -> Any:
         """Sixteen numbers between commas."""
         try:
-            return np.array([float(number) for number in data.decode().split(",")]).reshape(16)
+            return self.input.of([float(number) for number in data.decode().split(",")])
         except ValueError as exc:
             raise Reject("badreadings", "not sixteen numbers between commas") from exc
 
     def interpret(self, outputs: Any, _n: int) -> list[Prediction]:
         """One number in 0..1 each: how odd they are."""
         (odd,) = (np.ravel(output.rows) for output in outputs.values())
-        return [Prediction(self.labels[round(one)], float(max(one, 1 - one))) for one in odd]
+        return [Prediction(self.labels[int(one > 0.5)], float(max(one, 1 - one))) for one in odd]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from PIL import Image
 from api.fashion import Fashion
 from api.readings import Readings
 from api.thumbnails import Thumbnails
-from mnist_pipeline import ObjectTransformer, Task
+from mnist_pipeline import ObjectTransformer, Reject, Task
 from mnist_pipeline.serving import inference_v2
 from mnist_pipeline.serving.inference_v2 import RestRequest
 from mnist_pipeline.testing import Harness
@@ -90,6 +91,30 @@ def test_what_is_none_of_its_objects_is_rejected_with_the_task_s_own_word(case: 
     assert result["data"]["reason"] == sent.reasons[0]
     assert harness.store.keys(f"{case.task.name}-rejected") == [case.filed.rpartition("/")[2]]
     assert harness.asked == []
+
+
+def test_a_photograph_is_neither_mirrored_nor_turned() -> None:
+    photo = Image.new("RGB", (64, 64))
+    photo.paste((255, 0, 0), (48, 0, 64, 16))  # red, at the top right
+    stream = io.BytesIO()
+    photo.save(stream, "JPEG", quality=100)
+    red, green, _ = Thumbnails().decode(stream.getvalue())
+    assert (red[8, 56] > 0.9, red[56, 8] < 0.1, green[8, 56] < 0.1) == (True, True, True)
+
+
+@pytest.mark.parametrize("task", [Fashion, Thumbnails])
+def test_a_picture_with_more_pixels_than_pillow_opens_is_rejected(task: type[Task]) -> None:
+    bomb = bytearray(picture("PNG", 0))
+    bomb[16:24] = (20_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    with pytest.raises(Reject):
+        task().decode(bytes(bomb))
+
+
+@pytest.mark.parametrize("number", [b"nan", b"-inf"])
+def test_readings_that_are_not_finite_are_rejected(number: bytes) -> None:
+    with pytest.raises(Reject):
+        Readings().decode(b",".join([number] * 16))
 
 
 @cases

@@ -19,9 +19,10 @@ class Thumbnails(Task):
     def decode(self, data: bytes) -> Any:
         """A photograph of any size as 64x64 RGB, channels first."""
         try:
-            return np.asarray(Image.open(BytesIO(data)).convert("RGB").resize((64, 64)), np.float32).T / 255
-        except (OSError, ValueError) as exc:
+            photo = Image.open(BytesIO(data)).convert("RGB").resize((64, 64))
+        except (OSError, ValueError, Image.DecompressionBombError) as exc:
             raise Reject("badphoto", f"no photograph: {type(exc).__name__}") from exc
+        return np.asarray(photo, np.float32).transpose(2, 0, 1) / 255
 
 
 if __name__ == "__main__":

@@ -14,13 +14,15 @@ import kafka.errors
 import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.cluster import ClusterMetadata
+from kafka.errors import KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
 
+from mnist_pipeline.adapters import kafka_publisher
 from mnist_pipeline.adapters.acknowledgements import Acknowledgements, Receipt
 from mnist_pipeline.adapters.confluent_publisher import ConfluentPublisher
 from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher
-from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge
+from mnist_pipeline.pipeline.errors import DeadlineExceeded, KafkaUnavailable, MessageTooLarge
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.settings import Kafka
 from unit.kafka_brokers import MESSAGE, BrokerProcess, Forwarder, longest_pause, no_thread_but, refused, seconds
@@ -391,6 +393,32 @@ async def test_a_topic_that_the_producer_has_forgotten_is_asked_for_again(
     monkeypatch.setattr(KafkaProducer, "send", forgetting)
     await publisher.publish(MESSAGE, deadline=Deadline(20))
     assert len(sent) == 2
+    await publisher.close()
+
+
+@only_kafka_python
+async def test_a_message_whose_topic_is_known_again_too_late_is_not_begun(
+    publisher_to: Connect, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = publisher_to(broker.address, api_version=API_VERSION)
+    await publisher.publish(MESSAGE, deadline=Deadline(20))
+    asked = asyncio.get_running_loop().create_future()
+    sent: list[object] = []
+
+    def unknown(*args: Any, **_: Any) -> None:
+        sent.append(args)
+        raise KafkaTimeoutError
+
+    def known_late() -> None:
+        time.sleep(0.3)  # as a busy event loop does
+        asked.set_result(None)
+
+    monkeypatch.setattr(KafkaProducer, "send", unknown)
+    monkeypatch.setattr(kafka_publisher._Connection, "ask_for_topic", lambda _: asked)  # noqa: SLF001
+    asyncio.get_running_loop().call_later(0.05, known_late)
+    with pytest.raises(DeadlineExceeded):
+        await publisher.publish(MESSAGE, deadline=Deadline(0.2))
+    assert len(sent) == 1
     await publisher.close()
 
 

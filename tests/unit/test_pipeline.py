@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import pickle
+import threading
 import time
 import uuid
 import weakref
@@ -29,6 +30,7 @@ from mnist_pipeline.pipeline.errors import (
     KafkaUnavailable,
     MessageTooLarge,
     MetadataTooLarge,
+    Permanent,
     PredictorUnavailable,
     ResultTooLarge,
     Retryable,
@@ -36,12 +38,13 @@ from mnist_pipeline.pipeline.errors import (
 )
 from mnist_pipeline.pipeline.events import Caller, Inline, Notification
 from mnist_pipeline.pipeline.filing import PUBLISHED_AS
+from mnist_pipeline.pipeline.interpretation import Prediction
 from mnist_pipeline.pipeline.notifications import ObjectRef
 from mnist_pipeline.pipeline.path import Go, Passage, Pipeline, verdict
 from mnist_pipeline.pipeline.ports import CONTENT_HEADERS, Deadline
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.pipeline.settlement import Outcome
-from mnist_pipeline.pipeline.task import Batch
+from mnist_pipeline.pipeline.task import Batch, Destination
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png
 
 NOT_AN_IMAGE = b"plain text, named .png"
@@ -745,20 +748,112 @@ async def test_the_bytes_in_hand_are_never_more_than_one_object_may_have() -> No
 
 
 class Failing(Digits):
-    """Has a bug."""
+    """Fails in one of its parts for one picture, a digit 1."""
+
+    def __init__(self, part: str, how: Any) -> None:
+        self.part, self.how = part, how
+
+    def _fail(self, part: str) -> None:
+        if part == self.part and isinstance(self.how, Exception):
+            raise self.how
 
     def decode(self, data: bytes) -> Any:
         if data == digit_png(1):
-            raise ValueError("a bug of the other transformer's")
-        return np.zeros((28, 28), np.float32)
+            self._fail("decode")
+        return super().decode(data)
+
+    def destination(self, prediction: Prediction) -> Destination | None:
+        if prediction.label == 1:
+            self._fail("destination")
+        return None
+
+    def data(self, predictions: Sequence[Prediction], *, inline: bool = False) -> dict[str, Any]:
+        says = super().data(predictions, inline=inline)
+        if self.part == "data" and predictions[0].label == 1:
+            self._fail("data")
+            return {**says, "more": self.how}
+        return says
 
 
-async def test_a_decode_that_fails_in_a_way_of_its_own_is_retryable_and_the_other_records_are_settled() -> None:
-    path = Path(task=Failing())
-    path.predictor = StubPredictor(4)
+@pytest.mark.parametrize(
+    ("part", "how"),
+    [
+        ("decode", ValueError("a bug of the other transformer's")),
+        ("decode", NotImplementedError("a kind of picture that is not read")),
+        ("data", ValueError("a bug")),
+        ("data", np.float32(0.5)),
+        ("data", {1: "a key that is no text"}),
+        ("destination", KeyError("a bug")),
+    ],
+)
+async def test_a_task_that_fails_in_a_way_of_its_own_is_retryable_and_the_other_records_are_settled(
+    part: str, how: Any
+) -> None:
+    # Settings ask for all destinations.
+    task = Failing("", how)
+    path = Path(task=task)
+    task.part = part
     outcomes = await path.send(path.upload("bug.png", digit_png(1)), path.upload("good.png", digit_png(2)))
     assert sorted(reasons(outcomes)) == ["filed", "retryable"]
     assert path.store.keys("mnist") == ["bug.png"]
+    assert [event["data"]["predictions"] for event in path.results] == [[2]]
+    assert path.store.keys("digit-1") == []
+
+
+async def test_whatever_is_permanent_in_a_decode_rejects_the_object() -> None:
+    path = Path(task=Failing("decode", Permanent("never")))
+    outcomes = await path.send(path.upload("never.png", digit_png(1)))
+    assert (reasons(outcomes), path.store.keys("mnist")) == (["permanent"], [])
+    assert path.store.keys("mnist-rejected") == ["never.png"]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), 17.3, -3, "0.2", pytest.param(10**400, id="huge")])
+async def test_a_score_that_is_none_files_nothing(score: Any) -> None:
+    path = Path()
+    ref = path.upload("1.png", digit_png(1))
+    passage, _ = await path.prepare(Notification(objects=(ref,)))
+    with pytest.raises(PredictorUnavailable, match=r"a score is no number in 0\.\.1"):
+        await path.pipeline.finish(passage, [Prediction(1, score)])
+    assert path.store.keys("mnist") == ["1.png"]
+
+
+async def test_a_score_that_was_rounded_a_little_over_one_is_one() -> None:
+    path = Path()
+    passage, _ = await path.prepare(Notification(objects=(path.upload("1.png", digit_png(1)),)))
+    await path.pipeline.finish(passage, [Prediction(1, np.float32(1.0000001))])
+    assert path.results[0]["data"]["scores"] == [1.0]
+
+
+async def test_a_decode_that_hangs_is_given_up_at_the_deadline() -> None:
+    goes_on = threading.Event()
+
+    class Hanging(Digits):
+        def decode(self, data: bytes) -> Any:
+            goes_on.wait(10)
+            return super().decode(data)
+
+    path = Path(task=Hanging())
+    started = time.monotonic()
+    outcomes = await path.send(path.upload("1.png", digit_png(1) + bytes(5000)), seconds=0.3)
+    goes_on.set()
+    assert (reasons(outcomes), path.store.keys("mnist")) == (["deadline"], ["1.png"])
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("data", [b"RIFF, a picture of 7000 x 7000 in 34 bytes", b"1,2,3"])
+async def test_what_may_be_much_more_than_its_bytes_is_not_decoded_on_the_event_loop(data: bytes) -> None:
+    threads: list[int] = []
+
+    class Any28(Digits):
+        def decode(self, data: bytes) -> Any:
+            del data
+            threads.append(threading.get_ident())
+            return np.zeros((28, 28), np.float32)
+
+    path = Path(task=Any28())
+    await path.prepare(Notification(objects=(path.upload("1.png", data),)))
+    assert threads != [threading.get_ident()]
+    assert len(threads) == 1
 
 
 async def test_a_passed_deadline_leaves_everything_as_it_is() -> None:

@@ -37,6 +37,7 @@ from mnist_pipeline.pipeline.errors import (
     StoreUnavailable,
     TensorRefused,
 )
+from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
 
 T = TypeVar("T")
@@ -412,7 +413,123 @@ def test_the_event_loop_stays_free_while_a_large_image_is_decoded() -> None:
     assert run(ticks()) > 10
 
 
+# --- hooks that are overridden ---
+
+
+class Forgetful(Transformer):
+    """Its postprocess neither calls its super's nor gives what KServe may want."""
+
+    async def postprocess(self, result: Any, headers: Any = None, response_headers: Any = None) -> Any:
+        del result, headers, response_headers
+        return []
+
+
+class Guessing(Transformer):
+    """Its preprocess does not call its super's."""
+
+    async def preprocess(self, payload: Any, headers: Any = None) -> Any:
+        del payload, headers
+        return np.zeros((1, 28, 28), np.float32)
+
+
+class Silent(Transformer):
+    """Its postprocess gives nothing, though all is done."""
+
+    async def postprocess(self, result: Any, headers: Any = None, response_headers: Any = None) -> Any:
+        await super().postprocess(result, headers, response_headers)
+
+
+class Hiding(Transformer):
+    """Its postprocess leaves out what failed."""
+
+    async def postprocess(self, result: Any, headers: Any = None, response_headers: Any = None) -> Any:
+        outcomes: Any = await super().postprocess(result, headers, response_headers)
+        return [outcome for outcome in outcomes if outcome.error is None]
+
+
+class Objecting(Transformer):
+    """Its postprocess fails once all is done."""
+
+    async def postprocess(self, result: Any, headers: Any = None, response_headers: Any = None) -> Any:
+        await super().postprocess(result, headers, response_headers)
+        raise Retryable("a side effect failed")
+
+
+def served_by(model: type[Transformer]) -> Served:
+    served = Served()
+    served.model = model(served.model.pipeline, served.predictor)
+    return served
+
+
+@pytest.mark.parametrize("model", [Forgetful, Guessing])
+def test_nothing_is_acknowledged_that_a_hook_has_left_undone(model: type[Transformer]) -> None:
+    served = served_by(model)
+    event = served.event("7.png", digit_png(7))
+    error = refused(served.ask(event))
+    assert (error.status_code, served.store.keys("mnist"), served.results) == (503, ["7.png"], [])
+    inline = {**EXAMPLE, "instances": [image(digit_png(7))]}
+    if model is Forgetful:
+        assert refused(served.ask(inline)).status_code == 503
+
+
+def test_what_a_hook_leaves_out_of_its_answer_is_answered_all_the_same() -> None:
+    served = served_by(Hiding)
+    event = served.event("7.png", digit_png(7))
+    served.publisher.failures.before["publish"] = [KafkaUnavailable("away")]
+    assert refused(served.ask(event)).headers == {"kne-reason": "kafka"}
+    assert served.store.keys("mnist") == ["7.png"]
+
+
+def test_a_hook_that_forgets_its_answer_has_done_its_work() -> None:
+    served = served_by(Silent)
+    assert run(served.ask(served.event("7.png", digit_png(7)))) == (b"", {})
+    answer, _ = run(served.ask({**EXAMPLE, "instances": [image(digit_png(7))]}))
+    assert answer == {"predictions": [7]}
+
+
+def test_what_fails_in_a_hook_once_all_is_settled_is_the_answer() -> None:
+    served = served_by(Objecting)
+    assert refused(served.ask(served.event("7.png", digit_png(7)))).status_code == 503
+    assert served.store.keys("digit-7") == ["7.png"]
+
+
+def test_a_predict_that_is_no_coroutine_serves_the_commands_too() -> None:
+    class Plain(MnistTransformer):
+        def predict(self, payload: Any, headers: Any, response_headers: Any) -> Any:  # type: ignore[override]
+            del headers, response_headers
+            return [4] * len(payload)
+
+    model = Plain("mnist", Served().model.pipeline, PredictorConfig("nowhere"))
+    assert run(model.classify(np.zeros((2, 28, 28), np.float32), Deadline(5))) == [4, 4]
+
+
 # --- V2 ---
+
+
+def test_a_v2_request_is_answered_whatever_a_task_says_in_its_results() -> None:
+    class Wordy(Digits):
+        def data(self, predictions: Any, *, inline: bool = False) -> dict[str, Any]:
+            del inline
+            return {"class": f"class {predictions[0].label}"}
+
+    served = Served(task=Wordy())
+    tensor = InferInput("x", [1], "BYTES", data=[image(digit_png(4))["data"]])
+    response, _ = run(served.ask(v2(tensor)))
+    assert response.outputs[0].data == [4]
+    assert served.results[0]["data"] == {"class": "class 4"}
+
+
+def test_raw_bytes_of_a_picture_are_the_picture_whatever_its_format() -> None:
+    seen: list[bytes] = []
+
+    class AnyFormat(Digits):
+        def decode(self, data: bytes) -> Any:
+            seen.append(data)
+            return np.zeros((28, 28), np.float32)
+
+    webp = b"RIFF\x1a\x00\x00\x00WEBPVP8L"
+    run(Served(task=AnyFormat()).ask(v2(InferInput("x", [1], "BYTES", data=[webp]))))
+    assert seen == [webp]
 
 
 def v2(tensor: InferInput, *, grpc: bool = False, **more: Any) -> InferRequest:

@@ -151,6 +151,7 @@ class KafkaPublisher:
         in_time = await is_done_within(asked, deadline.remaining())
         failure = asked.exception() if in_time else KafkaTimeoutError()
         if failure is None:
+            deadline.remaining()
             return call()
         trouble = connection.connections.trouble
         if isinstance(failure, KafkaTimeoutError):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_pipeline.pipeline import content_encoding, instances
-from mnist_pipeline.pipeline.errors import BadTensor, PipelineError, Retryable
+from mnist_pipeline.pipeline.errors import BadTensor, DeadlineExceeded, PipelineError, Retryable
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.pipeline.task import Batch
@@ -31,7 +31,7 @@ _QUICK_PIXELS = 64 * 64
 # Of the instances of one request so many are decoded in one hop, so that another's have their turn between them.
 _INSTANCES_A_HOP = 16
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 _Result = TypeVar("_Result")
 
@@ -44,17 +44,17 @@ class Decoder:
         self._task = settings.task
         self._threads: ThreadPoolExecutor | None = None
 
-    async def decode(self, data: bytes, *, encoding: str = "") -> NDArray[Any]:
+    async def decode(self, data: bytes, deadline: Deadline, *, encoding: str = "") -> NDArray[Any]:
         """One object as a tensor such as `task.input` says; `encoding` is its Content-Encoding.
 
         Raises:
-            Reject: it can never be one.
-            ObjectTooLarge: without its encoding it is larger than an object may be.
+            Permanent: it can never be one, or without its encoding it is larger than an object may be.
+            DeadlineExceeded: it takes longer than there is time; its thread is left to itself.
             Retryable: the task failed in a way of its own, which is not the object's fault.
         """
         if not encoding and _is_quick(data):
             return self._decoded(data)
-        return await self._in_thread(partial(self._decoded, data, encoding))
+        return await self._in_thread(partial(self._decoded, data, encoding), deadline)
 
     async def decode_all(self, given: Sequence[Any], deadline: Deadline) -> Batch:
         """The instances of an inline request, images and tensors, as `(N, …)`.
@@ -75,7 +75,7 @@ class Decoder:
             decode(0, 1)
             return batch
         for start in range(0, len(given), _INSTANCES_A_HOP):
-            await self._in_thread(partial(decode, start, min(start + _INSTANCES_A_HOP, len(given))))
+            await self._in_thread(partial(decode, start, min(start + _INSTANCES_A_HOP, len(given))), deadline)
         return batch
 
     def close(self) -> None:
@@ -87,17 +87,21 @@ class Decoder:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_threads": None}
 
-    async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
+    async def _in_thread(self, call: Callable[[], _Result], deadline: Deadline) -> _Result:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(DECODED_AT_ONCE, thread_name_prefix="decode")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        result = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            return await asyncio.wait_for(result, deadline.remaining())
+        except asyncio.TimeoutError as exc:
+            raise DeadlineExceeded("the event's deadline has passed while its bytes were decoded") from exc
 
     def _decoded(self, data: bytes, encoding: str = "") -> NDArray[Any]:
         if encoding:
             data = content_encoding.decoded(data, encoding, limit=self._settings.max_object_bytes)
         try:
             tensor = self._task.decode(data)
-        except (PipelineError, NotImplementedError):
+        except PipelineError:
             raise
         except Exception as exc:
             log.exception("%s.decode raised something else than Reject", type(self._task).__name__)
@@ -133,9 +137,7 @@ class Decoder:
 
 
 def _is_quick(data: bytes) -> bool:
-    """Whether it is decoded in less time than a hop to a thread takes, as far as its first bytes tell."""
-    if data.startswith(_PNG):
-        # Width and height of IHDR, which is the first chunk (PNG specification, section 11.2.2).
-        pixels = int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
-        return len(data) <= _QUICK_BYTES and pixels <= _QUICK_PIXELS
-    return len(data) <= _QUICK_BYTES and not data.startswith(_JPEG)
+    """Whether it is a PNG so small that it takes less time than a hop to a thread: of nothing else a few bytes tell."""
+    # Width and height of IHDR, which is the first chunk (PNG specification, section 11.2.2).
+    pixels = int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
+    return data.startswith(_PNG) and len(data) <= _QUICK_BYTES and pixels <= _QUICK_PIXELS

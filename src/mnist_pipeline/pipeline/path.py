@@ -8,7 +8,6 @@ source, and the same event delivered again converges: the copy is found to be th
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -27,7 +26,6 @@ from mnist_pipeline.pipeline.errors import (
     Permanent,
     PipelineError,
     PredictorUnavailable,
-    Reject,
     ResultTooLarge,
     Retryable,
     TensorRefused,
@@ -60,12 +58,17 @@ FETCH_SHARE = 0.5
 PREDICT_SHARE = 0.5
 """What of the time that is then left the predictor may take; filing, publishing and releasing have the rest."""
 
+_ROUNDING = 1e-3
+"""So much may a score lie outside 0..1."""
+
 
 @dataclass(kw_only=True)
 class Passage:
     """One pass along the path: what `prepare` was given, and what it leaves for `finish`.
 
+    `fetched` are the objects in hand that are not settled yet, `outcomes` what became of the others.
     `later` are the objects of a notification that are still to be prepared, in a pass of their own; None until then.
+    `result` is that of an inline request, once it is published.
     """
 
     request: Notification | Inline
@@ -73,10 +76,11 @@ class Passage:
     fetched: list[Fetched] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     later: tuple[ObjectRef, ...] | None = None
+    result: Result | None = None
 
 
 Go: TypeAlias = Callable[[Passage], Awaitable[Any]]
-"""Takes a passage through `prepare`, the predictor and `finish`, and gives what `finish` gave."""
+"""Takes a passage through `prepare`, the predictor and `finish`; what counts is what it then holds."""
 
 Predict: TypeAlias = Callable[[Batch, Deadline], Awaitable[Sequence[Prediction | Label]]]
 """Tensors `(N, …)`, and by when → N predictions; raises Retryable."""
@@ -111,13 +115,18 @@ class Pipeline:
                 break
             passage = Passage(request=request, deadline=deadline)
             try:
-                outcomes += await go(passage)
+                await go(passage)
+                if passage.later is None or passage.fetched:
+                    raise Retryable("preprocess and postprocess have to call their super's")
             except PipelineError as exc:
+                # What never came to `prepare` has nothing of its own to settle.
                 if passage.later is None:
                     raise
-                outcomes += await self.abandon(passage, exc)
-            # What never came to `prepare` has nothing of its own to settle.
-            request = replace(request, objects=passage.later or ())
+                if not passage.fetched:
+                    outcomes.append(Outcome(reason=exc.reason, error=without_frames(exc)))
+                await self.abandon(passage, exc)
+            outcomes += passage.outcomes
+            request = replace(request, objects=passage.later)
         return outcomes
 
     async def answer(self, request: Inline, go: Go, deadline: Deadline) -> Result:
@@ -127,8 +136,9 @@ class Pipeline:
             Permanent: why it can never be classified.
             Retryable: the predictor or Kafka is away, slow or confused.
         """
+        passage = Passage(request=request, deadline=deadline)
         try:
-            result: Result = await go(Passage(request=request, deadline=deadline))
+            given = await go(passage)
         except TensorRefused as exc:
             if all(instances.is_image(instance) for instance in request.instances):
                 raise
@@ -136,7 +146,10 @@ class Pipeline:
         except Permanent as exc:
             refusal = without_frames(exc)
         else:
-            return result
+            # A hook may answer with a result of its own, once ours is published.
+            if passage.result is None:
+                raise Retryable("postprocess has to call its super's")
+            return given if isinstance(given, Result) else passage.result
         await self._reject_inline(request, refusal, deadline)
         raise refusal
 
@@ -185,13 +198,13 @@ class Pipeline:
         """
         if isinstance(passage.request, Inline):
             checked = self._checked(predictions, len(passage.request.instances))
-            return await self._publish_inline(passage.request, checked, passage.deadline)
-        if passage.later is None:
-            raise AssertionError("nothing was prepared: preprocess has to call its super's")
+            passage.result = await self._publish_inline(passage.request, checked, passage.deadline)
+            return passage.result
         caller = passage.request.caller
         tensors = sum(item.tensor is not None for item in passage.fetched)
         waiting = iter(self._checked(predictions, tensors))
-        for item in passage.fetched:
+        while passage.fetched:
+            item = passage.fetched.pop(0)
             prediction = next(waiting) if item.tensor is not None else None
             passage.outcomes.append(await self._settlement.settle(item, prediction, caller, passage.deadline))
         return passage.outcomes
@@ -219,7 +232,7 @@ class Pipeline:
                     break  # there is no room for it beside the others: it is fetched again with the next ones
                 also_meant += others
                 room -= len(stored.data or b"")
-                passage.fetched.append(await self._decoded(stored, request.trace_id))
+                passage.fetched.append(await self._decoded(stored, request.trace_id, passage.deadline))
             except ObjectGone as exc:
                 log.info("%s/%s is gone: %s", ref.bucket, ascii(ref.key), exc)
                 passage.outcomes.append(Outcome(reason=exc.reason))
@@ -228,7 +241,7 @@ class Pipeline:
             begun += 1
         passage.later = (*also_meant, *request.objects[begun:])
 
-    async def _decoded(self, stored: StoredObject, trace_id: str | None) -> Fetched:
+    async def _decoded(self, stored: StoredObject, trace_id: str | None, deadline: Deadline) -> Fetched:
         version = stored.version
         trace_id = trace_id or self._trace_id_of(version)
         if stored.data is None:
@@ -236,8 +249,8 @@ class Pipeline:
             return Fetched(stored=stored, trace_id=trace_id, refusal=refusal)
         encoding = version.content_headers.get("content-encoding", "")
         try:
-            tensor = await self._decoder.decode(stored.data, encoding=encoding)
-        except (Reject, ObjectTooLarge) as exc:
+            tensor = await self._decoder.decode(stored.data, deadline, encoding=encoding)
+        except Permanent as exc:
             return Fetched(stored=stored, trace_id=trace_id, refusal=without_frames(exc))
         return Fetched(stored=stored, trace_id=trace_id, tensor=tensor)
 
@@ -254,7 +267,8 @@ class Pipeline:
     async def _publish_inline(self, request: Inline, predictions: Sequence[Prediction], deadline: Deadline) -> Result:
         settings = self.settings
         data = settings.task.data(predictions, inline=True)
-        result = inline_result(request, data, type=settings.event_type, source=settings.event_source)
+        labels = [prediction.label for prediction in predictions]
+        result = inline_result(request, data, type=settings.event_type, source=settings.event_source, labels=labels)
         try:
             await self._settlement.publish(result, deadline)
         except MessageTooLarge as exc:
@@ -275,7 +289,10 @@ class Pipeline:
     def _checked(self, predictions: Sequence[Prediction | Label], n: int) -> list[Prediction]:
         """Nothing is filed by a guess, whoever has made the prediction: a label each, or a prediction with one."""
         labels = self.settings.task.labels
-        checked = [_plain(one) for one in predictions]
+        try:
+            checked = [_plain(one) for one in predictions]
+        except (ValueError, TypeError, OverflowError) as exc:
+            raise PredictorUnavailable(f"a score is no number in 0..1: {exc}") from exc
         if len(checked) != n or not all(_is_one_of(labels, one.label) for one in checked):
             called = self.settings.task.called
             raise PredictorUnavailable(
@@ -318,4 +335,8 @@ def _plain(given: Any) -> Prediction:
     """A label, or a prediction, with Python's own types: numpy's are what networks give."""
     label, score = (given.label, given.score) if isinstance(given, Prediction) else (given, None)
     label = label.item() if isinstance(label, np.generic) else label
-    return Prediction(label, float(score) if score is not None and math.isfinite(score) else None)
+    if score is None:
+        return Prediction(label)
+    if not -_ROUNDING <= score <= 1 + _ROUNDING:  # nor is NaN
+        raise ValueError(f"{score!r:.20}")
+    return Prediction(label, float(min(max(score, 0.0), 1.0)))

@@ -22,6 +22,7 @@ from cloudevents.http import CloudEvent
 
 from mnist_pipeline.pipeline.errors import Permanent
 from mnist_pipeline.pipeline.events import NOBODY, Caller, Inline
+from mnist_pipeline.pipeline.interpretation import Label
 from mnist_pipeline.pipeline.ports import Message, ObjectVersion
 
 _JSON = {"datacontenttype": "application/json"}
@@ -32,7 +33,7 @@ _NAMESPACE = uuid.UUID("6c1f7d0e-5f0b-4c5e-9b52-0b1d6a4d7f11")
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of one object or one inline request; `subject` is None for the latter."""
+    """What became of one object or one inline request; the latter has no `subject`, but the `labels` predicted."""
 
     id: str
     trace_id: str
@@ -42,6 +43,7 @@ class Result:
     data: Mapping[str, Any]
     subject: str | None = None
     caller: Caller = NOBODY
+    labels: Sequence[Label] = ()
 
 
 def object_identity(version: ObjectVersion) -> tuple[str, ...]:
@@ -92,7 +94,9 @@ def object_result(
     )
 
 
-def inline_result(request: Inline, data: Mapping[str, Any], *, type: str, source: str) -> Result:
+def inline_result(
+    request: Inline, data: Mapping[str, Any], *, type: str, source: str, labels: Sequence[Label] = ()
+) -> Result:
     """The result of an inline request: exactly the attributes that the Kafka-sink transformer wrote."""
     return Result(
         id=id_of(request.identity),
@@ -102,6 +106,7 @@ def inline_result(request: Inline, data: Mapping[str, Any], *, type: str, source
         time=now(),
         data=data,
         caller=request.caller,
+        labels=labels,
     )
 
 

@@ -10,12 +10,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from mnist_pipeline.pipeline import filing
 from mnist_pipeline.pipeline.errors import (
     ObjectGone,
     ObjectRetained,
     Permanent,
     PipelineError,
+    Retryable,
     StoreUnavailable,
     without_frames,
 )
@@ -92,10 +95,17 @@ class Settlement:
 
     def _filing_of(self, prediction: Prediction) -> tuple[Destination, str, dict[str, Any]]:
         """Where an object with this prediction is filed, the word for it, and what its result says."""
-        data = self._settings.task.data([prediction])
-        if self._settings.is_doubtful(prediction):
-            return Destination(self._settings.review_bucket), "review", {**data, "review": True}
-        return self._settings.destination_of(prediction), "filed", data
+        task = self._settings.task
+        try:
+            data = task.data([prediction])
+            orjson.dumps(data)  # what cannot be published is not filed either
+            if self._settings.is_doubtful(prediction):
+                return Destination(self._settings.review_bucket), "review", {**data, "review": True}
+            return self._settings.destination_of(prediction), "filed", data
+        except Exception as exc:
+            name = type(task).__name__
+            log.exception("%s does not say where to file %r, or what to publish", name, prediction)
+            raise Retryable(f"{name} failed for its own prediction ({type(exc).__name__})") from exc
 
     async def _file(self, item: Fetched, place: Destination, deadline: Deadline) -> Copy:
         """File the bytes in hand; those that are not, the server copies."""

@@ -32,6 +32,7 @@ _WITH_BATCH = 2  # dimensions at least: the batch, and what an image has
 _JSON_LENGTH = "inference-header-content-length"
 _MOST_DIMENSIONS = 8
 _LENGTH_BYTES = 4  # before each element of BYTES
+_TEXT = re.compile(rb"[\t\n\r -~]+")
 
 
 @dataclass(frozen=True)
@@ -267,9 +268,9 @@ def _flat(data: Any) -> list[Any]:
 
 
 def _image(value: Any, *, are_pictures: bool) -> bytes | str:
-    """BYTES are the object itself; but where pictures are wanted, bytes that begin as none are base64 text."""
-    if value and isinstance(value, bytes) and are_pictures and not value.startswith((b"\x89PNG", b"\xff\xd8")):
-        return value.decode("ascii", "replace")
+    """BYTES are the object itself; but where pictures are wanted, bytes that are text are its base64."""
+    if value and isinstance(value, bytes) and are_pictures and _TEXT.fullmatch(value):
+        return value.decode("ascii")
     if not isinstance(value, bytes | str) or not value:
         raise BadTensor("the input's BYTES are not all bytes or text, or some are empty")
     return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -134,7 +135,10 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
             DeadlineExceeded: the deadline has passed.
         """
         with _passing(Passage(request=_NO_OBJECTS, deadline=deadline)):
-            return await self.predict(tensors)
+            # KServe lets a hook be no coroutine.
+            given: Any = self.predict(tensors, {}, {})
+            predictions: Sequence[Prediction | Label] = await given if inspect.isawaitable(given) else given
+            return predictions
 
     def through_hooks(self, headers: dict[str, str]) -> Go:
         """The way of a passage by `preprocess`, `predict` and `postprocess`."""
@@ -220,7 +224,7 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
             result = await self._answered(inline, headers, deadline)
         if inline.cloudevent is not None:
             return self._reply_to_event(result)
-        reply = inference_v2.reply(v2, self.name, result.id, settings.task, result.data["predictions"])
+        reply = inference_v2.reply(v2, self.name, result.id, settings.task, result.labels)
         return (reply.to_rest()[0] if isinstance(request, RestRequest) else reply), {}
 
     def _reply_to_event(self, result: Result) -> tuple[bytes, dict[str, str]]:
