@@ -14,7 +14,7 @@ from PIL import Image
 
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import PredictorUnavailable
-from mnist_pipeline.pipeline.interpretation import Label, Output, Prediction, interpreted
+from mnist_pipeline.pipeline.interpretation import JSON, Label, Output, Prediction, interpreted
 from mnist_pipeline.pipeline.pictures import is_picture, to_png
 from mnist_pipeline.pipeline.predictor_formats import (
     FORMATS,
@@ -448,6 +448,15 @@ def test_outputs_of_grpc_are_read_like_those_of_rest() -> None:
 def test_row_25_an_output_that_does_not_tell_the_digit_of_each_image_is_refused(out: Output) -> None:
     with pytest.raises(PredictorUnavailable, match="the predictor"):
         digits_of([out], 1)
+
+
+@pytest.mark.parametrize("given", [1, 3, 2.0, "2"])
+def test_a_label_that_is_a_number_is_that_number_and_not_its_place(given: Any) -> None:
+    told = Output(name="predictions", datatype=JSON, shape=(1,), data=np.array([given], np.object_))
+    assert interpreted({"predictions": told}, 1, (1, 2, 3)) == [Prediction(int(given))]
+    nobody = Output(name="predictions", datatype=JSON, shape=(1,), data=np.array([0], np.object_))
+    with pytest.raises(PredictorUnavailable, match="no label"):
+        interpreted({"predictions": nobody}, 1, (1, 2, 3))
 
 
 @pytest.mark.parametrize("shape", [[3], [3, 1]])

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import certifi
+import numpy as np
 import pytest
 
 from digits import digits_settings
 from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.errors import Reject
 from mnist_pipeline.pipeline.interpretation import Prediction
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.task import Destination, Task, Tensor
@@ -485,6 +487,54 @@ def test_a_task_files_where_its_own_destination_says_and_a_setting_that_it_overr
     assert told({"DESTINATION": "{label}"}, Photos()) == told({}, Sorted()) == []
 
 
+def test_a_task_may_file_some_labels_where_the_setting_says() -> None:
+    class Mixed(Photos):
+        def destination(self, prediction: Prediction) -> Destination | None:
+            return Destination("urgent") if prediction.label == "cat" else None
+
+    environ = {"DESTINATION": "photos/done-{label}"}
+    settings = read(environ, Mixed())
+    assert settings.destinations == (Destination("urgent"), Destination("photos", "done-dog/"))
+    assert settings.destination_of(Prediction("dog")) in settings.outputs
+    assert told(environ, Mixed()) == []
+
+
+@pytest.mark.parametrize(
+    ("destination", "problem"),
+    [
+        (lambda *_: "animals", "Kind.destination gives 'animals', which is no Destination"),
+        (lambda *_: Destination("animals", "../up//x"), "Kind.destination fails: ValueError: no store has objects"),
+        (lambda *_: dict[str, Destination]()["cat"], "Kind.destination fails: KeyError: 'cat'"),
+    ],
+)
+def test_a_destination_that_cannot_work_is_told_before_anything_is_filed(destination: Any, problem: str) -> None:
+    (given,) = problems_of({}, task=kind(destination=destination))
+    assert given.startswith(problem)
+    assert told({"DESTINATION": "{label}"}, kind(destination=destination)) in (
+        [],
+        ["DESTINATION is not used: Kind.destination says where objects are filed"],
+    )
+
+
+def test_a_destination_may_depend_on_the_score() -> None:
+    def destination(_: Task, prediction: Prediction) -> Destination:
+        assert prediction.score is not None
+        return Destination("sure" if prediction.score > 0.5 else "unsure")
+
+    assert read({}, kind(destination=destination)).destinations == (Destination("sure"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("ab", "SOURCE_BUCKETS has 'ab', which is no bucket name"),
+        ("x" * 60, f"REJECTED_BUCKET has '{'x' * 60}-rejected', which is no bucket name"),
+    ],
+)
+def test_a_bucket_that_comes_of_the_tasks_name_has_to_be_one(name: str, problem: str) -> None:
+    assert problem in problems_of({}, task=kind(name=name, filed_in="sorted/{label}"))
+
+
 @pytest.mark.parametrize(
     ("place", "environ", "problem"),
     [
@@ -510,6 +560,15 @@ def test_a_tasks_own_destination_is_held_to_what_is_asked_of_the_setting(
         ({"labels": (1, "1")}, ["Kind.labels has one label twice"]),
         ({"name": "My_Photos"}, ["Kind.name is 'My_Photos': lower-case letters, digits and single hyphens only"]),
         ({"filed_in": "{kind}"}, ["Kind.filed_in is '{kind}': it must contain {label} and no other braces"]),
+        ({"labels": {"cat", "dog"}}, ["Kind.labels is a set, not a tuple"]),
+        ({"labels": {"cat": 1}}, ["Kind.labels is a dict, not a tuple"]),
+        ({"labels": np.arange(3)}, ["Kind.labels is a ndarray, not a tuple"]),
+        ({"labels": (one for one in "ab")}, ["Kind.labels is a generator, not a tuple"]),
+        ({"labels": (True, 2)}, ["Kind.labels has one that is neither a text nor a whole number"]),
+        ({"input": (4,)}, ['Kind.input is no Tensor, as in: input = Tensor((3, 64, 64), "float32")']),
+        ({"suffixes": ("",)}, ["Kind.suffixes has '', which is no text"]),
+        ({"suffixes": (b".x",)}, ["Kind.suffixes has b'.x', which is no text"]),
+        ({"buckets": ("My_Photos",)}, ["Kind.buckets has 'My_Photos', which is no bucket name"]),
     ],
 )
 def test_a_task_that_cannot_work_is_told_why(parts: dict[str, Any], problems: list[str]) -> None:
@@ -558,3 +617,38 @@ def test_a_task_is_configured_once_a_process_and_not_for_the_names_of_settings()
     settings = read({"MAX_IMAGE_PIXELS": "5"}, task)
     assert task.pixels == [5]
     assert pickle.loads(pickle.dumps(settings)).task.pixels == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "why"),
+    [
+        ("int16", [float("nan"), 1], "not finite"),
+        ("int16", [70000, 1], "no int16"),
+        ("int16", [0.7, 0.9], "no int16"),
+        ("uint8", [float("inf"), 1], "not finite"),
+        ("uint8", [-1, 1], "no uint8"),
+        ("float32", [1e300, 1], "not finite"),
+    ],
+)
+def test_a_tensor_is_not_made_of_other_numbers_than_those_given(datatype: str, values: list[float], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Tensor((2,), datatype).of(values)
+    assert Tensor((2,), datatype).of([1.0, 2]).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("shape", [(12,), (1, 12), (3, 2, 2), (1, 3, 2, 2), (3, 2, 2, 1)])
+def test_a_tensor_may_come_flat_or_in_more_brackets(shape: tuple[int, ...]) -> None:
+    assert Tensor((3, 2, 2)).of(np.arange(12).reshape(shape)).ravel().tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3), (2, 3, 2), (3, 4), (12, 2)])
+def test_a_tensor_of_other_axes_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="the shape"):
+        Tensor((3, 2, 2)).of(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"), [("bad_sound", "badsound"), ("Bad" * 9, "bad" * 6 + "ba"), ("-", "rejected")]
+)
+def test_a_reason_is_made_one_word(given: str, reason: str) -> None:
+    assert Reject(given, "why").reason == reason

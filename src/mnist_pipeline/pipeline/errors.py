@@ -38,7 +38,7 @@ import re
 from typing import TypeVar
 
 # What may stand in a header, in metadata and in the label of a counter.
-_REASON = re.compile("[a-z0-9]{1,20}")
+_NOT_OF_REASONS = re.compile("[^a-z0-9]")
 
 
 class PipelineError(Exception):
@@ -115,15 +115,13 @@ class Reject(Permanent):
     """The bytes of an object, or of an inline image, can never be classified; a task raises it.
 
     Args:
-        reason: one word of lower-case letters and digits, at most 20.
+        reason: one word of lower-case letters and digits, at most 20; what else is in it is left out.
         says: a sentence for whoever has sent it.
     """
 
     def __init__(self, reason: str, says: str) -> None:
         super().__init__(says)
-        if not _REASON.fullmatch(reason):
-            raise ValueError(f"{reason!r} is not one word of at most 20 lower-case letters and digits")
-        self.reason = reason
+        self.reason = _NOT_OF_REASONS.sub("", reason.lower())[:20] or "rejected"
 
 
 class BadImage(Reject):

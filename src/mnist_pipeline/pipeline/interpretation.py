@@ -115,11 +115,13 @@ class _Labels:
     def __init__(self, labels: Sequence[Label], called: str) -> None:
         self._labels = labels
         self._called = called
+        # Numbers that are labels themselves are no positions: a network trained on classes 1 to 3 answers with these.
+        self._numbers: Sequence[Label] = labels if all(type(one) is int for one in labels) else range(len(labels))
 
     def index(self, value: object) -> int:
         """Which label a class means."""
-        if _is_number(value) and value in range(len(self._labels)):
-            return int(value)
+        if _is_number(value) and value in self._numbers:
+            return self._numbers.index(value)
         # KServe gives the BYTES of gRPC as bytes. The Arabic seven is a digit to Python, and not the text of 7.
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         if isinstance(text, str):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
 
 from mnist_pipeline.pipeline import setting_values as values
 from mnist_pipeline.pipeline.environment import Reader
-from mnist_pipeline.pipeline.interpretation import Prediction
+from mnist_pipeline.pipeline.interpretation import Label, Prediction
 from mnist_pipeline.pipeline.pictures import is_picture
 from mnist_pipeline.pipeline.predictor_formats import FORMATS
 from mnist_pipeline.pipeline.task import Destination, Task
@@ -147,8 +147,8 @@ class Settings:
     @cached_property
     def destinations(self) -> tuple[Destination, ...]:
         """Everywhere that objects are filed for their labels."""
-        given = tuple(self.task.destinations())
-        return tuple(dict.fromkeys(given or map(self._by_pattern, self.task.labels)))
+        task = self.task
+        return tuple(dict.fromkeys((*task.destinations(), *map(self._by_pattern, task.labels_by_pattern()))))
 
     @property
     def aside_buckets(self) -> list[str]:
@@ -214,23 +214,44 @@ def _check_buckets(read: Reader, settings: Settings) -> None:
     others = {"REJECTED_BUCKET": settings.rejected_bucket}
     if settings.review_below is not None:
         others["REVIEW_BUCKET"] = settings.review_bucket
-    task = settings.task
-    by_task = bool(list(task.destinations()))
-    filed = f"{type(task).__name__}.destination" if by_task else "DESTINATION"
-    slugs = Counter(map(values.slug, task.labels))
-    alike = [label for label in task.labels if not values.slug(label) or slugs[values.slug(label)] > 1]
-    if alike and not by_task:
-        read.problem(filed, f"gives no places of their own to {reprlib.repr(alike)}: a-z and 0-9 is all that is left")
+    for name, bucket in (*others.items(), *(("SOURCE_BUCKETS", one) for one in settings.source_buckets)):
+        if not values.is_bucket(bucket):
+            read.problem(name, f"has {bucket!r}, which is no bucket name")
     for name, bucket in others.items():
         if bucket in settings.source_buckets:
             read.problem(name, f"is {bucket}, which is one of SOURCE_BUCKETS: it would loop")
-        if Destination(bucket) in settings.destinations:
-            read.problem(name, f"is {bucket}, which is where {filed} files a {task.called}")
     if len(set(others.values())) < len(others):
         read.problem("REVIEW_BUCKET", f"is {settings.review_bucket}, which is REJECTED_BUCKET too")
-    if wrong := sorted({one.bucket for one in settings.destinations if not values.is_bucket(one.bucket)}):
+    try:
+        by_pattern = settings.task.labels_by_pattern()
+        places = settings.destinations
+    except Exception as exc:  # noqa: BLE001 - the task's own code may raise anything
+        read.problem(f"{type(settings.task).__name__}.destination", f"fails: {type(exc).__name__}: {exc}")
+    else:
+        _check_places(read, settings, by_pattern, places, others)
+
+
+def _check_places(
+    read: Reader,
+    settings: Settings,
+    by_pattern: Sequence[Label],
+    places: Sequence[Destination],
+    others: Mapping[str, str],
+) -> None:
+    """The same for where objects are filed for their labels."""
+    filed = "DESTINATION" if by_pattern else f"{type(settings.task).__name__}.destination"
+    if odd := [place for place in places if not isinstance(place, Destination)]:
+        read.problem(filed, f"gives {odd[0]!r:.60}, which is no Destination")
+        return
+    slugs = Counter(map(values.slug, by_pattern))
+    if alike := [label for label in by_pattern if not values.slug(label) or slugs[values.slug(label)] > 1]:
+        read.problem(filed, f"gives no places of their own to {reprlib.repr(alike)}: a-z and 0-9 is all that is left")
+    for name, bucket in others.items():
+        if Destination(bucket) in places:
+            read.problem(name, f"is {bucket}, which is where {filed} files a {settings.task.called}")
+    if wrong := sorted({one.bucket for one in places if not values.is_bucket(one.bucket)}):
         read.problem(filed, f"gives {wrong[0]!r}, which is no bucket name")
-    for destination in sorted(settings.destinations, key=lambda one: (one.bucket, one.prefix)):
+    for destination in sorted(places, key=lambda one: (one.bucket, one.prefix)):
         if destination.bucket in settings.source_buckets and not destination.prefix:
             read.problem(filed, f"gives the bucket {destination.bucket}, which is one of SOURCE_BUCKETS: it would loop")
 

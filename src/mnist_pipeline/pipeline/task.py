@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -80,18 +80,25 @@ class Tensor:
         """These values as one such tensor.
 
         Raises:
-            ValueError: they are no numbers, not finite, or not as many.
+            ValueError: they are no numbers, not finite, none that the datatype holds, or not of this shape.
         """
-        array = np.asarray(values)
-        if array.dtype.kind not in "iuf":
+        given = np.asarray(values)
+        if given.dtype.kind not in "iuf":
             raise ValueError("no numbers")
-        if array.size != self.size:
-            raise ValueError(f"the shape {list(array.shape)}")
+        if given.shape != self.shape and not self._has_elements_of(given.shape):
+            raise ValueError(f"the shape {list(given.shape)}")
         with np.errstate(over="ignore", invalid="ignore"):
-            array = array.astype(self.datatype, copy=False)
-        if not np.isfinite(array).all():
+            array = given.astype(self.datatype, copy=False)
+        if not (np.isfinite(given).all() and np.isfinite(array).all()):
             raise ValueError("numbers that are not finite")
+        if array.dtype.kind != "f" and array.dtype != given.dtype and (array != given).any():
+            raise ValueError(f"numbers that are no {self.datatype}")
         return array.reshape(self.shape)
+
+    def _has_elements_of(self, shape: tuple[int, ...]) -> bool:
+        """Whether such an array is this one but for its brackets: other axes would mix up what is what."""
+        axes = [size for size in shape if size != 1]
+        return math.prod(shape) == self.size and (len(axes) <= 1 or axes == [size for size in self.shape if size != 1])
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,8 @@ class Destination:
     def __post_init__(self) -> None:
         if self.prefix and not self.prefix.endswith("/"):
             object.__setattr__(self, "prefix", self.prefix + "/")
+        if self.prefix and {"", ".", ".."} & {*self.prefix[:-1].split("/")}:
+            raise ValueError(f"no store has objects under {self.prefix!r}")
 
     @classmethod
     def named(cls, text: str) -> Destination:
@@ -128,7 +137,8 @@ class Task:
         suffixes: of the keys that are taken, unless `SOURCE_SUFFIXES` is set.
         any_case: the suffixes mean those in capitals too.
         input: what the predictor is asked with. Inline tensors, V2 metadata and setup's probe are held against it.
-        labels: what a prediction may be, in the order of the predictor's class numbers; texts or integers.
+        labels: what a prediction may be, in the order of the predictor's class numbers; texts, or integers, which are
+            class numbers themselves.
         called: what one label is called: in messages, and between the braces of `DESTINATION`.
         filed_in: bucket, or bucket/prefix, of a label, unless `DESTINATION` is set.
         max_image_pixels: for a `decode` that reads pictures, unless `MAX_IMAGE_PIXELS` is set.
@@ -150,13 +160,17 @@ class Task:
         return "INT64" if all(isinstance(label, int) for label in self.labels) else "BYTES"
 
     def configure(self, settings: Settings) -> None:
-        """Take from the settings what the task needs of them; called once in each process, before anything else."""
+        """Take from the settings what the task needs of them; called for each `Settings` that is made with the task.
+
+        What cannot be pickled, such as a lock or a connection, is not kept here: `--workers` pickles the task.
+        """
         self.max_image_pixels = settings.max_image_pixels
 
     def decode(self, data: bytes) -> NDArray[Any]:
         """The bytes of an object, or of an inline image, as one tensor with the elements of `input`.
 
-        It may be called in several threads at once.
+        It may be called in several threads at once, of small PNGs on the event loop. Of other shape or not finite it
+        is taken for a bug, and the object is tried again.
 
         Raises:
             Reject: the bytes can never be one; the object is filed into the rejected bucket, with the reason.
@@ -187,8 +201,12 @@ class Task:
 
     def destinations(self) -> Iterable[Destination]:
         """All that `destination` may give, for setup and so that what is filed there is not taken again."""
-        given = (self.destination(Prediction(label)) for label in self.labels)
+        given = (self.destination(Prediction(label, 1.0)) for label in self.labels)
         return [destination for destination in given if destination is not None]
+
+    def labels_by_pattern(self) -> list[Label]:
+        """Those labels whose objects are filed where `DESTINATION` or `filed_in` says."""
+        return [label for label in self.labels if self.destination(Prediction(label, 1.0)) is None]
 
     def data(self, predictions: Sequence[Prediction], *, inline: bool = False) -> dict[str, Any]:
         """What the result event says of an object's prediction, or of those of an inline request.
@@ -205,21 +223,48 @@ class Task:
     def problems(self) -> list[str]:
         """What is missing or cannot work, a sentence each."""
         kind = type(self).__name__
-        missing = [what for what in ("name", "suffixes", "input", "labels") if not getattr(self, what, None)]
+        missing = [what for what in ("name", "suffixes", "input", "labels") if _is_empty(self, what)]
         found = [f"{kind} lacks {what}, as in: {_EXAMPLES[what]}" for what in missing]
         if "name" not in missing and not _NAME.fullmatch(self.name):
             found.append(f"{kind}.name is {self.name!r}: lower-case letters, digits and single hyphens only")
-        texts = [what for what in ("buckets", "suffixes", "labels") if isinstance(getattr(self, what, ()), str)]
-        found += [f"{kind}.{what} is a text, not a tuple: a comma is missing" for what in texts]
-        if "labels" not in missing and len({str(label) for label in self.labels}) != len(self.labels):
-            found.append(f"{kind}.labels has one label twice")
-        if "labels" not in missing and any(type(label) not in (str, int) for label in self.labels):
-            found.append(f"{kind}.labels has one that is neither a text nor a whole number")
+        if "input" not in missing and not isinstance(getattr(self, "input", None), Tensor):
+            found.append(f"{kind}.input is no Tensor, as in: {_EXAMPLES['input']}")
+        for what in ("buckets", "suffixes", "labels"):
+            given = getattr(self, what, ())
+            if isinstance(given, str):
+                found.append(f"{kind}.{what} is a text, not a tuple: a comma is missing")
+            elif not isinstance(given, tuple | list | range):
+                found.append(f"{kind}.{what} is a {type(given).__name__}, not a tuple")
+            elif what != "labels":
+                found += self._problems_of_texts(what, given)
+            elif "labels" not in missing:
+                found += self._problems_of_labels(given)
         try:
             setting_values.destination(self.filed_in.replace("{name}", "name"), called=self.called)
         except ValueError as exc:
             found.append(f"{kind}.filed_in {exc}")
         return found
+
+    def _problems_of_texts(self, what: str, given: Sequence[Any]) -> Iterator[str]:
+        kind = type(self).__name__
+        for one in given:
+            if not isinstance(one, str) or not one:
+                yield f"{kind}.{what} has {one!r:.60}, which is no text"
+            elif what == "buckets" and not setting_values.is_bucket(one):
+                yield f"{kind}.buckets has {one!r:.60}, which is no bucket name"
+
+    def _problems_of_labels(self, given: Sequence[Any]) -> Iterator[str]:
+        kind = type(self).__name__
+        if len({str(label) for label in given}) != len(given):
+            yield f"{kind}.labels has one label twice"
+        if any(type(label) not in (str, int) for label in given):
+            yield f"{kind}.labels has one that is neither a text nor a whole number"
+
+
+def _is_empty(task: Task, what: str) -> bool:
+    given = getattr(task, what, None)
+    # Of numpy's arrays it is not known whether they are false.
+    return given is None or (isinstance(given, Sized) and len(given) == 0)
 
 
 _EXAMPLES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -47,7 +48,7 @@ def unknown_settings(environ: Mapping[str, str], task: Task) -> list[str]:
     """What looks like a setting and is none, and what the task has taken over: a sentence for each, never a value."""
     known = _known_names()
     sentences = []
-    if environ.get("DESTINATION") and list(task.destinations()):
+    if environ.get("DESTINATION") and not _files_by_pattern(task):
         sentences.append(f"DESTINATION is not used: {type(task).__name__}.destination says where objects are filed")
     if environ.get("REVIEW_BUCKET") and not environ.get("REVIEW_BELOW"):
         sentences.append("REVIEW_BUCKET is not used: REVIEW_BELOW is not set")
@@ -60,6 +61,12 @@ def unknown_settings(environ: Mapping[str, str], task: Task) -> list[str]:
         if nearest:
             sentences.append(f"{name} is no setting: is {nearest} meant?")
     return sentences
+
+
+def _files_by_pattern(task: Task) -> bool:
+    with contextlib.suppress(Exception):  # what is wrong with it, the settings tell
+        return bool(task.labels_by_pattern())
+    return True
 
 
 class _Any(Task):
