@@ -89,7 +89,7 @@ class Tensor:
             raise ValueError(f"the shape {list(given.shape)}")
         with np.errstate(over="ignore", invalid="ignore"):
             array = given.astype(self.datatype, copy=False)
-        if not (np.isfinite(given).all() and np.isfinite(array).all()):
+        if not np.isfinite(array).all() or (array is not given and not np.isfinite(given).all()):
             raise ValueError("numbers that are not finite")
         if array.dtype.kind != "f" and array.dtype != given.dtype and (array != given).any():
             raise ValueError(f"numbers that are no {self.datatype}")
