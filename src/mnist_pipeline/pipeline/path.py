@@ -289,10 +289,7 @@ class Pipeline:
     def _checked(self, predictions: Sequence[Prediction | Label], n: int) -> list[Prediction]:
         """Nothing is filed by a guess, whoever has made the prediction: a label each, or a prediction with one."""
         labels = self.settings.task.labels
-        try:
-            checked = [_plain(one) for one in predictions]
-        except (ValueError, TypeError, OverflowError) as exc:
-            raise PredictorUnavailable(f"a score is no number in 0..1: {exc}") from exc
+        checked = [_plain(one) for one in predictions]
         if len(checked) != n or not all(_is_one_of(labels, one.label) for one in checked):
             called = self.settings.task.called
             raise PredictorUnavailable(
@@ -333,10 +330,12 @@ def _is_one_of(labels: Sequence[Label], given: object) -> bool:
 
 def _plain(given: Any) -> Prediction:
     """A label, or a prediction, with Python's own types: numpy's are what networks give."""
+    score: Any
     label, score = (given.label, given.score) if isinstance(given, Prediction) else (given, None)
     label = label.item() if isinstance(label, np.generic) else label
     if score is None:
         return Prediction(label)
-    if not -_ROUNDING <= score <= 1 + _ROUNDING:  # nor is NaN
-        raise ValueError(f"{score!r:.20}")
+    # NaN is in no range.
+    if isinstance(score, str) or not -_ROUNDING <= score <= 1 + _ROUNDING:
+        raise PredictorUnavailable(f"a score is no number in 0..1: {score!r:.20}")
     return Prediction(label, float(min(max(score, 0.0), 1.0)))
