@@ -42,8 +42,10 @@ class Conversation:
                 writer.write(segment)
                 await writer.drain()
                 await asyncio.sleep(0.002)
-            # An answer to a request that nobody sent would come now.
-            await asyncio.sleep(0.02)
+            asked = -1
+            while asked < len(self.asked):
+                asked = len(self.asked)
+                await asyncio.sleep(0.02)  # an answer to a request that nobody sent would come now
             answer = await asyncio.wait_for(reader.read(65536), 5)
             writer.close()
         return answer
