@@ -64,7 +64,7 @@ wheel: .venv/.dev ## build the wheel into dist/
 
 lock: .venv/.dev ## resolve requirements.lock anew, for every Python from 3.10 to 3.13
 	@$(PIP) install uv
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-package mnist-pipeline \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev --extra docs --no-emit-package mnist-pipeline \
 		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 clean: ## remove what the other commands made
@@ -85,3 +85,8 @@ clean: ## remove what the other commands made
 	@echo "Installing mnist-pipeline[dev] into .venv (the first time this takes a minute or two)"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ .venv/.local
+
+.venv/.docs: .venv/.dev
+	@echo "Installing mnist-pipeline[docs] into .venv"
+	@$(PIP) install --editable '.[docs]'
+	@touch $@
