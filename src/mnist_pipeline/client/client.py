@@ -1,0 +1,261 @@
+"""`AsyncPredictionClient`: send an image, and find its result by its trace id."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import mimetypes
+import os
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from http import HTTPStatus
+from typing import Any, final
+
+import aiohttp
+import orjson
+
+from mnist_pipeline.adapters.object_store import MinioObjectStore
+from mnist_pipeline.client.errors import KeyTaken, PredictionRejected, RequestFailed, RequestRefused, ResultTimeout
+from mnist_pipeline.client.reader import ResultReader
+from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.published import PredictionResult
+from mnist_pipeline.pipeline.settings import Settings, SettingsError
+from mnist_pipeline.pipeline.task import Task
+
+_POLL_SECONDS = 0.5
+_ATTEMPTS = 3
+_BACKOFF_SECONDS = 0.5
+# So much may our clock and the transformer's differ.
+_CLOCKS_DIFFER = timedelta(minutes=5)
+_EVENT_TYPE = "prediction-request-udf-attr"
+"""Of the requests that the manifests' Trigger lets through."""
+
+_RETRYABLE = frozenset({404, 408, 409, 429})
+"""As for Knative's dispatcher, and every 5xx."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What was sent, and the trace id under which its result will be found.
+
+    Attributes:
+        place: `bucket/key` of an upload, the URL of an inline request.
+        time: when it was sent, by this machine's clock.
+    """
+
+    trace_id: str
+    place: str
+    time: datetime
+
+
+@final
+class AsyncPredictionClient:
+    """Sends images to a site and reads its results; for one event loop.
+
+        async with AsyncPredictionClient.from_environ() as client:
+            sent = await client.upload(data, key="0.png")
+            result = await client.result(sent)
+            print(result.predictions)
+
+    Args:
+        settings: where the store and Kafka are, and the trace id's name: those of the transformer.
+        url: where inline requests are posted: the transformer's `…/v1/models/<model>:predict`, or a Broker's.
+    """
+
+    def __init__(self, settings: Settings, *, url: str | None = None) -> None:
+        self.settings = settings
+        self.url = url
+        self._store = None if settings.minio is None else MinioObjectStore(settings.minio)
+        self._http: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def from_environ(
+        cls, task: Task | type[Task] = Digits, environ: Mapping[str, str] | None = None, *, url: str | None = None
+    ) -> AsyncPredictionClient:
+        """With the settings of the environment, which are those of the transformer.
+
+        Raises:
+            SettingsError: they cannot work; a line for each.
+        """
+        task = task() if isinstance(task, type) else task
+        return cls(Settings.from_environ(os.environ if environ is None else environ, task), url=url)
+
+    async def __aenter__(self) -> AsyncPredictionClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def upload(
+        self,
+        data: bytes,
+        *,
+        key: str,
+        bucket: str | None = None,
+        trace_id: str | None = None,
+        content_type: str | None = None,
+        timeout: float = 60.0,
+    ) -> Submission:
+        """Upload an object, whose notification then takes it down the path.
+
+        Args:
+            data: its bytes.
+            key: its name, with one of the suffixes that are taken.
+            bucket: one of the source buckets; None: the first of them.
+            trace_id: None: a random one. It is among the object's metadata.
+            content_type: None: what the key's suffix says.
+            timeout: seconds for all of it.
+
+        Raises:
+            KeyTaken: an object of this name is there already.
+            SettingsError: there are no credentials for the store.
+            StoreUnavailable, DeadlineExceeded: it is away, slow, or refuses us.
+            BadKey: no object can have this name.
+        """
+        if self._store is None:
+            raise SettingsError(["MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: there is no store to upload to"])
+        bucket = bucket or self.settings.source_buckets[0]
+        trace_id = trace_id or str(uuid.uuid4())
+        sent = Submission(trace_id=trace_id, place=f"{bucket}/{key}", time=datetime.now(timezone.utc))
+        is_new = await self._store.put(
+            bucket,
+            key,
+            data,
+            content_type=content_type or mimetypes.guess_type(key)[0] or "application/octet-stream",
+            content_headers={},
+            metadata={self.settings.trace_key.lower(): trace_id},
+            tags={},
+            deadline=Deadline(timeout),
+        )
+        if not is_new:
+            raise KeyTaken(f"{bucket}/{key} is there already")
+        return sent
+
+    async def ask(self, *objects: bytes, trace_id: str | None = None, timeout: float = 60.0) -> Submission:
+        """Post objects inline, as one CloudEvent; they are classified and published, and stored nowhere.
+
+        Sent again a few times where the answer says to, or where there is none: its result has one id.
+
+        Raises:
+            RequestRefused: it would be refused another time too; its `reason` says why.
+            RequestFailed: nobody answered, or the last answer says to come again.
+            SettingsError: the client has no `url`.
+        """
+        instances = [{"data": base64.b64encode(data).decode()} for data in objects]
+        return await self.ask_instances(instances, trace_id=trace_id, timeout=timeout)
+
+    async def ask_instances(
+        self, instances: Sequence[Any], *, trace_id: str | None = None, timeout: float = 60.0
+    ) -> Submission:
+        """The same with V1's `instances` as they are: tensors as nested lists, or objects in base64."""
+        if self.url is None:
+            raise SettingsError(["the client has no url: that of the transformer, or of a Broker"])
+        trace_id = trace_id or str(uuid.uuid4())
+        body = orjson.dumps(
+            {self.settings.trace_key: trace_id, "instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY
+        )
+        headers = {
+            "ce-specversion": "1.0",
+            "ce-id": str(uuid.uuid4()),
+            "ce-source": "mnist-pipeline/client",
+            "ce-type": _EVENT_TYPE,
+            "content-type": "application/json",
+        }
+        sent = Submission(trace_id=trace_id, place=self.url, time=datetime.now(timezone.utc))
+        deadline = Deadline(timeout)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self._post(self.url, body, headers, deadline.remaining())
+            except RequestRefused:
+                raise
+            except RequestFailed:
+                if attempt == _ATTEMPTS:
+                    raise
+                await asyncio.sleep(_BACKOFF_SECONDS * attempt)
+            else:
+                break
+        return sent
+
+    async def result(self, of: Submission | str, *, timeout: float = 60.0) -> PredictionResult:
+        """The result of what was sent, or of a trace id, as soon as it is there.
+
+        Raises:
+            PredictionRejected: it can never be classified.
+            ResultTimeout: it was not there in time.
+            SettingsError: `KAFKA_BOOTSTRAP_SERVERS` is not set.
+            KafkaUnavailable: Kafka is away, slow, or refuses us or the topic.
+        """
+        trace_id = of if isinstance(of, str) else of.trace_id
+        since = None if isinstance(of, str) else of.time - _CLOCKS_DIFFER
+        found = self.results(trace_id=trace_id, since=since, follow=True)
+        try:
+            async with contextlib.aclosing(found):
+                result = await asyncio.wait_for(anext(found), timeout)
+        except (asyncio.TimeoutError, TimeoutError) as exc:
+            raise ResultTimeout(f"no result with the trace id {trace_id} after {timeout:g} s") from exc
+        if result.is_rejected:
+            raise PredictionRejected(result)
+        return result
+
+    async def results(
+        self, *, trace_id: str | None = None, since: datetime | None = None, follow: bool = False
+    ) -> AsyncGenerator[PredictionResult, None]:
+        """Results as they lie on the topic, in the order of each partition.
+
+        Args:
+            trace_id: only those of it, for which only its partition is read.
+            since: only those published at this moment or later; None: all that are there.
+            follow: go on waiting for others; else it ends where the topic ended when it began.
+
+        Raises:
+            SettingsError: `KAFKA_BOOTSTRAP_SERVERS` is not set.
+            KafkaUnavailable: Kafka is away, slow, or refuses us or the topic.
+        """
+        kafka = self.settings.kafka
+        if kafka is None:
+            raise SettingsError(["KAFKA_BOOTSTRAP_SERVERS is not set: there are no results to read"])
+        reader = ResultReader(kafka, trace_key=self.settings.trace_key)
+        # kafka-python's consumer blocks, and is nobody's but this thread's.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="results")
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(thread, partial(reader.open, trace_id=trace_id, since=since))
+            while follow or not await loop.run_in_executor(thread, reader.is_at_end):
+                for result in await loop.run_in_executor(thread, reader.poll, _POLL_SECONDS):
+                    if trace_id in (None, result.trace_id):
+                        yield result
+        finally:
+            reader.give_up()
+            thread.submit(reader.close)
+            thread.shutdown(wait=False)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._store is not None:
+            await self._store.close()
+        if self._http is not None:
+            await self._http.close()
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> None:
+        if self._http is None:
+            self._http = aiohttp.ClientSession()
+        try:
+            async with self._http.post(
+                url, data=body, headers=headers, timeout=aiohttp.ClientTimeout(total=seconds), allow_redirects=False
+            ) as answer:
+                if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                    return
+                text, status = await answer.text(errors="replace"), answer.status
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as exc:
+            raise RequestFailed(f"{url} gave no answer ({type(exc).__name__})") from exc
+        reason = answer.headers.get("kne-reason", "")
+        says = f"{url} answered {status} {reason or answer.reason}: {text[:200]!a}"
+        may_come = status in _RETRYABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        kind = RequestFailed if may_come else RequestRefused
+        raise kind(says, status=status, reason=reason)
