@@ -11,7 +11,7 @@ from benchmarks import checks, figures, objects
 from benchmarks.making import run
 from benchmarks.objects import Filed, Found, Outcome, outcome
 from benchmarks.variants import VARIANTS
-from mnist_pipeline.local.records import Record
+from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.testing import digit_png
 
 KEYS = objects.keys_of("run", 10)

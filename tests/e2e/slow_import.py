@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
 
-from mnist_pipeline import serve
+from mnist_pipeline import main
 
 # A spawned worker runs this module's top level before it unpickles the model.
 if multiprocessing.parent_process() is not None:
     time.sleep(float(os.environ["IMPORT_SECONDS"]))
 
 if __name__ == "__main__":
-    raise SystemExit(serve())
+    raise SystemExit(main(argv=["serve", *sys.argv[1:]]))

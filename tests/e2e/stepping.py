@@ -15,7 +15,7 @@ from typing import Any
 
 from kserve.predictor_config import PredictorConfig
 
-from mnist_pipeline import KafkaPublisher, MinioObjectStore, MnistTransformer, Pipeline, serve
+from mnist_pipeline import KafkaPublisher, MinioObjectStore, MnistTransformer, Pipeline, main
 from mnist_pipeline.pipeline.ports import StoredObject
 
 WAIT_SECONDS = 2.0
@@ -79,4 +79,4 @@ class SteppingTransformer(MnistTransformer):
 
 
 if __name__ == "__main__":
-    raise SystemExit(serve(model=SteppingTransformer))
+    raise SystemExit(main(model=SteppingTransformer))

@@ -28,7 +28,7 @@ from mnist_pipeline.local.delivery import DeadLetter
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
 from mnist_pipeline.local.processes import PartFailed, Sandbox, answers_ok, free_port
-from mnist_pipeline.local.records import read_topic
+from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.source import Source
 
 TOPIC = "mnist"

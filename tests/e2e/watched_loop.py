@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from mnist_pipeline import serve
+from mnist_pipeline import main
 
 LIMIT_SECONDS = 0.1
 MARK = "the event loop was held up"
@@ -43,4 +43,4 @@ def watched(handle: asyncio.Handle) -> None:
 
 if __name__ == "__main__":
     asyncio.Handle._run = watched  # type: ignore[method-assign,assignment]  # noqa: SLF001 - as above
-    raise SystemExit(serve([*sys.argv[1:], "--event-loop", "asyncio"]))
+    raise SystemExit(main(argv=["serve", *sys.argv[1:], "--event-loop", "asyncio"]))

@@ -18,7 +18,7 @@ from image.containers import Engine, engine, images
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
-from mnist_pipeline.local.records import read_topic
+from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.servers import start_predictor, transformer_settings
 from mnist_pipeline.testing import digit_png
 from servers.proxy import Proxy

@@ -27,7 +27,7 @@ from kafka import KafkaProducer
 
 from e2e.following import EXAMPLE, IMAGES, Answer, post, wait_until
 from e2e.sinks import Sink
-from mnist_pipeline.local.records import Record
+from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.local.source import Source
 from mnist_pipeline.testing import minio_event

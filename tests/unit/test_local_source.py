@@ -31,7 +31,7 @@ from mnist_pipeline.local.knative import (
 )
 from mnist_pipeline.local.offsets import Offsets
 from mnist_pipeline.local.processes import PartFailed
-from mnist_pipeline.local.records import Record
+from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.local.source import Source
 
 RECORD = Record(

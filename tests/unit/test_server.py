@@ -98,7 +98,7 @@ async def say(_):
     print(type(asyncio.get_running_loop()).__module__)
 
 ModelServer._serve = say
-args = server.argument_parser("serve", "m").parse_args(sys.argv[1:])
+args = server.argument_parser("m").parse_args(sys.argv[1:])
 model = kserve.Model("m")
 model.ready, model.predictor = True, server.predictor_of(args)
 server.serve(model, args)
@@ -122,7 +122,7 @@ def test_one_worker_gets_uvloop_unless_another_loop_is_asked_for(flags: list[str
 
 
 def test_every_flag_of_kserve_is_taken_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = server.argument_parser("mnist-pipeline serve", "mnist")
+    parser = server.argument_parser("mnist")
     args = parser.parse_args(["--predictor_host", "p:80", "--predictor_protocol", "grpc-v2", "--workers", "3"])
     assert (args.model_name, args.workers, args.enable_latency_logging) == ("mnist", 3, False)
     predictor = server.predictor_of(args)

@@ -9,35 +9,27 @@ import mimetypes
 import os
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import partial
-from http import HTTPStatus
 from typing import Any, final
 
-import aiohttp
 import orjson
 
 from mnist_pipeline.adapters.object_store import MinioObjectStore
-from mnist_pipeline.client.errors import KeyTaken, PredictionRejected, RequestFailed, RequestRefused, ResultTimeout
-from mnist_pipeline.client.reader import ResultReader
+from mnist_pipeline.client import topics
+from mnist_pipeline.client.errors import KeyTaken, PredictionRejected, ResultTimeout
+from mnist_pipeline.client.sink import Sink
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.ports import Deadline
-from mnist_pipeline.pipeline.published import PredictionResult
+from mnist_pipeline.pipeline.published import PredictionResult, read_result
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
 
-_POLL_SECONDS = 0.5
-_ATTEMPTS = 3
-_BACKOFF_SECONDS = 0.5
-# So much may our clock and the transformer's differ.
-_CLOCKS_DIFFER = timedelta(minutes=5)
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""So much may our clock and the transformer's be apart."""
+
 _EVENT_TYPE = "prediction-request-udf-attr"
 """Of the requests that the manifests' Trigger lets through."""
-
-_RETRYABLE = frozenset({404, 408, 409, 429})
-"""As for Knative's dispatcher, and every 5xx."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +62,8 @@ class AsyncPredictionClient:
 
     def __init__(self, settings: Settings, *, url: str | None = None) -> None:
         self.settings = settings
-        self.url = url
         self._store = None if settings.minio is None else MinioObjectStore(settings.minio)
-        self._http: aiohttp.ClientSession | None = None
+        self._sink = None if url is None else Sink(url)
 
     @classmethod
     def from_environ(
@@ -154,7 +145,7 @@ class AsyncPredictionClient:
         self, instances: Sequence[Any], *, trace_id: str | None = None, timeout: float = 60.0
     ) -> Submission:
         """The same with V1's `instances` as they are: tensors as nested lists, or objects in base64."""
-        if self.url is None:
+        if self._sink is None:
             raise SettingsError(["the client has no url: that of the transformer, or of a Broker"])
         trace_id = trace_id or str(uuid.uuid4())
         body = orjson.dumps(
@@ -167,23 +158,19 @@ class AsyncPredictionClient:
             "ce-type": _EVENT_TYPE,
             "content-type": "application/json",
         }
-        sent = Submission(trace_id=trace_id, place=self.url, time=datetime.now(timezone.utc))
-        deadline = Deadline(timeout)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                await self._post(self.url, body, headers, deadline.remaining())
-            except RequestRefused:
-                raise
-            except RequestFailed:
-                if attempt == _ATTEMPTS:
-                    raise
-                await asyncio.sleep(_BACKOFF_SECONDS * attempt)
-            else:
-                break
+        sent = Submission(trace_id=trace_id, place=self._sink.url, time=datetime.now(timezone.utc))
+        await self._sink.post(body, headers, deadline=Deadline(timeout))
         return sent
 
-    async def result(self, of: Submission | str, *, timeout: float = 60.0) -> PredictionResult:
+    async def result(
+        self, of: Submission | str, *, since: datetime | None = None, timeout: float = 60.0
+    ) -> PredictionResult:
         """The result of what was sent, or of a trace id, as soon as it is there.
+
+        Args:
+            of: what `upload` or `ask` gave, or a trace id.
+            since: not one that was published before; None: since it was sent, of a trace id any.
+            timeout: seconds.
 
         Raises:
             PredictionRejected: it can never be classified.
@@ -192,7 +179,8 @@ class AsyncPredictionClient:
             KafkaUnavailable: Kafka is away, slow, or refuses us or the topic.
         """
         trace_id = of if isinstance(of, str) else of.trace_id
-        since = None if isinstance(of, str) else of.time - _CLOCKS_DIFFER
+        if since is None and not isinstance(of, str):
+            since = of.time - CLOCKS_DIFFER
         found = self.results(trace_id=trace_id, since=since, follow=True)
         try:
             async with contextlib.aclosing(found):
@@ -220,42 +208,16 @@ class AsyncPredictionClient:
         kafka = self.settings.kafka
         if kafka is None:
             raise SettingsError(["KAFKA_BOOTSTRAP_SERVERS is not set: there are no results to read"])
-        reader = ResultReader(kafka, trace_key=self.settings.trace_key)
-        # kafka-python's consumer blocks, and is nobody's but this thread's.
-        thread = ThreadPoolExecutor(1, thread_name_prefix="results")
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(thread, partial(reader.open, trace_id=trace_id, since=since))
-            while follow or not await loop.run_in_executor(thread, reader.is_at_end):
-                for result in await loop.run_in_executor(thread, reader.poll, _POLL_SECONDS):
-                    if trace_id in (None, result.trace_id):
-                        yield result
-        finally:
-            reader.give_up()
-            thread.submit(reader.close)
-            thread.shutdown(wait=False)
+        key, name = None if trace_id is None else trace_id.encode(), self.settings.trace_key
+        async with contextlib.aclosing(topics.records(kafka, key=key, since=since, follow=follow)) as records:
+            async for record in records:
+                result = read_result(record.key, record.value, record.headers, trace_key=name)
+                if result is not None and trace_id in (None, result.trace_id):
+                    yield result
 
     async def close(self) -> None:
         """Close the connections."""
         if self._store is not None:
             await self._store.close()
-        if self._http is not None:
-            await self._http.close()
-
-    async def _post(self, url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> None:
-        if self._http is None:
-            self._http = aiohttp.ClientSession()
-        try:
-            async with self._http.post(
-                url, data=body, headers=headers, timeout=aiohttp.ClientTimeout(total=seconds), allow_redirects=False
-            ) as answer:
-                if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-                    return
-                text, status = await answer.text(errors="replace"), answer.status
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as exc:
-            raise RequestFailed(f"{url} gave no answer ({type(exc).__name__})") from exc
-        reason = answer.headers.get("kne-reason", "")
-        says = f"{url} answered {status} {reason or answer.reason}: {text[:200]!a}"
-        may_come = status in _RETRYABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        kind = RequestFailed if may_come else RequestRefused
-        raise kind(says, status=status, reason=reason)
+        if self._sink is not None:
+            await self._sink.close()

@@ -23,9 +23,9 @@ import orjson
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.commands.demo_usage import DIGITS, how_to_use, how_to_use_digits
 from mnist_pipeline.local.processes import PartFailed
-from mnist_pipeline.local.records import Record
 from mnist_pipeline.local.servers import started_program
 from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.mnist.digits import Digits

@@ -7,14 +7,13 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.adapters.object_store import MinioObjectStore
-from mnist_pipeline.commands import predictor_flags
+from mnist_pipeline.commands import arguments, predictor_flags, usage
 from mnist_pipeline.commands.serve import pipeline_of
 from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
 _DESCRIPTION = """\
 Send the objects whose notification was lost down the transformer's path: whatever has been in a source bucket for
 longer than --older-than. It may run at any time, also beside live traffic and beside itself.
@@ -35,17 +32,25 @@ longer than --older-than. It may run at any time, also beside live traffic and b
 The settings are those of the transformer, from the environment (README.md has the table).
 """
 
-_EPILOG = """\
-It gives up where the store, Kafka or the predictor is away. SIGTERM and Ctrl-C end it after the objects in hand.
+_EXAMPLES = """\
+  mnist-pipeline reconcile --dry-run                                    # only list what was missed
+  mnist-pipeline reconcile --predictor_host mnist-predictor             # send it down the path
+  mnist-pipeline reconcile --predictor_host mnist-predictor --older-than 1h --rate 20
+"""
 
+_CODES = """\
+  0  nothing that was missed is left
+  1  something is: a line on the standard error says why; with --dry-run, something was missed
+  2  settings that cannot work
+
+It gives up where the store, Kafka or the predictor is away. SIGTERM and Ctrl-C end it after the objects in hand.
 What the store does not let go (retained: object lock, no right to delete) is published once and counts as settled.
-Exit code 0: nothing that was missed is left; 1: something is, what failed with a line on stderr; 2: wrong settings.
 """
 
 
 def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | None = None) -> int:
     """Reconcile once; exit code 0, 1 or 2. `task` and `model` are those of `serve`."""
-    args = _parser(task.name).parse_args(argv)
+    args = parser(task).parse_args(argv)
     try:
         settings = _settings(task, args)
     except SettingsError as exc:
@@ -65,42 +70,22 @@ def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | No
         return 1
 
 
-def _parser(model_name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mnist-pipeline reconcile",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def parser(task: Task) -> argparse.ArgumentParser:
+    """The flags."""
+    parser = usage.command_parser("reconcile", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
     parser.add_argument(
         "--older-than",
-        type=_duration,
+        type=arguments.duration,
         default="5m",
         metavar="TIME",
         help="leave younger objects to their events: a number of s, m, h or d (default: %(default)s)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be sent")
-    parser.add_argument("--rate", type=_rate, metavar="N", help="at most N objects a second (default: no limit)")
-    predictor_flags.add_to(parser, model_name, why="where the predictor is")
+    parser.add_argument(
+        "--rate", type=arguments.rate, metavar="N", help="at most N objects a second (default: no limit)"
+    )
+    predictor_flags.add_to(parser, task.name, why="where the predictor is")
     return parser
-
-
-def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 2h or 1d")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of objects a second")
-    return rate
 
 
 def _settings(task: Task, args: argparse.Namespace) -> Settings:

@@ -6,10 +6,13 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mnist_pipeline.commands.environment import problems_of_libraries, tell_unknown_settings
+from mnist_pipeline.commands import usage
+from mnist_pipeline.commands.environment import problems_of_libraries
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
@@ -20,27 +23,29 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_DESCRIPTION = """\
+Serve the transformer until SIGTERM, with any flag of KServe's server. Its settings come from the environment.
+"""
 
-def serve(
-    argv: Sequence[str] | None = None, *, task: Task | type[Task] = Digits, model: type[ObjectTransformer] | None = None
-) -> int:
+_EXAMPLES = """\
+  mnist-pipeline serve --model_name mnist --predictor_host mnist-predictor.kserve-test
+  python -m mnist_pipeline --model_name mnist --predictor_host localhost:8081     # the same, as manifests start it
+  mnist-pipeline serve --model_name mnist --predictor_host mnist-predictor --predictor_protocol grpc-v2 --workers 4
+"""
+
+_CODES = """\
+  0  ended by SIGTERM or Ctrl-C, with what was in hand answered
+  2  settings that cannot work, or a port that is taken
+"""
+
+
+def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | None = None) -> int:
     """Serve a task with KServe's flags and the settings of the environment; exit code 2 if they cannot work.
 
-    Args:
-        argv: KServe's flags; None: those of the process.
-        task: what is one's own.
-        model: a subclass of `ObjectTransformer`, where one of KServe's hooks is overridden too.
-
-    Both must be importable by name, because KServe's `--workers` pickles them.
+    `task` and `model` must be importable by name, because KServe's `--workers` pickles them.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    task = task() if isinstance(task, type) else task
-    if problems := task.problems():
-        print(*problems, sep="\n", file=sys.stderr)
-        return 2
-    tell_unknown_settings(arguments, task)
     try:
-        settings = _settings_of(task, arguments, os.environ)
+        settings = _settings_of(task, argv, os.environ)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -53,7 +58,7 @@ def serve(
         print(f"a library cannot use what the environment tells it: {exc}", file=sys.stderr)
         return 2
 
-    args = server.argument_parser("mnist-pipeline serve", task.name).parse_args(arguments)
+    args = parser(task).parse_args(argv)
     kind = model or (MnistTransformer if isinstance(task, Digits) else ObjectTransformer)
     try:
         server.serve(kind(args.model_name, pipeline_of(settings), server.predictor_of(args)), args)
@@ -61,6 +66,24 @@ def serve(
         print(exc, file=sys.stderr)
         return 2
     return 0
+
+
+def parser(task: Task) -> argparse.ArgumentParser:
+    """The flags: KServe's own, with the defaults that suit a transformer. It takes seconds to import them."""
+    from mnist_pipeline.serving import server
+
+    make = partial(usage.command_parser, "serve", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
+    return server.argument_parser(task.name, make)
+
+
+def serve(
+    argv: Sequence[str] | None = None, *, task: Task | type[Task] = Digits, model: type[ObjectTransformer] | None = None
+) -> int:
+    """Deprecated: `main(task, ["serve", *argv])`."""
+    warnings.warn("serve(argv) is main(task, ['serve', *argv]) now, and goes in 0.3", DeprecationWarning, stacklevel=2)
+    from mnist_pipeline import cli
+
+    return cli.main(task, ["serve", *(sys.argv[1:] if argv is None else argv)], model=model)
 
 
 def pipeline_of(settings: Settings) -> Pipeline:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from mnist_pipeline.commands import predictor_flags
+from mnist_pipeline.commands import arguments, predictor_flags, usage
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import DeadlineExceeded, PredictorUnavailable
 from mnist_pipeline.pipeline.interpretation import Label, Prediction
@@ -36,9 +36,16 @@ DEFAULT_ARN = "arn:minio:sqs:us-east-1:PRIMARY:kafka"
 
 _PREDICTOR_SECONDS = 10.0
 
+_EXAMPLES = """\
+  mnist-pipeline setup                                        # make what is missing
+  mnist-pipeline setup --check                                # look whether all is as it should be, change nothing
+  mnist-pipeline setup --check --predictor_host mnist-predictor
+  mnist-pipeline setup --print-policy > policy.json           # what the transformer's own user has to be allowed
+"""
+
 
 def main(
-    arguments: Sequence[str],
+    argv: Sequence[str],
     environ: Mapping[str, str] | None = None,
     out: TextIO | None = None,
     *,
@@ -50,7 +57,7 @@ def main(
     `task` and `model` are those of `serve`.
     """
     task = task() if isinstance(task, type) else task
-    args = _parser(task.name).parse_args(arguments)
+    args = parser(task).parse_args(argv)
     environ = os.environ if environ is None else environ
     try:
         if args.print_policy:
@@ -68,23 +75,31 @@ def main(
     return 1 if report.failed else 0
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    """The flags; `name` is the task's."""
-    parser = argparse.ArgumentParser(
-        prog="mnist-pipeline setup",
-        description="Make the buckets, the notification and the topics that the settings of the environment name "
-        "(README.md has the table); what is there already stays. Prints one line for each.",
-        epilog="Exit code 0: all is as it should be; 1: see the lines that begin with 'not allowed:', 'not done' or "
-        "'problem'; 2: settings that cannot work. What --check is 'not allowed to look' at is what the transformer's "
-        "own user need not see; with the credentials that set the site up, everything is looked at.",
-        allow_abbrev=False,
+def parser(task: Task) -> argparse.ArgumentParser:
+    """The flags."""
+    parser = usage.command_parser(
+        "setup",
+        description="Make the buckets, the notification and the topics that the settings of the environment name; what\n"
+        "is there already stays, so it may be run again at any time. Prints one line for each.",
+        examples=_EXAMPLES,
+        codes="  0  all is as it should be\n"
+        "  1  see the lines that begin with 'not allowed:', 'not done' or 'problem'\n"
+        "  2  settings that cannot work\n\n"
+        "What --check is 'not allowed to look' at is what the transformer's own user need not see; with the\n"
+        "credentials that set the site up, everything is looked at.",
     )
-    parser.add_argument("--topic", default=name, help="the topic of MinIO's notifications (default: %(default)s)")
+    parser.add_argument("--topic", default=task.name, help="the topic of MinIO's notifications (default: %(default)s)")
     parser.add_argument(
-        "--partitions", type=_positive, metavar="N", help=f"of a topic that is made (default: {DEFAULT_PARTITIONS})"
+        "--partitions",
+        type=arguments.positive,
+        metavar="N",
+        help=f"of a topic that is made (default: {DEFAULT_PARTITIONS})",
     )
     parser.add_argument(
-        "--replication", type=_positive, metavar="N", help="of a topic that is made (default: the brokers' own)"
+        "--replication",
+        type=arguments.positive,
+        metavar="N",
+        help="of a topic that is made (default: the brokers' own)",
     )
     parser.add_argument(
         "--notification-arn",
@@ -103,15 +118,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
         action="store_true",
         help="only print what the transformer's own user has to be allowed to do in the store, as a policy in JSON",
     )
-    predictor_flags.add_to(parser, name, why="the predictor that --check asks (default: asks none)")
+    predictor_flags.add_to(parser, task.name, why="the predictor that --check asks (default: asks none)")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def _settings(task: Task, args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Settings, Minio]:

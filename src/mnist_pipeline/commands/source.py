@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import logging
 import os
 import queue
@@ -12,13 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
-from kafka.util import ensure_valid_topic_name
 
 from mnist_pipeline.adapters.kafka_connection import Connections
+from mnist_pipeline.commands import arguments, usage
 from mnist_pipeline.local.delivery import DeadLetter, SinkConnection
 from mnist_pipeline.local.knative import Backoff, Request
 from mnist_pipeline.local.source import Source
@@ -37,6 +35,20 @@ It is a stand-in for places without Knative: a laptop, a compose file, a test. I
 Knative does this, with several dispatchers, scaling, tracing and metrics that this has not.
 """
 
+_EXAMPLES = """\
+  mnist-pipeline source --sink http://localhost:8080/v1/models/mnist:predict
+  # Ten attempts more, then to a topic of dead letters, from which `mnist-pipeline replay` takes them:
+  mnist-pipeline source --sink http://localhost:8080/ --dead-letter-topic mnist-dead-letters
+  # Up to a hundred at once, in any order:
+  mnist-pipeline source --sink http://localhost:8080/ --unordered
+"""
+
+_CODES = """\
+  0  ended by SIGTERM or Ctrl-C, with what was in flight finished
+  1  delivery ended by itself: the log says why
+  2  settings that cannot work
+"""
+
 
 def main(argv: Sequence[str], *, task: Task) -> int:
     """Deliver until SIGTERM or SIGINT, then finish what is in flight.
@@ -44,7 +56,7 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     Where Kafka or the topic is not there, or not for us, a line in the log says why, and it is tried again and again.
     Exit code 1: delivery ended by itself, the log has the stack; 2: wrong settings.
     """
-    options = _parser(task.name).parse_args(argv)
+    options = parser(task).parse_args(argv)
     try:
         kafka = Settings.from_environ(os.environ, task).kafka
     except SettingsError as exc:
@@ -73,15 +85,14 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     return 1 if source.failed else 0
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mnist-pipeline source",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def parser(task: Task) -> argparse.ArgumentParser:
+    """The flags."""
+    name = task.name
+    parser = usage.command_parser("source", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
+    parser.add_argument("--sink", required=True, type=arguments.url, metavar="URL", help="…/v1/models/<model>:predict")
+    parser.add_argument(
+        "--topic", default=name, type=arguments.topic, help="the notifications' topic (default: %(default)s)"
     )
-    parser.add_argument("--sink", required=True, type=_url, metavar="URL", help="…/v1/models/<model>:predict")
-    parser.add_argument("--topic", default=name, type=_topic, help="the notifications' topic (default: %(default)s)")
     parser.add_argument("--group", default="mnist-pipeline-source", help="the consumer group that keeps the offsets")
     parser.add_argument("--name", default=name, help="of the KafkaSource, in ce-source")
     parser.add_argument("--namespace", default="default", help="of the KafkaSource, in ce-source and Kn-Namespace")
@@ -93,28 +104,13 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one attempt")
     parser.add_argument("--initial-offset", choices=("latest", "earliest"), default="latest")
     dead = parser.add_mutually_exclusive_group()
-    dead.add_argument("--dead-letter-url", type=_url, metavar="URL", help="gets what was given up, with knativeerror*")
-    dead.add_argument("--dead-letter-topic", type=_topic, metavar="TOPIC", help="the same, as records with ce_ headers")
+    dead.add_argument(
+        "--dead-letter-url", type=arguments.url, metavar="URL", help="gets what was given up, with knativeerror*"
+    )
+    dead.add_argument(
+        "--dead-letter-topic", type=arguments.topic, metavar="TOPIC", help="the same, as records with ce_ headers"
+    )
     return parser
-
-
-def _topic(text: str) -> str:
-    try:
-        ensure_valid_topic_name(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
-    return text
-
-
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is no http or https URL")
-    try:
-        SinkConnection(text, _DEAD_LETTER_SECONDS)
-    except (ValueError, http.client.InvalidURL) as exc:
-        raise argparse.ArgumentTypeError(f"nothing can be posted to {text!r}: {exc}") from exc
-    return text
 
 
 def _source(kafka: Kafka, options: argparse.Namespace, *, on_failure: Callable[[], None]) -> Source:

@@ -22,7 +22,7 @@ from mnist_pipeline.local.knative import (
     verdict,
     wait_seconds,
 )
-from mnist_pipeline.local.records import Record
+from mnist_pipeline.adapters.kafka_records import Record
 
 _log = logging.getLogger(__name__)
 

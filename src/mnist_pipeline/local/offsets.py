@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kafka import ConsumerRebalanceListener, TopicPartition
 
-from mnist_pipeline.local.records import Record
+from mnist_pipeline.adapters.kafka_records import Record
 
 
 class Offsets:

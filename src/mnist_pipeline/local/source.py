@@ -21,7 +21,7 @@ from mnist_pipeline.local.delivery import DeadLetter, Delivery, Manner
 from mnist_pipeline.local.knative import Backoff
 from mnist_pipeline.local.offsets import Lane, Rebalances
 from mnist_pipeline.local.processes import Part, PartFailed
-from mnist_pipeline.local.records import Record, record_of
+from mnist_pipeline.adapters.kafka_records import Record, record_of
 from mnist_pipeline.local.trouble_log import TroubleLog
 from mnist_pipeline.local.workers import Workers
 from mnist_pipeline.pipeline.errors import KafkaUnavailable

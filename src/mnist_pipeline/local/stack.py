@@ -22,7 +22,7 @@ from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
 from mnist_pipeline.local.processes import Part, Sandbox
-from mnist_pipeline.local.records import Record, read_topic
+from mnist_pipeline.adapters.kafka_records import Record, read_topic
 from mnist_pipeline.local.servers import (
     ModelServer,
     start_predictor,

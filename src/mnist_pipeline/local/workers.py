@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mnist_pipeline.local.delivery import Delivery, place
 from mnist_pipeline.local.offsets import Lane
-from mnist_pipeline.local.records import Record
+from mnist_pipeline.adapters.kafka_records import Record
 
 _log = logging.getLogger(__name__)
 

@@ -18,6 +18,9 @@ from mnist_pipeline.pipeline.results import id_of, object_identity
 
 log = logging.getLogger(__name__)
 
+REJECTED_REASON = "rejected-reason"
+"""Among the metadata of a rejected object: why, in one word."""
+
 PUBLISHED_AS = "published-as"
 """The tag of a copy whose source may not be released: the ids of the results that Kafka has acknowledged for it.
 

@@ -149,7 +149,7 @@ def to_reply(result: Result, *, trace_key: str) -> tuple[dict[str, str], bytes]:
     extensions = {_legal(name): value for name, value in _extensions(result, trace_key).items()}
     event = CloudEvent.create({**_attributes(result), **_JSON, **extensions}, result.data)
     headers, body = conversion.to_binary(event, data_marshaller=orjson.dumps)
-    return {name: _percent_encoded(value) if name.startswith("ce-") else value for name, value in headers.items()}, body
+    return {name: percent_encoded(value) if name.startswith("ce-") else value for name, value in headers.items()}, body
 
 
 def _attributes(result: Result) -> dict[str, str]:
@@ -180,7 +180,8 @@ def _legal(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def _percent_encoded(value: str) -> str:
-    # CloudEvents HTTP binding 1.0.2, section 3.1.3.2: space, double quote, percent and all outside printable ASCII.
+def percent_encoded(value: str) -> str:
+    """An attribute's value as a header (CloudEvents HTTP binding 1.0.2, section 3.1.3.2)."""
+    # Space, double quote, percent and all outside printable ASCII are encoded.
     printable = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
     return quote(value, safe=printable)

@@ -112,7 +112,7 @@ class Settlement:
         version, data = item.stored.version, item.stored.data
         own = {self._settings.trace_key.lower(): item.trace_id}
         if item.refusal is not None:
-            own["rejected-reason"] = item.refusal.reason
+            own[filing.REJECTED_REASON] = item.refusal.reason
         if data is None:
             return await filing.have_copied(stored_in(self._store), version, place.bucket, own=own, deadline=deadline)
         key = place.prefix + version.key

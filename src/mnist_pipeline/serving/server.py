@@ -60,15 +60,11 @@ class ServedModel(InferenceModel, Protocol):
     quiet: bool
 
 
-def argument_parser(prog: str, model_name: str) -> argparse.ArgumentParser:
+def argument_parser(
+    model_name: str, make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
     """Every flag of KServe's server, with the defaults that suit a transformer."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Serve the transformer. Its settings come from the environment (README.md has the table).",
-        parents=[model_server.parser],
-        conflict_handler="resolve",
-        allow_abbrev=False,
-    )
+    parser = make(parents=[model_server.parser], conflict_handler="resolve")
     parser.set_defaults(model_name=model_name, enable_latency_logging=False)
     return parser
 

@@ -1,9 +1,10 @@
-"""`ResultReader`: the topic of results, read without a consumer group."""
+"""Kafka records as plain values, and reading them from a topic without joining a consumer group."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,44 +15,74 @@ from kafka.partitioner.default import murmur2
 from mnist_pipeline.adapters.kafka_connection import Connections
 from mnist_pipeline.adapters.kafka_troubles import TOPIC_REFUSED
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
-from mnist_pipeline.pipeline.published import PredictionResult, read_result
 from mnist_pipeline.pipeline.settings import Kafka
 
 _CONNECT_SECONDS = 10.0
-# How long a broker may hold a fetch that has nothing to give, and so how late Ctrl-C and a new result can be.
+# How long a broker may hold a fetch that has nothing to give, and so how late Ctrl-C and a new record can be.
 _FETCH_WAIT_MS = 100
 
 
-class ResultReader:
-    """Reads results of a topic in the order of each partition; it blocks, and belongs to one thread at a time.
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One record as it lies in a topic; `value` is None for a tombstone."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def record_of(consumed: Any) -> Record:
+    """The plain value of kafka-python's ConsumerRecord; a header without a value gets an empty one."""
+    return Record(
+        topic=consumed.topic,
+        partition=consumed.partition,
+        offset=consumed.offset,
+        timestamp_ms=consumed.timestamp,
+        key=consumed.key,
+        value=consumed.value,
+        headers=tuple((name, value or b"") for name, value in consumed.headers),
+    )
+
+
+def partition_of(key: bytes, partitions: Sequence[int]) -> int:
+    """Where Kafka's own clients put a key: by murmur2, which the topic's number of partitions decides too."""
+    hashed: int = murmur2(key)
+    return partitions[(hashed & 0x7FFFFFFF) % len(partitions)]
+
+
+class TopicReader:
+    """Reads a topic, each partition in its order; it blocks, and belongs to one thread at a time.
 
     Args:
         kafka: where the brokers are, who we are there, and the topic.
-        trace_key: the trace id's name.
 
     Attributes:
         partitions: the numbers of those that are read.
     """
 
-    def __init__(self, kafka: Kafka, *, trace_key: str) -> None:
+    def __init__(self, kafka: Kafka) -> None:
         self.partitions: Sequence[int] = ()
         self._kafka = kafka
-        self._trace_key = trace_key
         self._connections = Connections()
         self._consumer: KafkaConsumer | None = None
         self._since_ms = 0
         self._ends: dict[TopicPartition, int] = {}
 
-    def open(self, *, trace_id: str | None, since: datetime | None) -> None:
-        """Connect, and begin at `since`, else at the beginning; with a trace id in the partition of that key only.
+    def open(self, *, key: bytes | None = None, since: datetime | None = None) -> None:
+        """Connect, and begin at `since`, else at the beginning; with a key in its partition only.
 
         Raises:
             KafkaUnavailable: one line that names the variables to check.
         """
+        topic = self._kafka.topic
         self._consumer = consumer = self._connections.open(
             KafkaConsumer,
             timeout_seconds=_CONNECT_SECONDS,
-            client_id="mnist-pipeline-results",
+            client_id="mnist-pipeline-reader",
             enable_auto_commit=False,
             allow_auto_create_topics=False,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
@@ -59,21 +90,18 @@ class ResultReader:
             **self._kafka.client_options(),
         )
         with self._translated():
-            topic = self._kafka.topic
             numbers = sorted(consumer.partitions_for_topic(topic) or ())
             if not numbers:
-                raise KafkaUnavailable(f"there is no topic {topic!r} for us: {TOPIC_REFUSED}")
-            if trace_id is not None:
-                # Where Kafka's own clients put a key (`DefaultPartitioner`).
-                numbers = [numbers[(murmur2(trace_id.encode()) & 0x7FFFFFFF) % len(numbers)]]
-            self.partitions = numbers
-            places = [TopicPartition(topic, number) for number in numbers]
+                raise KafkaUnavailable(
+                    f"there is no topic {topic!r} for us; check KAFKA_TOPIC and what our user may do"
+                )
+            self.partitions = numbers if key is None else [partition_of(key, numbers)]
+            places = [TopicPartition(topic, number) for number in self.partitions]
             consumer.assign(places)
             consumer.seek_to_beginning(*places)
             self._ends = consumer.end_offsets(places)
             if since is not None:
-                self._since_ms = int(since.timestamp() * 1000)
-                self._skip_to(self._since_ms)
+                self._skip_to(int(since.timestamp() * 1000))
 
     def is_at_end(self) -> bool:
         """Whether all is read that was there when it was opened."""
@@ -81,8 +109,8 @@ class ResultReader:
         with self._translated():
             return all(consumer.position(place) >= end for place, end in self._ends.items())
 
-    def poll(self, seconds: float) -> list[PredictionResult]:
-        """The next results, waiting so long at most for the first.
+    def poll(self, seconds: float) -> list[Record]:
+        """The next records, by time, waiting so long at most for the first.
 
         Raises:
             KafkaUnavailable: one line that names the variables to check.
@@ -90,8 +118,10 @@ class ResultReader:
         consumer = self._opened()
         with self._translated():
             batches = consumer.poll(timeout_ms=int(seconds * 1000)).values()
-        records = sorted((record for batch in batches for record in batch), key=lambda record: record.timestamp)
-        return [result for record in records if (result := self._result(record)) is not None]
+        records = [
+            record_of(consumed) for batch in batches for consumed in batch if consumed.timestamp >= self._since_ms
+        ]
+        return sorted(records, key=_by_time)
 
     def close(self) -> None:
         """Close the connections."""
@@ -102,13 +132,8 @@ class ResultReader:
         """Let `open` end in vain; for another thread."""
         self._connections.give_up()
 
-    def _result(self, record: Any) -> PredictionResult | None:
-        if record.timestamp < self._since_ms:
-            return None
-        headers = [(name, value or b"") for name, value in record.headers]
-        return read_result(record.key, record.value, headers, trace_key=self._trace_key)
-
     def _skip_to(self, since_ms: int) -> None:
+        self._since_ms = since_ms
         consumer = self._opened()
         found = consumer.offsets_for_times(dict.fromkeys(self._ends, since_ms))
         # librdkafka's mock, the local stack's broker, knows no times: there what is older is read, and left out.
@@ -132,3 +157,20 @@ class ResultReader:
             raise KafkaUnavailable(f"topic {self._kafka.topic!r}: {TOPIC_REFUSED} ({type(exc).__name__})") from exc
         except KafkaError as exc:
             raise KafkaUnavailable(f"{self._connections.explain()} ({type(exc).__name__})") from exc
+
+
+def read_topic(bootstrap_servers: str, topic: str, *, api_version: tuple[int, int]) -> list[Record]:
+    """All records that the topic holds now, by time."""
+    reader = TopicReader(Kafka(bootstrap_servers=bootstrap_servers, topic=topic, api_version=api_version))
+    records: list[Record] = []
+    try:
+        reader.open()
+        while not reader.is_at_end():
+            records += reader.poll(1.0)
+    finally:
+        reader.close()
+    return sorted(records, key=_by_time)
+
+
+def _by_time(record: Record) -> tuple[int, int, int]:
+    return record.timestamp_ms, record.partition, record.offset

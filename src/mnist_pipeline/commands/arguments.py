@@ -1,0 +1,60 @@
+"""What may stand on a command line: times, rates, URLs, topics; each raises what argparse tells the user."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from urllib.parse import urlsplit
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> float:
+    """Seconds, of a number with s, m, h or d."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 2h or 1d")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def rate(text: str) -> float:
+    """How many a second."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number a second")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not re.fullmatch("0*[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def url(text: str) -> str:
+    """An http or https URL that can be posted to."""
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise argparse.ArgumentTypeError(f"{text!r} is no http or https URL")
+    if not re.fullmatch("[!-~]+", text):
+        raise argparse.ArgumentTypeError(f"nothing can be posted to {text!r}: it has characters that a URL must escape")
+    return text
+
+
+def topic(text: str) -> str:
+    """The name of a Kafka topic."""
+    from kafka.util import ensure_valid_topic_name  # not for every command
+
+    try:
+        ensure_valid_topic_name(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return text
