@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from mnist_pipeline.adapters.kafka_publisher import KafkaPublisher as KafkaPublisher
     from mnist_pipeline.adapters.object_store import MinioObjectStore as MinioObjectStore
     from mnist_pipeline.cli import main as main
-    from mnist_pipeline.commands.serve import serve as serve
+    from mnist_pipeline.cli import serve as serve
+    from mnist_pipeline.client.blocking import PredictionClient as PredictionClient
+    from mnist_pipeline.client.client import AsyncPredictionClient as AsyncPredictionClient
+    from mnist_pipeline.client.client import Submission as Submission
+    from mnist_pipeline.client.errors import ClientError as ClientError
+    from mnist_pipeline.client.errors import KeyTaken as KeyTaken
+    from mnist_pipeline.client.errors import PredictionRejected as PredictionRejected
+    from mnist_pipeline.client.errors import RequestFailed as RequestFailed
+    from mnist_pipeline.client.errors import RequestRefused as RequestRefused
+    from mnist_pipeline.client.errors import ResultTimeout as ResultTimeout
     from mnist_pipeline.mnist.digits import Digits as Digits
     from mnist_pipeline.pipeline.errors import Permanent as Permanent
     from mnist_pipeline.pipeline.errors import PipelineError as PipelineError
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline.ports import Publisher as Publisher
     from mnist_pipeline.pipeline.predictor_formats import OpenInference as OpenInference
     from mnist_pipeline.pipeline.predictor_formats import V1Format as V1Format
+    from mnist_pipeline.pipeline.published import PredictionResult as PredictionResult
     from mnist_pipeline.pipeline.settings import Settings as Settings
     from mnist_pipeline.pipeline.task import Destination as Destination
     from mnist_pipeline.pipeline.task import Task as Task
@@ -34,28 +44,38 @@ if TYPE_CHECKING:
     from mnist_pipeline.serving.transformer import ObjectTransformer as ObjectTransformer
 
 _HOMES = {
+    "AsyncPredictionClient": "client.client",
+    "ClientError": "client.errors",
     "Destination": "pipeline.task",
     "Digits": "mnist.digits",
     "KafkaPublisher": "adapters.kafka_publisher",
+    "KeyTaken": "client.errors",
+    "main": "cli",
     "MinioObjectStore": "adapters.object_store",
     "MnistTransformer": "serving.transformer",
     "ObjectStore": "pipeline.ports",
     "ObjectTransformer": "serving.transformer",
-    "Output": "pipeline.interpretation",
     "OpenInference": "pipeline.predictor_formats",
+    "Output": "pipeline.interpretation",
     "Permanent": "pipeline.errors",
     "Pipeline": "pipeline.path",
     "PipelineError": "pipeline.errors",
     "Prediction": "pipeline.interpretation",
+    "PredictionClient": "client.blocking",
+    "PredictionRejected": "client.errors",
+    "PredictionResult": "pipeline.published",
     "Publisher": "pipeline.ports",
     "Reject": "pipeline.errors",
+    "RequestFailed": "client.errors",
+    "RequestRefused": "client.errors",
+    "ResultTimeout": "client.errors",
     "Retryable": "pipeline.errors",
+    "serve": "cli",
     "Settings": "pipeline.settings",
+    "Submission": "client.client",
     "Task": "pipeline.task",
     "Tensor": "pipeline.task",
     "V1Format": "pipeline.predictor_formats",
-    "main": "cli",
-    "serve": "commands.serve",
 }
 
 __all__ = list(_HOMES)

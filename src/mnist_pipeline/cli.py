@@ -7,36 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from mnist_pipeline.commands import COMMANDS, EXIT_CODES
+
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline.task import Task
     from mnist_pipeline.serving.transformer import ObjectTransformer
-
-COMMANDS = {
-    "serve": "the transformer, until SIGTERM (what is meant where no command is given)",
-    "setup": "makes buckets, topics and the notification of a site, or checks them",
-    "submit": "uploads images, or posts them inline, and prints their trace ids",
-    "results": "prints predictions as they lie on Kafka; with a trace id, that of one image",
-    "reconcile": "finds the objects whose notification was lost, and sends them down the same path",
-    "replay": "sends dead letters, or rejected objects, down the path again",
-    "source": "delivers a topic's records over HTTP where there is no Knative",
-    "demo": "the whole path on this machine: uploads objects and shows where they go",
-}
-"""What each does. `commands/NAME.py` has its `parser(task)` and its `main(argv, ...)`, which gives the exit code."""
-
-EXIT_CODES = {
-    0: "all is as it should be",
-    1: "something is not: the lines on the standard error say what",
-    2: "the command line, a setting or the task cannot work; nothing was begun",
-    130: "stopped by Ctrl-C",
-    141: "whoever read the output has stopped reading",
-}
-"""What the exit code of each command says."""
 
 # These ask the predictor by way of the model.
 _WITH_MODEL = {"serve", "setup", "reconcile"}
@@ -113,6 +95,17 @@ def _run(name: str, arguments: Sequence[str], parts: Mapping[str, Any]) -> int:
     if sys.stdout is not None:
         sys.stdout.flush()
     return code
+
+
+def serve(
+    argv: Sequence[str] | None = None,
+    *,
+    task: Task | type[Task] | None = None,
+    model: type[ObjectTransformer] | None = None,
+) -> int:
+    """Deprecated: `main(task, ["serve", *argv])`."""
+    warnings.warn("serve(argv) is main(task, ['serve', *argv]) now, and goes in 0.3", DeprecationWarning, stacklevel=2)
+    return main(task, ["serve", *(sys.argv[1:] if argv is None else argv)], model=model)
 
 
 def usage() -> str:

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 from e2e.places import RESULTS_TOPIC, Place
-from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.adapters.kafka_records import read_topic
+from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import start_predictor, transformer_settings
 from mnist_pipeline.local.stack import Stack
 from servers.kafka import KafkaServer

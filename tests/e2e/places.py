@@ -15,8 +15,8 @@ from minio import Minio
 from minio.commonconfig import ENABLED
 from minio.versioningconfig import VersioningConfig
 
-from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.adapters.kafka_records import Record
+from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import minio_event
 

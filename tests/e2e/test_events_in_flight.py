@@ -22,8 +22,8 @@ import mnist
 from e2e.following import Answer, post
 from e2e.places import Place, Upload
 from e2e.watching import peak_memory, watched_transformer
-from mnist_pipeline.local.broker import API_VERSION
 from mnist_pipeline.adapters.kafka_records import read_topic
+from mnist_pipeline.local.broker import API_VERSION
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.testing import digit_png, minio_event

@@ -16,8 +16,8 @@ import pytest
 
 from e2e.following import post, wait_until
 from e2e.places import REJECTED_BUCKET, Place, Upload
-from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.adapters.kafka_records import read_topic
+from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import digit_png
 from servers.kafka import KafkaProgram, KafkaServer

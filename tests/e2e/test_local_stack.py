@@ -22,13 +22,13 @@ import pytest
 
 from e2e.following import wait_until
 from e2e.sinks import Received, Sink, always, produce
+from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local import processes
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.delivery import DeadLetter
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
 from mnist_pipeline.local.processes import PartFailed, Sandbox, answers_ok, free_port
-from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.source import Source
 
 TOPIC = "mnist"

@@ -14,9 +14,9 @@ from confluent_kafka import Producer
 
 from e2e.following import wait_until
 from e2e.sinks import Sink, always, produce
+from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.processes import Child, Sandbox
-from mnist_pipeline.adapters.kafka_records import read_topic
 
 
 @pytest.fixture

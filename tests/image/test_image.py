@@ -15,10 +15,10 @@ import pytest
 from e2e.following import post, wait_until
 from e2e.places import Place
 from image.containers import Engine, engine, images
+from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
-from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.servers import start_predictor, transformer_settings
 from mnist_pipeline.testing import digit_png
 from servers.proxy import Proxy

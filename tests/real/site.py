@@ -20,8 +20,8 @@ from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 
 from e2e.following import wait_until
-from mnist_pipeline.local.processes import Child, Part, PartFailed, Sandbox
 from mnist_pipeline.adapters.kafka_records import Record, read_topic
+from mnist_pipeline.local.processes import Child, Part, PartFailed, Sandbox
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
 from mnist_pipeline.pipeline.settings import Minio
 from servers.kafka import KafkaProgram, KafkaServer

@@ -22,8 +22,8 @@ from kafka.admin import ConfigResource
 from minio import Minio
 
 from e2e.following import wait_until
-from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.adapters.kafka_records import read_topic
+from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from servers.kafka import KafkaProgram
 
 # The first one may wait a minute for `setup`, and two for each of KServe's servers.

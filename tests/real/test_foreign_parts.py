@@ -23,9 +23,9 @@ from kserve.predictor_config import PredictorConfig
 import mnist
 from e2e.following import IMAGES, Answer, post
 from mnist_pipeline import Digits
+from mnist_pipeline.adapters.kafka_records import Record, read_topic
 from mnist_pipeline.adapters.predictor_client import PredictorClient
 from mnist_pipeline.local.processes import Sandbox
-from mnist_pipeline.adapters.kafka_records import Record, read_topic
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
 from mnist_pipeline.pipeline.errors import PredictorUnavailable, TensorRefused
 from mnist_pipeline.pipeline.predictor_formats import OpenInference

@@ -16,8 +16,8 @@ import urllib3
 from minio import Minio, S3Error
 
 from manifests.rendering import FOLDER, MINIO_IMAGE, TRANSFORMER_IMAGE, Container, Rendered, render
-from mnist_pipeline.local.processes import Sandbox, free_port
 from mnist_pipeline.adapters.kafka_records import read_topic
+from mnist_pipeline.local.processes import Sandbox, free_port
 from mnist_pipeline.testing import digit_png
 from servers import kustomize
 from servers.cache import ToolMissing

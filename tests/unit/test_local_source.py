@@ -17,6 +17,7 @@ import pytest
 from kafka import KafkaConsumer
 
 from e2e.sinks import Sink, always, produce
+from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.delivery import DeadLetter
 from mnist_pipeline.local.knative import (
@@ -31,7 +32,6 @@ from mnist_pipeline.local.knative import (
 )
 from mnist_pipeline.local.offsets import Offsets
 from mnist_pipeline.local.processes import PartFailed
-from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.local.source import Source
 
 RECORD = Record(

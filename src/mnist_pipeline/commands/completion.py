@@ -9,7 +9,7 @@ from importlib import import_module
 
 import shtab
 
-from mnist_pipeline.cli import COMMANDS
+from mnist_pipeline.commands import COMMANDS
 from mnist_pipeline.commands.usage import program
 from mnist_pipeline.pipeline.task import Task
 

@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -74,16 +73,6 @@ def parser(task: Task) -> argparse.ArgumentParser:
 
     make = partial(usage.command_parser, "serve", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
     return server.argument_parser(task.name, make)
-
-
-def serve(
-    argv: Sequence[str] | None = None, *, task: Task | type[Task] = Digits, model: type[ObjectTransformer] | None = None
-) -> int:
-    """Deprecated: `main(task, ["serve", *argv])`."""
-    warnings.warn("serve(argv) is main(task, ['serve', *argv]) now, and goes in 0.3", DeprecationWarning, stacklevel=2)
-    from mnist_pipeline import cli
-
-    return cli.main(task, ["serve", *(sys.argv[1:] if argv is None else argv)], model=model)
 
 
 def pipeline_of(settings: Settings) -> Pipeline:

@@ -36,11 +36,25 @@ DEFAULT_ARN = "arn:minio:sqs:us-east-1:PRIMARY:kafka"
 
 _PREDICTOR_SECONDS = 10.0
 
+_DESCRIPTION = """\
+Make the buckets, the notification and the topics that the settings of the environment name. What is there already
+stays. Prints one line for each.
+"""
+
 _EXAMPLES = """\
   mnist-pipeline setup                                        # make what is missing
   mnist-pipeline setup --check                                # look whether all is as it should be, change nothing
   mnist-pipeline setup --check --predictor_host mnist-predictor
   mnist-pipeline setup --print-policy > policy.json           # what the transformer's own user has to be allowed
+"""
+
+_CODES = """\
+  0  all is as it should be
+  1  see the lines that begin with 'not allowed:', 'not done' or 'problem'
+  2  settings that cannot work
+
+What --check is 'not allowed to look' at is what the transformer's own user need not see; with the credentials that set
+the site up, everything is looked at.
 """
 
 
@@ -79,14 +93,9 @@ def parser(task: Task) -> argparse.ArgumentParser:
     """The flags."""
     parser = usage.command_parser(
         "setup",
-        description="Make the buckets, the notification and the topics that the settings of the environment name; what\n"
-        "is there already stays, so it may be run again at any time. Prints one line for each.",
+        description=_DESCRIPTION,
         examples=_EXAMPLES,
-        codes="  0  all is as it should be\n"
-        "  1  see the lines that begin with 'not allowed:', 'not done' or 'problem'\n"
-        "  2  settings that cannot work\n\n"
-        "What --check is 'not allowed to look' at is what the transformer's own user need not see; with the\n"
-        "credentials that set the site up, everything is looked at.",
+        codes=_CODES,
     )
     parser.add_argument("--topic", default=task.name, help="the topic of MinIO's notifications (default: %(default)s)")
     parser.add_argument(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.local.knative import (
     Answer,
     Backoff,
@@ -22,7 +23,6 @@ from mnist_pipeline.local.knative import (
     verdict,
     wait_seconds,
 )
-from mnist_pipeline.adapters.kafka_records import Record
 
 _log = logging.getLogger(__name__)
 

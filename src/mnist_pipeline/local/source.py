@@ -17,11 +17,11 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, KafkaConnectionError, KafkaError
 
 from mnist_pipeline.adapters.kafka_connection import Connections
+from mnist_pipeline.adapters.kafka_records import Record, record_of
 from mnist_pipeline.local.delivery import DeadLetter, Delivery, Manner
 from mnist_pipeline.local.knative import Backoff
 from mnist_pipeline.local.offsets import Lane, Rebalances
 from mnist_pipeline.local.processes import Part, PartFailed
-from mnist_pipeline.adapters.kafka_records import Record, record_of
 from mnist_pipeline.local.trouble_log import TroubleLog
 from mnist_pipeline.local.workers import Workers
 from mnist_pipeline.pipeline.errors import KafkaUnavailable

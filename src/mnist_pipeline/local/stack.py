@@ -18,11 +18,11 @@ from typing import NoReturn, TypeVar
 
 from minio import Minio
 
+from mnist_pipeline.adapters.kafka_records import Record, read_topic
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
 from mnist_pipeline.local.processes import Part, Sandbox
-from mnist_pipeline.adapters.kafka_records import Record, read_topic
 from mnist_pipeline.local.servers import (
     ModelServer,
     start_predictor,

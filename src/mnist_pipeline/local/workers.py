@@ -8,9 +8,9 @@ import queue
 import threading
 from typing import Protocol
 
+from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.local.delivery import Delivery, place
 from mnist_pipeline.local.offsets import Lane
-from mnist_pipeline.adapters.kafka_records import Record
 
 _log = logging.getLogger(__name__)
 
