@@ -35,6 +35,7 @@ from kserve.protocol.grpc import server as grpc_server
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from uvicorn.config import HTTP_PROTOCOLS
 
+from mnist_pipeline.pipeline.setting_table import told
 from mnist_pipeline.serving.grpc_servicer import PipelineServicer
 from mnist_pipeline.serving.http_protocol import NoUpgradeProtocol
 from mnist_pipeline.serving.middleware import InferenceModel, PipelineMiddleware
@@ -64,7 +65,9 @@ def argument_parser(prog: str, model_name: str) -> argparse.ArgumentParser:
     """Every flag of KServe's server, with the defaults that suit a transformer."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Serve the transformer. Its settings come from the environment (README.md has the table).",
+        description="Serve the transformer, until SIGTERM. These flags are KServe's; the settings are the environment's.",
+        epilog=f"settings, from the environment:\n\n{told()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[model_server.parser],
         conflict_handler="resolve",
         allow_abbrev=False,
