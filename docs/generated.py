@@ -51,6 +51,12 @@ def _without_leaving(link: re.Match[str], folder: Path) -> str:
     return f"`{path}`" if link[1].strip("`") in (path, link[2]) else f"{link[1]} (`{path}`)"
 
 
+def readme() -> str:
+    """README.md, with its links as seen from docs/."""
+    text = re.sub(r"\]\((?!https?:|#)", "](../", (ROOT / "README.md").read_text())
+    return text.replace("](../docs/", "](")
+
+
 def settings() -> str:
     """A row for each variable."""
     rows = []
@@ -204,5 +210,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    part.__name__: part for part in (settings, answers, requests, results, metrics, commands, library, fakes)
+    part.__name__: part for part in (readme, settings, answers, requests, results, metrics, commands, library, fakes)
 }

@@ -71,9 +71,8 @@ def blocks_of(page: str) -> list[Block]:
 class Reader:
     """Does what a reader of a page would do, in a folder of its own."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], addresses: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, addresses: Mapping[str, str]) -> None:
         self._folder = folder
-        self._environ = environ
         self._addresses = addresses
         self._namespace: dict[str, Any] = {"__name__": "page"}
 
@@ -95,9 +94,10 @@ class Reader:
 
     def _console(self, block: Block) -> None:
         for step in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-            command, printed = re.fullmatch(r"((?:.*\\\n)*.*)\n(.*)", step, re.DOTALL).groups()  # type: ignore[union-attr]
-            really = self._run(command)[1]
-            assert re.fullmatch(_pattern(printed), really.rstrip("\n")), f"{command} printed:\n{really}"
+            command = re.match(r"(?:.*\\\n)*.*\n", step)
+            assert command is not None
+            printed = self._run(command[0])[1].rstrip("\n") + "\n"
+            assert re.fullmatch(_pattern(step[command.end() :]), printed), f"{command[0]} printed:\n{printed}"
 
     def _run(self, command: str) -> tuple[int, str]:
         for theirs, ours in self._addresses.items():
@@ -106,7 +106,7 @@ class Reader:
         ran = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=self._folder,
-            env={**os.environ, "COLUMNS": "100", "PATH": path, **self._environ},
+            env={**os.environ, "COLUMNS": "100", "PATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -117,11 +117,9 @@ class Reader:
 
 
 def _pattern(printed: str) -> str:
-    lines = [
-        ".*" if line.strip() == "..." else re.escape(line).replace("…", "[^\n]*")
-        for line in printed.rstrip("\n").split("\n")
-    ]
-    return "(?s:" + "\n".join(lines).replace(".*\n", "(?:.*\n)?") + ")"
+    return "".join(
+        r"(?:.*\n)*?" if line == "..." else re.escape(line).replace("…", ".*") + r"\n" for line in printed.splitlines()
+    )
 
 
 def _json(block: Block) -> None:

@@ -46,9 +46,12 @@ def test_each_meaning_is_a_sentence() -> None:
 
 
 def test_a_terminal_is_told_names_defaults_and_meanings() -> None:
-    assert told([one for one in SETTINGS if one.name in ("MINIO_ACCESS_KEY", "MINIO_REGION")]) == """\
+    assert (
+        told([one for one in SETTINGS if one.name in ("MINIO_ACCESS_KEY", "MINIO_REGION")])
+        == """\
 MINIO_ACCESS_KEY or _FILE, else AWS_ACCESS_KEY_ID
     Who we are to the store. Without both keys there is no store, and only inline requests are
     handled.
 MINIO_REGION (default: us-east-1)
     The store's region."""
+    )
