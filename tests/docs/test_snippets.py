@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from docs.snippets import Block, Reader, blocks_of
 from mnist_pipeline.cli import main
 from mnist_pipeline.local.servers import transformer_settings
 from mnist_pipeline.local.stack import Stack
-from docs.snippets import Block, Reader, blocks_of
 
 ROOT = Path(__file__).parents[2]
-# What a reader is told to do one block after the other, and what besides is only looked at: its commands need a cluster, and
-# tests/manifests has what they apply.
+# What a reader is told to do, one block after the other. The commands of manifests/README.md need a cluster: here it is
+# looked at what they name, and in tests/manifests what they apply.
 GUIDES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text() for page in (*GUIDES, ROOT / "manifests/README.md")}
 BLOCKS = {name: blocks_of(text) for name, text in PAGES.items() if name != "manifests/README.md"}
@@ -73,7 +73,7 @@ def test_a_block_that_is_only_shown_has_no_command_in_it() -> None:
     assert [
         f"{name}:{block.line}"
         for name, block in shown
-        if re.search(r"^(\$|make|mnist-pipeline|python) ", block.text, re.M)
+        if re.search(r"^(\$|make|mnist-pipeline|python) ", block.text, re.MULTILINE)
     ] == []
 
 

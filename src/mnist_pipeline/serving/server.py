@@ -65,7 +65,7 @@ def argument_parser(prog: str, model_name: str) -> argparse.ArgumentParser:
     """Every flag of KServe's server, with the defaults that suit a transformer."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Serve the transformer, until SIGTERM. These flags are KServe's; the settings are the environment's.",
+        description="Serve the transformer until SIGTERM. The flags are KServe's; the settings are the environment's.",
         epilog=f"settings, from the environment:\n\n{told()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[model_server.parser],
