@@ -60,7 +60,7 @@ manifests: .venv/.dev ## build every overlay of manifests/ with kustomize, and c
 	@$(BIN)/python -m pytest -m manifests tests/manifests $(ARGS)
 
 docs: .venv/.docs ## build the documentation into build/docs; a warning is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo build/docs/index.html
 
 wheel: .venv/.dev ## build the wheel into dist/

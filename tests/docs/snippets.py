@@ -8,8 +8,8 @@ A block is told how it is meant by its fence:
 - ```` ```console ````: each line that begins with `$` runs, and has to print what stands below it. A line `...`
   stands for any lines, and `…` for any characters;
 - ```` ```json ````, ```` ```yaml ````: are read; in JSON `{…}` and `[…]` stand for something left out;
-- `data-on="stack"`: it runs on the local stack, whose addresses take the place of those in it;
-- `data-untested="why"`: it does not run, and why.
+- `{on="stack"}`: it runs on the local stack, whose addresses take the place of those in it;
+- `{untested="why"}`: it does not run, and why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from typing import Any
 
 import yaml
 
-_FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+# The second is how MkDocs takes options that are not its own: between braces.
+_FENCE = re.compile(r'^```(\w+)((?: title="[^"\n]*")?|(?: \{[^\n]*\}))\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 _OPTION = re.compile(r'([a-z-]+)="([^"]*)"')
 _SECONDS = 150
 
@@ -52,7 +53,7 @@ def blocks_of(page: str) -> list[Block]:
     blocks = []
     for found in _FENCE.finditer(page):
         options = dict(_OPTION.findall(found[2]))
-        if unknown := set(options) - {"title", "data-on", "data-untested"}:
+        if unknown := set(options) - {"title", "on", "untested"}:
             raise ValueError(f"a fence with {', '.join(unknown)}")
         blocks.append(
             Block(
@@ -60,8 +61,8 @@ def blocks_of(page: str) -> list[Block]:
                 line=page[: found.start()].count("\n") + 1,
                 text=found[3],
                 title=options.get("title", ""),
-                on=options.get("data-on", ""),
-                untested=options.get("data-untested", ""),
+                on=options.get("on", ""),
+                untested=options.get("untested", ""),
             )
         )
     if page.count("```") != 2 * len(blocks):

@@ -131,11 +131,13 @@ def test_the_tests_that_prove_a_guarantee_are_there() -> None:
 
 
 def test_a_fence_says_how_its_block_is_meant() -> None:
-    (block,) = blocks_of('a\n```sh data-untested="needs a cluster"\nkubectl get pods\n```\n')
+    (block,) = blocks_of('a\n```sh {untested="needs a cluster"}\nkubectl get pods\n```\n')
     assert block == Block(language="sh", line=2, text="kubectl get pods\n", untested="needs a cluster")
 
 
-@pytest.mark.parametrize("page", ["  ```sh\n  ls\n  ```\n", "```\nls\n```\n", '```sh data-skip="1"\nls\n```\n'])
+@pytest.mark.parametrize(
+    "page", ["  ```sh\n  ls\n  ```\n", "```\nls\n```\n", '```sh untested="1"\nls\n```\n', '```sh {skip="1"}\nls\n```\n']
+)
 def test_a_fence_that_no_test_would_see_is_an_error(page: str) -> None:
     with pytest.raises(ValueError, match="fence"):
         blocks_of(page)
