@@ -63,6 +63,10 @@ def test_the_reference_of_commands_has_the_help_of_each() -> None:
     }
 
 
+def test_the_help_of_serve_tells_every_setting() -> None:
+    assert all(f"\n{one.name}" in PARTS["commands"]() for one in SETTINGS)
+
+
 def test_the_reference_of_the_library_names_what_is_public_where_it_is_defined() -> None:
     assert len(PARTS["library"]().split("\n\n")) == len(mnist_pipeline.__all__)
     assert "::: mnist_pipeline.pipeline.task.Task" in PARTS["library"]()

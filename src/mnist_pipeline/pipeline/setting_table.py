@@ -132,8 +132,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="MAX_BODY_BYTES",
         default="16777216",
-        meaning="The largest body of a request over HTTP; all bodies together may have MAX_IN_FLIGHT times as much. Over "
-        "gRPC KServe's --grpc_max_receive_message_length counts.",
+        meaning="The largest body of a request over HTTP; all bodies together may have MAX_IN_FLIGHT times as much. "
+        "Over gRPC KServe's --grpc_max_receive_message_length counts.",
     ),
     Setting(name="MAX_OBJECT_BYTES", default="10485760", meaning="The largest object that is read."),
     Setting(name="MAX_IMAGE_PIXELS", default="16000000", meaning="The most pixels that an image may have."),
