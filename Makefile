@@ -18,7 +18,7 @@ export PIP_USER := 0
 unexport PYTHONDEVMODE PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real fuzz soak bench lint accuracy image test-image manifests lock wheel clean
+.PHONY: help demo test test-real fuzz soak bench lint accuracy image test-image manifests docs lock wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ test-image: image .venv/.dev ## run the images: read-only, as uid 1000, without 
 
 manifests: .venv/.dev ## build every overlay of manifests/ with kustomize, and check what it comes to (Go)
 	@$(BIN)/python -m pytest -m manifests tests/manifests $(ARGS)
+
+docs: .venv/.docs ## build the documentation into build/docs; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@echo build/docs/index.html
 
 wheel: .venv/.dev ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mnist_pipeline.commands import usage
 from mnist_pipeline.commands.environment import problems_of_libraries
 from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.setting_table import told
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
 
@@ -71,7 +72,8 @@ def parser(task: Task) -> argparse.ArgumentParser:
     """The flags: KServe's own, with the defaults that suit a transformer. It takes seconds to import them."""
     from mnist_pipeline.serving import server
 
-    make = partial(usage.command_parser, "serve", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
+    codes = f"{_CODES}\nsettings, from the environment:\n\n{told()}"
+    make = partial(usage.command_parser, "serve", description=_DESCRIPTION, examples=_EXAMPLES, codes=codes)
     return server.argument_parser(task.name, make)
 
 

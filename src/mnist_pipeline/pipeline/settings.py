@@ -168,7 +168,7 @@ class Settings:
     def from_environ(
         cls, environ: Mapping[str, str], task: Task, *, model_name: str | None = None, predictor_protocol: str = "v1"
     ) -> Settings:
-        """Read the variables of the README's table. Static problems only: nobody is asked whether a host is there.
+        """Read the variables of `setting_table`. Static problems only: nobody is asked whether a host is there.
 
         Raises:
             SettingsError: with every problem found.
