@@ -41,10 +41,11 @@ soak: .venv/.dev ## send 50,000 events through a local stack and watch the trans
 bench: .venv/.dev ## compare CPU, events/s and latency side by side with a bare script and an empty KServe
 	@env PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
-lint: .venv/.dev ## ruff, mypy --strict, import-linter
+lint: .venv/.dev ## ruff, mypy --strict, pyright on a user's view, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
 
 accuracy: .venv/.dev ## measure the local predictor and the images' preparation on MNIST's test images

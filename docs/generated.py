@@ -132,7 +132,7 @@ def results() -> str:
 
 def _harness(mode: str) -> Harness:
     scores = [0.0] * 7 + [0.98, 0.01, 0.01]
-    named = {"inference_service_name": "mnist", "pod_namespace": "kserve-test"}
+    named: dict[str, Any] = {"inference_service_name": "mnist", "pod_namespace": "kserve-test"}
     return Harness(Digits, lambda batch: [scores] * len(batch), event_mode=mode, **named)
 
 

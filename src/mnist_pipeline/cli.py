@@ -104,7 +104,7 @@ def serve(
     model: type[ObjectTransformer] | None = None,
 ) -> int:
     """Deprecated: `main(task, ["serve", *argv])`."""
-    warnings.warn("serve(argv) is main(task, ['serve', *argv]) now, and goes in 0.3", DeprecationWarning, stacklevel=2)
+    warnings.warn("serve() is main(task, ['serve', ...]) now, and goes in 0.3", DeprecationWarning, stacklevel=2)
     return main(task, ["serve", *(sys.argv[1:] if argv is None else argv)], model=model)
 
 

@@ -17,13 +17,13 @@ from kserve import InferInput, InferRequest, InferResponse
 from kserve.predictor_config import PredictorConfig
 from PIL import Image
 
-from api.fashion import Fashion
-from api.readings import Readings
-from api.thumbnails import Thumbnails
+from fashion import Fashion
 from mnist_pipeline import ObjectTransformer, Reject, Task
 from mnist_pipeline.serving import inference_v2
 from mnist_pipeline.serving.inference_v2 import RestRequest
 from mnist_pipeline.testing import Harness
+from readings import Readings
+from thumbnails import Thumbnails
 
 
 def picture(kind: str, grey: int) -> bytes:

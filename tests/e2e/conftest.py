@@ -74,6 +74,7 @@ def real_place(real_minio: MinioServer, real_kafka: KafkaServer) -> Iterator[Pla
             client=real_minio.client,
             read_results=partial(read_topic, real_kafka.bootstrap_servers, topic, api_version=_REAL_API_VERSION),
             versioned=True,
+            owner=variables_of(real_minio.root),
         )
         place.make_buckets()
         yield place

@@ -49,6 +49,7 @@ class Place:
 
     Attributes:
         settings: those that point a transformer to the servers, and to `bucket`.
+        owner: the variables of somebody with all rights in the store, where that is another than the transformer.
         client: makes a client of the store with all rights.
         versioned: whether the store has versions.
     """
@@ -59,6 +60,7 @@ class Place:
     client: Callable[[], Minio]
     read_results: Callable[[], list[Record]]
     versioned: bool
+    owner: Mapping[str, str] = field(default_factory=dict)
     bucket: str = field(default_factory=lambda: f"source-{uuid.uuid4()}")
 
     def make_buckets(self) -> None:

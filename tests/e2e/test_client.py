@@ -84,7 +84,7 @@ class User:
 def user(place: Place, request: pytest.FixtureRequest) -> Iterator[User]:
     server = place.start(settings={"EVENT_MODE": request.param})
     server.wait_ready()
-    environ = {**place.settings, "SOURCE_BUCKETS": place.bucket}
+    environ = {**place.settings, **place.owner, "SOURCE_BUCKETS": place.bucket}
     del environ["MAX_BODY_BYTES"]
     yield User(place, server, environ)
     server.close()

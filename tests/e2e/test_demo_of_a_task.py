@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from api.fashion import Fashion
-from api.readings import Readings
-from api.thumbnails import Thumbnails
 from e2e.places import search_path
+from fashion import Fashion
 from mnist_pipeline import Prediction, Task
 from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.local.stand_in import form_for, guess
+from readings import Readings
+from thumbnails import Thumbnails
 
 TESTS = Path(__file__).parents[1]
 SOURCE = (TESTS / "api" / "thumbnails.py").read_text()
@@ -101,7 +101,7 @@ def test_what_the_demo_cannot_show_is_told_at_once(tmp_path: Path, arguments: Se
 
 def test_a_program_that_cannot_be_started_again_is_told(tmp_path: Path) -> None:
     make_pictures(tmp_path)
-    program = "from api.thumbnails import *; main(Thumbnails)"
+    program = "from thumbnails import *; main(Thumbnails)"
     ran = run("-c", program, "demo", "--images", tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "this one is no module and no script" in ran.stderr

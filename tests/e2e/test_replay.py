@@ -42,7 +42,7 @@ def server(place: Place) -> Iterator[ModelServer]:
 
 
 def settings_of(place: Place) -> dict[str, str]:
-    return {**place.settings, "SOURCE_BUCKETS": place.bucket}
+    return {**place.settings, **place.owner, "SOURCE_BUCKETS": place.bucket}
 
 
 class DeadLetters:

@@ -14,14 +14,14 @@ from minio.notificationconfig import NotificationConfig, PrefixFilterRule, Queue
 from minio.objectlockconfig import DAYS, ObjectLockConfig
 from minio.versioningconfig import SUSPENDED, VersioningConfig
 
-from api.fashion import Fashion
-from api.thumbnails import Thumbnails
+from fashion import Fashion
 from mnist_pipeline import Digits, Task
 from mnist_pipeline.commands import setup
 from mnist_pipeline.local.processes import Sandbox
 from real.site import DIGIT_BUCKETS, REJECTED_BUCKET
 from servers.kafka import KafkaServer
 from servers.minio import REGION, MinioServer, transformer_policy, variables_of
+from thumbnails import Thumbnails
 
 pytestmark = pytest.mark.real
 

@@ -8,11 +8,11 @@ from fnmatch import fnmatch
 from importlib.resources import files
 from typing import Any
 
-from api.thumbnails import Thumbnails
 from digits import digits_settings
 from mnist_pipeline import Settings
 from mnist_pipeline.commands import setup
 from mnist_pipeline.site.policy import policy_of
+from thumbnails import Thumbnails
 
 PACKAGED = json.loads(files("mnist_pipeline.site").joinpath("minio-policy.json").read_text())
 

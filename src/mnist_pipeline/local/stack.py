@@ -98,15 +98,15 @@ class Stack(Part):
         predictor_host: str | None = None,
     ) -> None:
         self.task = task or Digits()
-        # Where things are; what else the transformer is told matters here to nobody.
-        self.places = Settings.from_environ({}, self.task)
+        # Where the transformer will look for things, and file them.
+        self.places = Settings.from_environ(settings or {}, self.task)
         self.notifications_topic = self.task.name
         self.results_topic = f"{self.task.name}-predictions"
         self.guesses = predictor_host is None and not isinstance(self.task, Digits)
-        if self.guesses and predictor_protocol != "v1":
-            raise ValueError(f"the predictor that guesses speaks v1, not {predictor_protocol}: give --predictor_host")
+        if self.guesses and predictor_protocol not in ("v1", "v2"):
+            raise ValueError(f"what guesses speaks v1 and v2, not {predictor_protocol}: give --predictor_host")
         self.has_own_predictor = predictor_host is None
-        self._form = form_for(self.task) if self.guesses else ""
+        self._form = form_for(self.task, predictor_protocol) if self.guesses else ""
         self._predictor_host = predictor_host
         self._program = program
         self._workers = workers

@@ -2,7 +2,7 @@
 
     python -m mnist_pipeline.local.stand_in --model_name photos --labels 5 --form classes --http_port 8080
 
-KServe's V1 protocol. The scores are drawn from a digest of the tensor, and each answer has one of `FORMS`: the first
+KServe's V1 and V2 REST. The scores are drawn from a digest of the tensor, and each answer has one of `FORMS`: the first
 with which the task's `interpret` gives labels.
 """
 
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mnist_pipeline.pipeline.predictor_formats import Tensorflow
+from mnist_pipeline.pipeline.predictor_formats import OpenInference, Tensorflow
 from mnist_pipeline.pipeline.task import Task
+from mnist_pipeline.testing.answers import v1_answer, v2_answer
 
 FORMS: Mapping[str, Callable[[list[float]], Any]] = MappingProxyType(
     {
@@ -44,17 +45,20 @@ def guess(tensor: Any, labels: int) -> list[float]:
     return scores
 
 
-def form_for(task: Task) -> str:
-    """The first of `FORMS` that the task understands.
+def form_for(task: Task, protocol: str = "v1") -> str:
+    """The first of `FORMS` that the task understands in this protocol, `v1` or `v2`.
 
     Raises:
         ValueError: it understands none.
     """
     for name, form in FORMS.items():
         answers = [form(guess(number, len(task.labels))) for number in range(_TRIED)]
-        outputs = Tensorflow().outputs(orjson.dumps({"predictions": answers}), _TRIED)
         # Whatever it raises: it is made for another network's answers.
         with contextlib.suppress(Exception):
+            if protocol == "v2":
+                outputs = OpenInference().outputs(v2_answer(answers))
+            else:
+                outputs = Tensorflow().outputs(v1_answer(answers), _TRIED)
             predictions = task.interpret(outputs, _TRIED)
             if len(predictions) == _TRIED and all(prediction.label in task.labels for prediction in predictions):
                 return name
@@ -62,6 +66,13 @@ def form_for(task: Task) -> str:
         f"{type(task).__name__}.interpret takes none of the answers that can be guessed:"
         " give your own predictor, --predictor_host HOST[:PORT]"
     )
+
+
+def _v2_tensors(body: bytes) -> list[Any]:
+    """The tensors of the one input, each as nested lists."""
+    given = orjson.loads(body)["inputs"][0]
+    tensors: list[Any] = np.reshape(given["data"], given["shape"]).tolist()
+    return tensors
 
 
 class _Server(ThreadingHTTPServer):
@@ -76,22 +87,22 @@ class _Answers(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Any model is there, and ready."""
-        self._answer(HTTPStatus.OK, {"ready": True})
+        """Any model is there, and ready; of its input it tells nothing."""
+        self._answer(HTTPStatus.OK, orjson.dumps({"name": "any", "ready": True, "inputs": [], "outputs": []}))
 
     def do_POST(self) -> None:
-        """Answer a V1 body."""
+        """Answer a body of V1, or of V2."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        is_v2 = self.path.endswith("/infer")
         try:
-            instances = orjson.loads(body)["instances"]
-            answers = [self.server.form(guess(instance, self.server.labels)) for instance in instances]
-        except (ValueError, KeyError, TypeError):
-            self._answer(HTTPStatus.BAD_REQUEST, {"error": '"instances" is not a list of tensors'})
+            tensors = _v2_tensors(body) if is_v2 else orjson.loads(body)["instances"]
+            answers = [self.server.form(guess(tensor, self.server.labels)) for tensor in tensors]
+        except (ValueError, KeyError, TypeError, IndexError):
+            self._answer(HTTPStatus.BAD_REQUEST, orjson.dumps({"error": "there is no list of tensors"}))
         else:
-            self._answer(HTTPStatus.OK, {"predictions": answers})
+            self._answer(HTTPStatus.OK, v2_answer(answers) if is_v2 else v1_answer(answers))
 
-    def _answer(self, status: HTTPStatus, body: Mapping[str, Any]) -> None:
-        data = orjson.dumps(body)
+    def _answer(self, status: HTTPStatus, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

@@ -33,16 +33,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from mnist_pipeline.pipeline.errors import BadImage
+from mnist_pipeline.pipeline.pictures import check_scans
 
 Grey: TypeAlias = NDArray[np.float32]
 """A grey image, `[height, width]`, 0.0 black to 1.0 white."""
 
 # By a file's first bytes. Not Image.open: it has a limit of its own for sizes, and warns about them.
 _READERS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
-
-# libjpeg works through all pixels for each scan of a progressive JPEG, and a scan takes 31 bytes; usual files have ten.
-_SCAN = b"\xff\xda"
-_MAX_SCANS = 100
 
 _SIDE = 28
 _DIGIT_SIDE = 20
@@ -99,8 +96,7 @@ def _check(data: bytes, max_pixels: int) -> type[ImageFile.ImageFile]:
     header = reader(BytesIO(data))
     if header.width * header.height > max_pixels:
         raise BadImage(f"the image is {header.width}x{header.height}, more than {max_pixels:,} pixels")
-    if reader is JpegImageFile and data.count(_SCAN) > _MAX_SCANS:
-        raise BadImage(f"the image has more than {_MAX_SCANS} scans")
+    check_scans(data)
     header.verify()  # a PNG's checksums, which no other call looks at; afterwards the reader is spent
     return reader
 

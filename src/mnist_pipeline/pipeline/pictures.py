@@ -1,4 +1,4 @@
-"""A tensor of pixels as a small picture, for predictors that want one; pure."""
+"""Pictures: one that a task reads from an object's bytes, and a tensor of pixels as a small PNG; pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,48 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
+
+from mnist_pipeline.pipeline.errors import BadImage
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
+"""What `read` takes, by Pillow's names: what cameras, phones and browsers write."""
 
 _COLOURS = 3
+
+# libjpeg works through all pixels for each scan of a progressive JPEG, and a scan takes 31 bytes; usual files have ten.
+_JPEG, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
+_MAX_SCANS = 100
+
+
+def read(data: bytes, *, max_pixels: int) -> Image.Image:
+    """Decode a picture, upright as its EXIF block says; of an animated one the first.
+
+    Raises:
+        BadImage: it is empty, damaged, of another format than `FORMATS`, or larger than `max_pixels`, which is known
+            before a pixel is decoded.
+    """
+    check_scans(data)
+    try:
+        picture = Image.open(BytesIO(data), formats=FORMATS)
+        size, is_small = picture.size, picture.width * picture.height <= max_pixels
+        if is_small:
+            return ImageOps.exif_transpose(picture)
+    except MemoryError:
+        raise
+    except Exception as exc:  # damaged data makes Pillow raise nearly anything
+        raise BadImage(f"no picture that can be read ({type(exc).__name__})") from exc
+    raise BadImage(f"the picture is {size[0]}x{size[1]}, more than {max_pixels:,} pixels")
+
+
+def check_scans(data: bytes) -> None:
+    """See that a JPEG does not have so many scans that it takes minutes.
+
+    Raises:
+        BadImage: it has.
+    """
+    if data.startswith(_JPEG) and data.count(_SCAN) > _MAX_SCANS:
+        raise BadImage(f"the image has more than {_MAX_SCANS} scans")
 
 
 def to_png(tensor: NDArray[Any]) -> bytes:

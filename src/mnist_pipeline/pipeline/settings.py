@@ -119,6 +119,8 @@ class Settings:
         for name, value in defaults.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
+        if self.review_below is None:  # 0 is a setting: nothing is reviewed
+            object.__setattr__(self, "review_below", task.review_below)
         task.configure(self)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from mnist_pipeline.pipeline import setting_values
+from mnist_pipeline.pipeline import pictures, setting_values
 from mnist_pipeline.pipeline.interpretation import Label, Output, Prediction, interpreted
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ class Task:
             class numbers themselves.
         called: what one label is called: in messages, and between the braces of `DESTINATION`.
         filed_in: bucket, or bucket/prefix, of a label, unless `DESTINATION` is set.
-        max_image_pixels: for a `decode` that reads pictures, unless `MAX_IMAGE_PIXELS` is set.
+        review_below: a score under which an object is filed for people to look at, unless `REVIEW_BELOW` is set.
+        max_image_pixels: what `picture` takes at most, unless `MAX_IMAGE_PIXELS` is set.
     """
 
     name: str
@@ -152,6 +154,7 @@ class Task:
     labels: Sequence[Label]
     called: str = "label"
     filed_in: str = "{name}-{label}"
+    review_below: float | None = None
     max_image_pixels: int = 16_000_000
 
     @property
@@ -176,6 +179,14 @@ class Task:
             Reject: the bytes can never be one; the object is filed into the rejected bucket, with the reason.
         """
         raise NotImplementedError(f"{type(self).__name__} lacks its method decode(self, data: bytes) -> numpy.ndarray")
+
+    def picture(self, data: bytes) -> Image.Image:
+        """The picture in an object's bytes, for `decode`: PNG, JPEG, GIF, BMP or WebP, decoded and upright.
+
+        Raises:
+            BadImage: it is none, is damaged, or has more than `max_image_pixels`.
+        """
+        return pictures.read(data, max_pixels=self.max_image_pixels)
 
     def interpret(self, outputs: Mapping[str, Output], n: int) -> Sequence[Prediction]:
         """What the predictor's answer to `n` tensors means, one prediction each.
@@ -239,6 +250,9 @@ class Task:
                 found += self._problems_of_texts(what, given)
             elif "labels" not in missing:
                 found += self._problems_of_labels(given)
+        below = self.review_below
+        if below is not None and not (isinstance(below, int | float) and 0 <= below <= 1):
+            found.append(f"{kind}.review_below is {below!r:.60}, which is no score from 0 to 1")
         try:
             setting_values.destination(self.filed_in.replace("{name}", "name"), called=self.called)
         except ValueError as exc:

@@ -20,6 +20,7 @@ from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, format_named
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.pipeline.task import Batch, Task
+from mnist_pipeline.testing.answers import v1_answer, v2_answer
 from mnist_pipeline.testing.events import minio_event
 from mnist_pipeline.testing.publisher import MemoryPublisher
 from mnist_pipeline.testing.store import MemoryStore
@@ -59,6 +60,7 @@ class Harness:
         task: an instance, or its class.
         predictor: stands for the network.
         protocol: how the predictor is asked, `v1` or `v2`.
+        store, publisher: those to use; None: new ones.
         settings: what is changed of them, by the names of `Settings`.
 
     Attributes:
@@ -67,13 +69,22 @@ class Harness:
         settings, pipeline: the real ones.
     """
 
-    def __init__(self, task: Task | type[Task], predictor: Answers, *, protocol: str = "v1", **settings: Any) -> None:
+    def __init__(
+        self,
+        task: Task | type[Task],
+        predictor: Answers,
+        *,
+        protocol: str = "v1",
+        store: MemoryStore | None = None,
+        publisher: MemoryPublisher | None = None,
+        **settings: Any,
+    ) -> None:
         task = task() if isinstance(task, type) else task
         default = "tensorflow" if protocol == "v1" else "openinference"
         self.settings = Settings(task=task, **{"predictor_format": default, **settings})
         sources = self.settings.source_buckets
-        self.store = MemoryStore(*sources, versioned=sources, create_buckets=True)
-        self.publisher = MemoryPublisher()
+        self.store = store or MemoryStore(*sources, versioned=sources, create_buckets=True)
+        self.publisher = publisher or MemoryPublisher()
         self.asked: list[Batch] = []
         self.pipeline = Pipeline(self.settings, self.store, self.publisher)
         self._predictor = predictor
@@ -119,32 +130,16 @@ class Harness:
             spec = InputSpec.of(task.input)
             (given,) = orjson.loads(wanted.request(tensors, spec, task.input))["inputs"]
             self._note(given["data"], count)
-            outputs = wanted.outputs(orjson.dumps({"outputs": [_output(self._predictor(self.asked[-1]))]}))
+            outputs = wanted.outputs(v2_answer(self._predictor(self.asked[-1])))
         else:
             instances = orjson.loads(wanted.request(tensors, task.input))["instances"]
             self._note(instances, count)
-            answer = [_plain(one) for one in self._predictor(self.asked[-1])]
-            outputs = wanted.outputs(orjson.dumps({"predictions": answer}), count)
+            outputs = wanted.outputs(v1_answer(self._predictor(self.asked[-1])), count)
         return task.interpret(outputs, count)
 
     def _note(self, numbers: Any, count: int) -> None:
         wanted = self.settings.task.input
         self.asked.append(np.array(numbers, wanted.datatype).reshape(count, *wanted.shape))
-
-
-def _output(answers: Sequence[Any]) -> dict[str, Any]:
-    """What a V2 predictor makes of such answers: integers, texts or a table of floats."""
-    rows = [_plain(one) for one in answers]
-    if all(isinstance(row, str) for row in rows):
-        return {"name": "predictions", "datatype": "BYTES", "shape": [len(rows)], "data": rows}
-    if all(isinstance(row, int) for row in rows):
-        return {"name": "predictions", "datatype": "INT64", "shape": [len(rows)], "data": rows}
-    table = np.array(rows, np.float32)
-    return {"name": "output-0", "datatype": "FP32", "shape": list(table.shape), "data": table.ravel().tolist()}
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:

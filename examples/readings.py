@@ -1,4 +1,8 @@
-"""No picture at all: a sensor's readings, whose predictor tells how odd they are."""
+"""No picture at all: a sensor's readings, whose predictor tells how odd they are.
+
+python -m readings demo --images samples/readings     # here, with a stand-in for the network
+python -m readings --predictor_host readings-predictor # what a container runs
+"""
 
 from typing import Any
 
@@ -23,7 +27,7 @@ class Readings(Task):
     def interpret(self, outputs: Any, _n: int) -> list[Prediction]:
         """One number in 0..1 each: how odd they are."""
         (odd,) = (np.ravel(output.rows) for output in outputs.values())
-        return [Prediction(self.labels[int(one > 0.5)], float(max(one, 1 - one))) for one in odd]
+        return [Prediction(self.labels[round(float(one))], float(max(one, 1 - one))) for one in odd]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""The pytest plugin: fixtures for tests of a transformer, there wherever mnist-pipeline is installed.
+
+    def test_a_seven_is_filed_as_a_seven(harness):
+        harness.send_object(digit_png(7), key="a.png")
+        assert harness.store.keys("digit-7") == ["a.png"]
+
+They are about the digits; another transformer says in its `conftest.py`, once:
+
+    @pytest.fixture(scope="session")
+    def pipeline_task():
+        return Thumbnails()
+
+It stands at the top of the package and imports nothing by itself, so that it costs nothing where nobody asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from mnist_pipeline.local.stack import Stack
+    from mnist_pipeline.pipeline.task import Task
+    from mnist_pipeline.testing import Harness, MemoryPublisher, MemoryStore, StubPredictor
+
+
+@pytest.fixture(scope="session")
+def pipeline_task() -> Task:
+    """The task that the other fixtures are about: the digits, unless it is overridden, with the same scope."""
+    from mnist_pipeline.mnist.digits import Digits
+
+    return Digits()
+
+
+@pytest.fixture
+def object_store(pipeline_task: Task) -> MemoryStore:
+    """A store in memory; its source buckets have versions, other buckets come into being as they are written to."""
+    from mnist_pipeline.pipeline.settings import Settings
+    from mnist_pipeline.testing import MemoryStore
+
+    buckets = Settings(task=pipeline_task).source_buckets
+    return MemoryStore(*buckets, versioned=buckets, create_buckets=True)
+
+
+@pytest.fixture
+def publisher() -> MemoryPublisher:
+    """A Kafka topic in memory."""
+    from mnist_pipeline.testing import MemoryPublisher
+
+    return MemoryPublisher()
+
+
+@pytest.fixture
+def stub_predictor(pipeline_task: Task) -> StubPredictor:
+    """A predictor without a network: it recognises `digit_png`; of another task each tensor has the first label, unless
+    its `answers` are set.
+    """
+    from mnist_pipeline.mnist.digits import Digits
+    from mnist_pipeline.testing import StubPredictor
+
+    return StubPredictor() if isinstance(pipeline_task, Digits) else StubPredictor(pipeline_task.labels[0])
+
+
+@pytest.fixture
+def harness(
+    pipeline_task: Task, stub_predictor: StubPredictor, object_store: MemoryStore, publisher: MemoryPublisher
+) -> Harness:
+    """The task on these three."""
+    from mnist_pipeline.testing import Harness
+
+    return Harness(pipeline_task, stub_predictor, store=object_store, publisher=publisher)
+
+
+@pytest.fixture(scope="session")
+def local_stack(pipeline_task: Task) -> Iterator[Stack]:
+    """The whole path on this machine, once a run; skipped where the extra `[local]` is not installed.
+
+    Another task's transformer is started by the name of its module, as `python -m thumbnails`.
+    """
+    for name in ("confluent_kafka", "onnxruntime"):
+        pytest.importorskip(name, reason="pip install 'mnist-pipeline[local]'")
+    from mnist_pipeline.local.stack import Stack
+    from mnist_pipeline.mnist.digits import Digits
+
+    program = "mnist_pipeline" if type(pipeline_task) is Digits else type(pipeline_task).__module__
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    with Stack(task=pipeline_task, program=program, settings={"PYTHONPATH": path}) as stack:
+        yield stack
