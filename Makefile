@@ -23,8 +23,9 @@ unexport PYTHONDEVMODE PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/.local ## upload digits on a local stack and watch where they go
-	@$(BIN)/mnist-pipeline demo $(ARGS)
+demo: .venv/.local ## upload digits, or images=DIR, on a local stack and watch where they go
+	@case '$(firstword -$(MAKEFLAGS))' in *k*) echo "make takes --keep for its own --keep-going: say make demo ARGS=--keep" >&2;; esac
+	@$(BIN)/mnist-pipeline demo $(if $(images),--images '$(images)') $(ARGS)
 
 test: .venv/.dev ## unit, contract and end-to-end tests on local servers
 	@$(BIN)/python -m pytest $(ARGS)
@@ -80,18 +81,22 @@ clean: ## remove what the other commands made
 	@echo "Making .venv with $$($(PYTHON) --version) ($(PYTHON))"
 	@$(PYTHON) -m venv .venv
 
+# A dot every two seconds, because pip is quiet unless it fails.
+define install
+	@printf 'Installing mnist-pipeline[$(1)] into .venv (the first time this takes a minute or two) '
+	@(while sleep 2; do printf .; done) & dots=$$!; trap 'kill $$dots' EXIT; trap 'exit 130' INT TERM; \
+		$(PIP) install --editable '.[$(1)]' && echo
+endef
+
 # The project itself is installed from this folder, so that an edit takes effect at once.
 .venv/.local: .venv/bin/python pyproject.toml requirements.lock
-	@echo "Installing mnist-pipeline[local] into .venv (the first time this takes a minute or two)"
-	@$(PIP) install --editable '.[local]'
+	$(call install,local)
 	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml requirements.lock
-	@echo "Installing mnist-pipeline[dev] into .venv (the first time this takes a minute or two)"
-	@$(PIP) install --editable '.[dev]'
+	$(call install,dev)
 	@touch $@ .venv/.local
 
 .venv/.docs: .venv/.dev
-	@echo "Installing mnist-pipeline[docs] into .venv"
-	@$(PIP) install --editable '.[docs]'
+	$(call install,docs)
 	@touch $@

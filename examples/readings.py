@@ -24,9 +24,9 @@ class Readings(Task):
         except ValueError as exc:
             raise Reject("badreadings", "not sixteen numbers between commas") from exc
 
-    def interpret(self, outputs: Any, _n: int) -> list[Prediction]:
+    def interpret(self, outputs: Any, n: int) -> list[Prediction]:
         """One number in 0..1 each: how odd they are."""
-        (odd,) = (np.ravel(output.rows) for output in outputs.values())
+        (odd,) = (np.reshape(output.rows, n) for output in outputs.values())
         return [Prediction(self.labels[round(float(one))], float(max(one, 1 - one))) for one in odd]
 
 

@@ -23,11 +23,22 @@ def progress() -> Progress:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Iterable[str] = ()) -> None:
     """Print columns one beside the other; `right` names those of numbers."""
     console = Console(highlight=False)
-    if not console.is_terminal:
+    is_terminal = console.is_terminal
+    if not is_terminal:
         console = Console(highlight=False, width=_ENDLESS)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    console.print(table)
+    if is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    print(*(line.rstrip() for line in captured.get().splitlines()), sep="\n")
+
+
+def printable(text: str) -> str:
+    """The same, with what a terminal would obey written out: keys may have anything in them."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -3,72 +3,70 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Mapping
-from importlib.resources import files
-from pathlib import Path
+from datetime import timedelta
 
-from mnist_pipeline.local.stack import RESULTS_TOPIC, Stack
+from mnist_pipeline.commands.demo_objects import DIGITS, Upload
+from mnist_pipeline.commands.usage import program
+from mnist_pipeline.local.servers import transformer_settings
+from mnist_pipeline.local.stack import Stack
+from mnist_pipeline.mnist.digits import Digits
 
-DIGITS = files("mnist_pipeline.local").joinpath("digits")
-"""The packaged pictures and the example's request."""
-
-
-def how_to_use_digits(stack: Stack, cloudevent: Mapping[str, str]) -> str:
-    """Where the parts of the digits' stack are, and lines to be pasted."""
-    gateway, sandbox = stack.gateway, stack.sandbox.directory
-    flags = " \\\n".join(f'  -H "{name}: {value}"' for name, value in cloudevent.items())
-    digits, bin_folder = Path(str(DIGITS)), Path(sys.executable).parent
-    return f"""
-The stack stays up until Ctrl-C. Logs: {sandbox}
-
-{stack.addresses}
-
-Upload a digit, and see where it went:
-
-mc alias set myminio http://{gateway.endpoint} {gateway.access_key} {gateway.secret_key}
-mc cp {digits}/7-0000.png myminio/{stack.source_bucket}/0.png
-mc ls myminio/digit-7
-
-Ask inline, as plain HTTP and as an event:
-
-curl -v -H "Content-Type: application/json" \\
-  -d @{digits}/image-with-trace-id.json \\
-  {stack.transformer.predict_url}
-
-curl -v {stack.transformer.predict_url} \\
-  -X POST \\
-{flags} \\
-  -d @{digits}/image-with-trace-id.json
-
-Read the results:
-
-{bin_folder}/kafka-python consumer -b {stack.broker.bootstrap_servers} -C api_version=2.3 \\
-  -C auto_offset_reset=earliest -t {RESULTS_TOPIC}
-"""
+CLOUDEVENT = {
+    "Ce-Id": "1",
+    "Ce-Specversion": "1.0",
+    "Ce-Type": "prediction-request-udf-attr",
+    "Ce-Source": "event-producer",
+    "Content-Type": "application/json",
+}
+"""What a user of the Kafka-sink transformer sends with the request."""
 
 
-def how_to_use(stack: Stack, name: str) -> str:
-    """The same where the task or the predictor is another: `name` is the file of one of the objects."""
-    gateway, file = stack.gateway, shlex.quote(name)
+def how_to_use(stack: Stack, first: Upload) -> str:
+    """Where the parts of the stack are, and lines to be pasted; `first` is an object that was uploaded."""
+    settings = {**transformer_settings(stack.gateway, stack.broker), "KAFKA_TOPIC": stack.results_topic}
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items())
+    file, url, call = shlex.quote(str(first.file)), stack.transformer.predict_url, program()
+    flags = " \\\n".join(f'  -H "{name}: {value}"' for name, value in CLOUDEVENT.items())
+    is_digits = type(stack.task) is Digits
+    body = f"-d @{shlex.quote(str(DIGITS / 'image-with-trace-id.json'))}"
+    before = ""
+    if not is_digits:
+        before = f'printf \'{{"instances": [{{"data": "%s"}}]}}\' "$(base64 < {file} | tr -d \'\\n\')" |\n'
+        body = "-d @-"
     return f"""
 The stack stays up until Ctrl-C. Logs: {stack.sandbox.directory}
 
 {stack.addresses}
 
-In the folder of your objects, upload one, and see where it went:
+In another terminal, first:
 
-mc alias set myminio http://{gateway.endpoint} {gateway.access_key} {gateway.secret_key}
-mc cp {file} myminio/{stack.source_bucket}/
-mc ls --recursive myminio
+{exports}
 
-Ask inline:
+Upload an object, and see what became of it; follow what others get:
 
-printf '{{"instances": [{{"data": "%s"}}]}}' "$(base64 < {file} | tr -d '\\n')" |
-  curl -H "Content-Type: application/json" -d @- {stack.transformer.predict_url}
+{call} submit {file} --wait
+{call} results --follow
 
-Read the results:
+Ask inline, as plain HTTP and as an event:
 
-{Path(sys.executable).parent}/kafka-python consumer -b {stack.broker.bootstrap_servers} -C api_version=2.3 \\
-  -C auto_offset_reset=earliest -t {stack.results_topic}
+{before}curl -v -H "Content-Type: application/json" {body} {url}
+
+{before}curl -v {url} \\
+  -X POST \\
+{flags} \\
+  {body}
+
+See {first.key} where it was filed, for the next hour:
+
+{_link(stack, first)}
 """
+
+
+def _link(stack: Stack, first: Upload) -> str:
+    """A URL of the copy that a browser opens."""
+    client = stack.minio()
+    for place in stack.places.outputs:
+        name = place.prefix + first.key
+        if any(one.object_name == name for one in client.list_objects(bucket_name=place.bucket, prefix=name)):
+            return client.presigned_get_object(bucket_name=place.bucket, object_name=name, expires=timedelta(hours=1))
+    return "(it is not there any more)"

@@ -17,6 +17,7 @@ from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.client.replay import GivenUp, Replay, dead_letters, rejected_objects
 from mnist_pipeline.client.sink import Sink
 from mnist_pipeline.commands import arguments, usage
+from mnist_pipeline.commands.console import printable
 from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.settings import Kafka, Minio, Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
@@ -102,8 +103,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
 async def _dry_run(found: AsyncIterator[GivenUp]) -> int:
     number = 0
     async for one in found:
-        # Names may have anything in them that a terminal obeys.
-        print(f"{ascii(one.name)[1:-1]}  {ascii(one.reason)[1:-1]}")
+        print(f"{printable(one.name)}  {printable(one.reason)}")
         number += 1
     print(f"{number:,} to be replayed", file=sys.stderr)
     return int(number > 0)

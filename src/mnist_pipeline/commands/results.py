@@ -14,6 +14,7 @@ import orjson
 from mnist_pipeline.client.client import AsyncPredictionClient
 from mnist_pipeline.client.errors import PredictionRejected, ResultTimeout
 from mnist_pipeline.commands import arguments, usage
+from mnist_pipeline.commands.console import printable
 from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.published import PredictionResult
 from mnist_pipeline.pipeline.settings import SettingsError
@@ -114,13 +115,11 @@ def _print(result: PredictionResult, *, as_json: bool) -> None:
 
 def described(result: PredictionResult) -> str:
     """What a result says, for people: what was asked about, the prediction with its score, where it was filed."""
-    name = result.subject or "inline"
-    # Keys and labels may have anything in them that a terminal obeys.
-    name, place = ascii(name)[1:-1], ascii(result.destination or "")[1:-1]
+    name, place = printable(result.subject or "inline"), printable(result.destination or "")
     if result.is_rejected:
         return f"{name}  rejected: {result.reason}" + (f"  {place}" if place else "")
     scores = [f" ({score:.2f})" for score in result.scores] or [""] * len(result.predictions)
     labels = ", ".join(
-        f"{ascii(label).strip(chr(39))}{score}" for label, score in zip(result.predictions, scores, strict=False)
+        f"{printable(str(label))}{score}" for label, score in zip(result.predictions, scores, strict=False)
     )
     return f"{name}  {labels}" + (f"  {place}" if place else "") + ("  to be reviewed" if result.is_doubtful else "")
