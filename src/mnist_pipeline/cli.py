@@ -6,7 +6,9 @@ Nothing else is imported before `main` runs, so that Ctrl-C finds somebody who k
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -19,6 +21,8 @@ from mnist_pipeline.commands import COMMANDS, EXIT_CODES
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline.task import Task
     from mnist_pipeline.serving.transformer import ObjectTransformer
+
+_PYTHONS = (signal.default_int_handler, signal.SIG_DFL)
 
 # These ask the predictor by way of the model.
 _WITH_MODEL = {"serve", "setup", "reconcile"}
@@ -40,6 +44,9 @@ def main(
         argv: the arguments; None: those of the process.
         model: a subclass of `ObjectTransformer`, where one of KServe's hooks is overridden too.
     """
+    before = signal.getsignal(signal.SIGINT)
+    # Ctrl-C during the imports, which may make anything of an interrupt: nothing is begun, so that the process may end.
+    _on_ctrl_c(signal.SIG_DFL)
     try:
         return _main(task, list(sys.argv[1:] if argv is None else argv), model)
     except KeyboardInterrupt:
@@ -49,6 +56,14 @@ def main(
         # As `head` does; what is left of it goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        _on_ctrl_c(before)
+
+
+def _on_ctrl_c(handler: Any) -> None:
+    """Handle SIGINT so, where the program has no way of its own with it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) in _PYTHONS:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _main(given: Task | type[Task] | None, arguments: list[str], model: type[ObjectTransformer] | None) -> int:
@@ -91,6 +106,7 @@ def _run(name: str, arguments: Sequence[str], parts: Mapping[str, Any]) -> int:
             raise
         print(f"{exc.name} is not installed: pip install 'mnist-pipeline[local]'", file=sys.stderr)
         return 2
+    _on_ctrl_c(signal.default_int_handler)
     code: int = command.main(arguments, **parts)
     if sys.stdout is not None:
         sys.stdout.flush()

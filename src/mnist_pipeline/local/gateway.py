@@ -77,6 +77,7 @@ class Gateway(Part):
             "--no-banner",
             "--no-usage-report",
             "--no-bgjob",
+            "--no-agent",  # of pprof, which tells all about the process to whoever asks
             *("--backup-meta", "0"),
             *("--metrics", f"127.0.0.1:{free_port()}"),
             *("--cache-dir", str(home / "cache")),

@@ -23,12 +23,13 @@ import uuid
 from typing import Any
 
 import numpy as np
-from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelServer
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
 from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_pipeline.local.network import Network
+from mnist_pipeline.serving.listening import ModelServer
 
 _INPUT = {"name": "input-0", "datatype": "FP32", "shape": [-1, 784]}
 _OUTPUTS = [
@@ -135,11 +136,16 @@ def main() -> None:
     # KServe has parsed its own flags when it was imported; these are the ones that this server takes.
     parser = argparse.ArgumentParser(description="The demo's MNIST predictor.")
     parser.add_argument("--model_name", default="mnist")
+    parser.add_argument("--host", help="(default: all addresses)")
     parser.add_argument("--http_port", type=int, default=8080)
     parser.add_argument("--grpc_port", type=int, default=8081)
     options = parser.parse_args()
     server = ModelServer(
-        http_port=options.http_port, grpc_port=options.grpc_port, workers=1, enable_latency_logging=False
+        host=options.host,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        workers=1,
+        enable_latency_logging=False,
     )
     # The server has set the loggers up by now. Without these, each request is three lines and a third of its cost.
     for name in ("kserve", "kserve.trace"):

@@ -52,7 +52,7 @@ class ModelServer(Part):
         self._sandbox = sandbox
         ports = ("--http_port", str(self.http_port), "--grpc_port", str(self.grpc_port))
         start = [program] if Path(program).is_absolute() else ["-m", program]
-        flags = ["--model_name", model_name, *ports, *args]
+        flags = ["--model_name", model_name, "--host", "127.0.0.1", *ports, *args]
         self.child = sandbox.start(name, [sys.executable, *start, *flags], env=env or {})
 
     def wait_ready(self) -> None:

@@ -119,10 +119,11 @@ def main() -> None:
     parser.add_argument("--model_name", help="whatever it is: any is answered")
     parser.add_argument("--labels", type=int, required=True, help="how many there are")
     parser.add_argument("--form", choices=FORMS, default="classes", help="of each answer")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--http_port", type=int, default=8080)
     parser.add_argument("--grpc_port", type=int, help="taken as other servers take it, and not used")
     options = parser.parse_args()
-    with _Server(("127.0.0.1", options.http_port), _Answers) as server:
+    with _Server((options.host, options.http_port), _Answers) as server:
         server.labels, server.form = options.labels, FORMS[options.form]
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()

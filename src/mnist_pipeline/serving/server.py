@@ -9,6 +9,7 @@ What KServe 0.21 lacks, each mended here by name:
 - an upgrade that a client offers loses the request's body: `NoUpgradeProtocol`;
 - gRPC input that is not well formed is an INTERNAL with a stack: `PipelineServicer`;
 - a port that is taken ends it with a stack, or not at all: `_check_port`;
+- it listens on all addresses: `listening.ModelServer`;
 - one worker runs plain asyncio, whatever `--event_loop` says: `_use_uvloop`.
 """
 
@@ -37,6 +38,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 
 from mnist_pipeline.serving.grpc_servicer import PipelineServicer
 from mnist_pipeline.serving.http_protocol import NoUpgradeProtocol
+from mnist_pipeline.serving.listening import ModelServer
 from mnist_pipeline.serving.middleware import InferenceModel, PipelineMiddleware
 
 # A worker that has not answered by then will not: imports take a second or two, on a busy machine many times that.
@@ -65,6 +67,7 @@ def argument_parser(
 ) -> argparse.ArgumentParser:
     """Every flag of KServe's server, with the defaults that suit a transformer."""
     parser = make(parents=[model_server.parser], conflict_handler="resolve")
+    parser.add_argument("--host", help="The address on which HTTP and gRPC listen, such as 127.0.0.1. By default all.")
     parser.set_defaults(model_name=model_name, enable_latency_logging=False)
     return parser
 
@@ -91,7 +94,8 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
     grpc_server.InferenceServicer = PipelineServicer
     model.quiet = not args.enable_latency_logging
     set_up_process(model)
-    server = model_server.ModelServer(
+    server = ModelServer(
+        host=args.host,
         http_port=args.http_port,
         grpc_port=args.grpc_port,
         # KServe's controller passes `--workers 0` for containerConcurrency 0, which means no limit.
@@ -109,7 +113,7 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
         ssl_keyfile=args.ssl_keyfile,
     )
     for port in (server.http_port, server.grpc_port) if server.enable_grpc else (server.http_port,):
-        _check_port(port)
+        _check_port(port, args.host)
     if args.workers <= 1 and args.event_loop in ("auto", "uvloop"):
         _use_uvloop()
     server.start([model])
@@ -159,17 +163,20 @@ def _use_uvloop() -> None:
     asyncio.set_event_loop(asyncio.new_event_loop())
 
 
-def _check_port(port: int) -> None:
+def _check_port(port: int, host: str | None = None) -> None:
     """See that the port is free: uvicorn and gRPC would say so in a stack, and two gRPC servers would share it."""
-    with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as listener:
-        # What only waits for the last packets of closed connections does not take it.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if listener.family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        try:
-            listener.bind(("", port))
-        except OSError as exc:
-            raise PortTaken(f"port {port} cannot be listened on: {exc.strerror}") from exc
+    everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - as KServe does
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host or everywhere, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            # What only waits for the last packets of closed connections does not take it.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind(address)
+    except (OSError, UnicodeError, OverflowError) as exc:
+        where = f"port {port}" if host is None else f"{host}, port {port},"
+        raise PortTaken(f"{where} cannot be listened on: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 def _for_kserve(predictor: PredictorConfig) -> PredictorConfig:
