@@ -5,6 +5,7 @@ Nothing else is imported before `main` runs, so that Ctrl-C finds somebody who k
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -52,10 +53,15 @@ def main(
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # As `head` does; what is left of it goes nowhere.
+    except OSError as exc:
+        if exc.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        # Whoever reads has seen enough, as `head` has, or there is no room: what is left of it goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        if exc.errno == errno.EPIPE:
+            return 141
+        print(exc.strerror, file=sys.stderr)
+        return 1
     finally:
         _on_ctrl_c(before)
 
@@ -74,7 +80,7 @@ def _main(given: Task | type[Task] | None, arguments: list[str], model: type[Obj
     task = task() if isinstance(task, type) else task
     first = arguments[0] if arguments else ""
     if first in ("-h", "--help", "--version"):
-        print(f"mnist-pipeline {version('mnist-pipeline')}\n" if first == "--version" else usage(), end="")
+        print(f"mnist-pipeline {version('mnist-pipeline')}\n" if first == "--version" else usage(), end="", flush=True)
         return 0
     if first == "--print-completion":
         from mnist_pipeline.commands import completion
