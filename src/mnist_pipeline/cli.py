@@ -18,6 +18,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mnist_pipeline.commands import COMMANDS, EXIT_CODES
+from mnist_pipeline.commands.usage import PROGRAM, called
 
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline.task import Task
@@ -48,6 +49,8 @@ def main(
     before = signal.getsignal(signal.SIGINT)
     # Ctrl-C during the imports, which may make anything of an interrupt: nothing is begun, so that the process may end.
     _on_ctrl_c(signal.SIG_DFL)
+    if argv is None:
+        PROGRAM.set(called())
     try:
         return _main(task, list(sys.argv[1:] if argv is None else argv), model)
     except KeyboardInterrupt:
@@ -133,21 +136,20 @@ def serve(
 def usage() -> str:
     """What `mnist-pipeline --help` prints."""
     width = max(map(len, COMMANDS))
-    return "\n".join(
-        [
-            "usage: mnist-pipeline COMMAND [--help] ...",
-            "",
-            *(f"  {name:<{width}}  {says}" for name, says in COMMANDS.items()),
-            "",
-            "  mnist-pipeline demo                                   # see it work, on this machine alone",
-            "  mnist-pipeline serve --model_name mnist --predictor_host mnist-predictor",
-            "  mnist-pipeline submit 7.png --wait                    # and what became of it",
-            "",
-            "exit codes:",
-            *(f"  {code:<{width}}  {says}" for code, says in EXIT_CODES.items()),
-            "",
-            "--version tells which one this is; this lets Tab complete commands and flags (zsh and tcsh too):",
-            "  mnist-pipeline --print-completion bash > ~/.local/share/bash-completion/completions/mnist-pipeline",
-            "",
-        ]
-    )
+    commands = "\n".join(f"  {name:<{width}}  {says}" for name, says in COMMANDS.items())
+    codes = "\n".join(f"  {code:<{width}}  {says}" for code, says in EXIT_CODES.items())
+    return f"""usage: mnist-pipeline COMMAND [--help] ...
+
+{commands}
+
+examples:
+  mnist-pipeline demo                                   # see it work, on this machine alone
+  mnist-pipeline serve --model_name mnist --predictor_host mnist-predictor
+  mnist-pipeline submit 7.png --wait                    # and what became of it
+
+exit codes:
+{codes}
+
+--version tells which one this is; this lets Tab complete commands and flags (zsh and fish too):
+  mnist-pipeline --print-completion bash > ~/.local/share/bash-completion/completions/mnist-pipeline
+""".replace("mnist-pipeline", PROGRAM.get())

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from e2e.places import search_path
 from fashion import Fashion
@@ -21,35 +20,33 @@ from mnist_pipeline.local.stand_in import form_for, guess
 from readings import Readings
 from thumbnails import Thumbnails
 
-TESTS = Path(__file__).parents[1]
-SOURCE = (TESTS / "api" / "thumbnails.py").read_text()
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SAMPLES = EXAMPLES / "samples"
+SOURCE = EXAMPLES.joinpath("readings.py").read_text()
+PATH = os.pathsep.join((str(EXAMPLES), str(EXAMPLES / "thumbnails" / "src"), search_path()))
 
 
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": search_path()}
-    given: Mapping[str, Any] = {"env": environment, **options}
+    given: Mapping[str, Any] = {"env": {**os.environ, "PYTHONPATH": PATH}, **options}
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=120, **given)
-
-
-def make_pictures(folder: Path, suffix: str = ".jpg") -> None:
-    for number in range(3):
-        Image.new("RGB", (60, 40), (80 * number, 9, 200)).save(folder / f"{number}{suffix}")
 
 
 def rows(said: str) -> list[tuple[str, str, str]]:
     """Name, label and place of each object in the table."""
-    return re.findall(r"^(\S+) +[0-9a-f-]{36} +(\S+)   \d\.\d\d  (\S+) +\d+$", said, re.MULTILINE)
+    return re.findall(r"^(\S+) +[0-9a-f-]{36} +(\S.*?)   \d\.\d\d  (\S+) +\d+", said, re.MULTILINE)
 
 
-def test_the_demo_of_a_module_shows_the_label_and_the_place_of_each_object(tmp_path: Path) -> None:
-    make_pictures(tmp_path)
-    (tmp_path / "notes.txt").write_text("no picture")
-    ran = run("-m", "api.thumbnails", "demo", "--images", tmp_path)
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+def test_the_demo_of_a_package_shows_the_label_and_the_place_of_each_object(protocol: str) -> None:
+    ran = run("-m", "thumbnails", "demo", "--images", SAMPLES / "photos", "--predictor_protocol", protocol)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "No network for photos is here: a stand-in guesses." in ran.stdout
     found = rows(ran.stdout)
-    assert [name for name, _, _ in found] == ["0.jpg", "1.jpg", "2.jpg"]
-    assert all(label in Thumbnails.labels and place == f"photos-{label}" for _, label, place in found)
+    assert [name for name, _, _ in found] == ["boat.jpg", "car.JPG", "tree.jpg"]
+    for _, label, place in found:
+        assert label in Thumbnails.labels
+        assert place in (f"photos-{label}", "photos-review")
     inline = re.search(r'"predictions": \[\s+"(\w+)"', ran.stdout)
     assert inline is not None, ran.stdout
     assert inline[1] == found[0][1], "the same object is told to be the same inline"
@@ -57,12 +54,21 @@ def test_the_demo_of_a_module_shows_the_label_and_the_place_of_each_object(tmp_p
     assert "on topic photos-predictions once" in ran.stdout
 
 
-def test_objects_that_are_no_pictures_go_through_the_task_s_own_reading_of_the_answers(tmp_path: Path) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}.CSV").write_text(",".join([f"0.{number}"] * 16))
+def test_the_demo_of_a_module_files_by_a_tensor_and_labels_of_its_own() -> None:
+    ran = run("-m", "fashion", "demo", "--images", SAMPLES / "fashion")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = rows(ran.stdout)
+    assert [name for name, _, _ in found] == ["bag.png", "trouser.png"]
+    assert all(label in Fashion.labels and place.startswith("fashion-") for _, label, place in found)
+
+
+def test_objects_that_are_no_pictures_go_through_the_task_s_own_reading_of_the_answers() -> None:
     # A relative entry names the same folder to the transformer, which works in another.
-    environment = {**os.environ, "PYTHONPATH": TESTS.name}
-    ran = run("-m", "api.readings", "demo", "--images", tmp_path, cwd=TESTS.parent, env=environment)
+    ran = run(
+        *("-m", "readings", "demo", "--images", SAMPLES / "readings"),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": EXAMPLES.name},
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = rows(ran.stdout)
     assert len(found) == 3
@@ -71,10 +77,9 @@ def test_objects_that_are_no_pictures_go_through_the_task_s_own_reading_of_the_a
 
 
 def test_the_demo_of_a_script_runs_whatever_its_name_and_ends_quietly_when_its_reader_does(tmp_path: Path) -> None:
-    make_pictures(tmp_path)
-    script = tmp_path / "thumbnails"
+    script = tmp_path / "readings"
     script.write_text(SOURCE)
-    command = [sys.executable, str(script), "demo", "--images", str(tmp_path)]
+    command = [sys.executable, str(script), "demo", "--images", str(SAMPLES / "readings")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         assert demo.stderr is not None
@@ -83,26 +88,37 @@ def test_the_demo_of_a_script_runs_whatever_its_name_and_ends_quietly_when_its_r
         assert (demo.stderr.read(), demo.wait(60)) == ("", 141)
 
 
+def test_help_is_called_as_the_user_has_called_it(tmp_path: Path) -> None:
+    assert run("-m", "thumbnails", "demo", "--help").stdout.startswith("usage: python -m thumbnails demo ")
+    script = tmp_path / "mine.py"
+    script.write_text(SOURCE)
+    said = run(script, "submit", "--help").stdout
+    assert said.startswith("usage: python mine.py submit ")
+    assert "  python mine.py submit 7.png " in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ([], "photos has no objects of its own to show: give --images DIR"),
-        (["--images", "."], "there is no object (.jpg, .jpeg) in ."),
-        (["--images", "pictures", "--predictor_protocol", "v2"], "speaks v1, not v2: give --predictor_host"),
+        (["--images", "."], "there is nothing to upload (.jpg, .jpeg) in ."),
+        (["--images", "absent"], "--images wants a folder, and absent is none: No such file or directory"),
+        (["--images", SAMPLES / "draw.py"], "draw.py is none: Not a directory"),
+        (["--images", SAMPLES / "photos", "--count", "0"], "'0' is no whole number from 1 on"),
+        (
+            ["--images", SAMPLES / "photos", "--predictor_protocol", "grpc-v2"],
+            "speaks v1 and v2, not grpc-v2: give --predictor_host",
+        ),
     ],
 )
-def test_what_the_demo_cannot_show_is_told_at_once(tmp_path: Path, arguments: Sequence[str], told: str) -> None:
-    (tmp_path / "pictures").mkdir()
-    make_pictures(tmp_path / "pictures")
-    ran = run("-m", "api.thumbnails", "demo", *arguments, cwd=tmp_path)
+def test_what_the_demo_cannot_show_is_told_at_once(tmp_path: Path, arguments: Sequence[str | Path], told: str) -> None:
+    ran = run("-m", "thumbnails", "demo", *arguments, cwd=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert told in ran.stderr
 
 
-def test_a_program_that_cannot_be_started_again_is_told(tmp_path: Path) -> None:
-    make_pictures(tmp_path)
-    program = "from thumbnails import *; main(Thumbnails)"
-    ran = run("-c", program, "demo", "--images", tmp_path)
+def test_a_program_that_cannot_be_started_again_is_told() -> None:
+    ran = run("-c", "from thumbnails.__main__ import run; run()", "demo", "--images", SAMPLES / "photos")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "this one is no module and no script" in ran.stderr
 
@@ -114,9 +130,10 @@ class Odd(Thumbnails):
         raise KeyError(f"{n} of {outputs}")
 
 
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
 @pytest.mark.parametrize(("task", "form"), [(Fashion, "classes"), (Thumbnails, "classes"), (Readings, "score")])
-def test_the_stand_in_answers_in_a_form_that_the_task_understands(task: type[Task], form: str) -> None:
-    assert form_for(task()) == form
+def test_the_stand_in_answers_in_a_form_that_the_task_understands(task: type[Task], form: str, protocol: str) -> None:
+    assert form_for(task(), protocol) == form
 
 
 def test_a_task_that_understands_no_guess_needs_a_predictor_of_its_own() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +16,8 @@ import pytest
 
 import mnist_pipeline
 from mnist_pipeline import cli
+from mnist_pipeline.commands import COMMANDS
+from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.settings import CA_BUNDLES
 from mnist_pipeline.pipeline.task import Task
 
@@ -49,6 +55,46 @@ def test_help_is_given_on_request_and_otherwise_an_unknown_command_is_an_error(
     assert capsys.readouterr().err.startswith("'rekoncile' is no command: is reconcile meant?\n")
     assert cli.main(argv=["\x1b[2J" * 99]) == 2
     assert capsys.readouterr().err.splitlines()[0].isprintable()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_flags_and_files(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv=["--print-completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("submit", "trace-id", "older-than", "images", "predictor_host", "workers"):
+        assert word in script
+
+
+def test_bash_takes_the_completion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    cli.main(argv=["--print-completion", "bash"])
+    script = tmp_path / "completion"
+    script.write_text(
+        capsys.readouterr().out
+        + "COMP_WORDS=(mnist-pipeline results --fo)\nCOMP_CWORD=2\n_shtab_mnist_pipeline\necho ${COMPREPLY[@]}\n"
+    )
+    ran = subprocess.run([bash, script], capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("--follow\n", "")
+
+
+def test_a_shell_that_is_not_known_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in ([], ["sh"]):
+        assert cli.main(argv=["--print-completion", *given]) == 2
+        assert capsys.readouterr().err.startswith("usage: mnist-pipeline --print-completion {bash,zsh,")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_s_help_teaches_by_examples_that_its_parser_takes(command: str) -> None:
+    parser = import_module(f"mnist_pipeline.commands.{command}").parser(Digits())
+    assert parser.prog == f"mnist-pipeline {command}"
+    assert "examples:" in parser.epilog
+    assert "exit code" in parser.epilog
+    examples = re.findall(rf"^  mnist-pipeline {command} ?(.*?)(?: +#.*| [|>] .*)?$", parser.epilog, re.MULTILINE)
+    assert examples
+    for example in examples:
+        parser.parse_args(shlex.split(example))
 
 
 def test_it_tells_its_version_without_kserve(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +195,7 @@ def test_the_demo_refuses_a_folder_without_pictures(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as exited:
         cli.main(argv=["demo", "--images", str(tmp_path)])
     assert exited.value.code == 2
-    assert "no picture" in capsys.readouterr().err
+    assert "there is nothing to upload" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["serve", "reconcile"])

@@ -66,7 +66,7 @@ def test_a_task_s_own_destinations_are_made(store: MemoryS3) -> None:
             return Destination("animals" if prediction.label in ("cat", "dog") else "things")
 
     set_up_on(store, task=Sorted)
-    assert list(store.configs) == ["photos", "animals", "things", "photos-rejected"]
+    assert list(store.configs) == ["photos", "animals", "things", "photos-rejected", "photos-review"]
 
 
 # --- suffixes ---

@@ -10,7 +10,7 @@ from importlib import import_module
 import shtab
 
 from mnist_pipeline.commands import COMMANDS
-from mnist_pipeline.commands.usage import program
+from mnist_pipeline.commands.usage import PROGRAM
 from mnist_pipeline.pipeline.task import Task
 
 # What stands for a value says what it is.
@@ -21,7 +21,10 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     """Print the script; exit code 2 for a shell that is not known."""
     shells = shtab.SUPPORTED_SHELLS
     if len(argv) != 1 or argv[0] not in shells:
-        print(f"usage: {program()} --print-completion {{{','.join(shells)}}}", file=sys.stderr)
+        print(f"usage: {PROGRAM.get()} --print-completion {{{','.join(shells)}}}", file=sys.stderr)
+        return 2
+    if " " in PROGRAM.get():
+        print(f"a shell completes programs of one word, and {PROGRAM.get()} has several", file=sys.stderr)
         return 2
     print(shtab.complete(_all_commands(task), argv[0]))
     return 0
@@ -29,7 +32,7 @@ def main(argv: Sequence[str], *, task: Task) -> int:
 
 def _all_commands(task: Task) -> argparse.ArgumentParser:
     """One parser of all commands."""
-    root = argparse.ArgumentParser(prog=program(), allow_abbrev=False)
+    root = argparse.ArgumentParser(prog=PROGRAM.get(), allow_abbrev=False)
     commands = root.add_subparsers()
     for name, says in COMMANDS.items():
         try:

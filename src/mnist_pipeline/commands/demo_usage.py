@@ -6,7 +6,7 @@ import shlex
 from datetime import timedelta
 
 from mnist_pipeline.commands.demo_objects import DIGITS, Upload
-from mnist_pipeline.commands.usage import program
+from mnist_pipeline.commands.usage import PROGRAM
 from mnist_pipeline.local.servers import transformer_settings
 from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.mnist.digits import Digits
@@ -23,9 +23,14 @@ CLOUDEVENT = {
 
 def how_to_use(stack: Stack, first: Upload) -> str:
     """Where the parts of the stack are, and lines to be pasted; `first` is an object that was uploaded."""
-    settings = {**transformer_settings(stack.gateway, stack.broker), "KAFKA_TOPIC": stack.results_topic}
+    settings = {
+        **transformer_settings(stack.gateway, stack.broker),
+        "KAFKA_TOPIC": stack.results_topic,
+        "REQUEST_TRACE_KEY": stack.places.trace_key,
+        "SOURCE_SUFFIXES": ",".join(stack.places.source_suffixes),
+    }
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items())
-    file, url, call = shlex.quote(str(first.file)), stack.transformer.predict_url, program()
+    file, url, call = shlex.quote(str(first.file)), stack.transformer.predict_url, PROGRAM.get()
     flags = " \\\n".join(f'  -H "{name}: {value}"' for name, value in CLOUDEVENT.items())
     is_digits = type(stack.task) is Digits
     body = f"-d @{shlex.quote(str(DIGITS / 'image-with-trace-id.json'))}"

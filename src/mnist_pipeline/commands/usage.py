@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+PROGRAM = ContextVar("program", default="mnist-pipeline")
+"""What a user types before the command: `mnist-pipeline`, or how another transformer is started."""
 
 
 def command_parser(
@@ -15,7 +19,7 @@ def command_parser(
 
     `more` are arguments of ArgumentParser itself.
     """
-    name = program()
+    name = PROGRAM.get()
     return argparse.ArgumentParser(
         prog=f"{name} {command}",
         description=description,
@@ -26,8 +30,8 @@ def command_parser(
     )
 
 
-def program() -> str:
-    """What a user types before the command: `mnist-pipeline`, or how another transformer is started."""
+def called() -> str:
+    """How this process was started, as it would be typed again."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None:
         module = spec.name.removesuffix(".__main__")
