@@ -88,7 +88,8 @@ class Reader:
         if block.title:
             (self._folder / block.title).write_text(block.text)
         else:
-            exec(compile(block.text, f"line {block.line}", "exec"), self._namespace)  # noqa: S102 - our own pages
+            code = compile(self._on_stack(block.text), f"line {block.line}", "exec")
+            exec(code, self._namespace)  # noqa: S102 - our own pages
 
     def _sh(self, block: Block) -> None:
         code, printed = self._run(block.text)
@@ -102,11 +103,9 @@ class Reader:
             assert re.fullmatch(_pattern(step[command.end() :]), printed), f"{command[0]} printed:\n{printed}"
 
     def _run(self, command: str) -> tuple[int, str]:
-        for theirs, ours in self._addresses.items():
-            command = command.replace(theirs, ours)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         ran = subprocess.run(
-            ["/usr/bin/env", "bash", "-euo", "pipefail", "-c", command],
+            ["/usr/bin/env", "bash", "-euo", "pipefail", "-c", self._on_stack(command)],
             cwd=self._folder,
             env={**os.environ, "COLUMNS": "100", "PATH": path},
             stdout=subprocess.PIPE,
@@ -116,6 +115,11 @@ class Reader:
             timeout=_SECONDS,
         )
         return ran.returncode, ran.stdout
+
+    def _on_stack(self, text: str) -> str:
+        for theirs, ours in self._addresses.items():
+            text = text.replace(theirs, ours)
+        return text
 
 
 def _pattern(printed: str) -> str:

@@ -29,7 +29,7 @@ _DESCRIPTION = """\
 Send the objects whose notification was lost down the transformer's path: whatever has been in a source bucket for
 longer than --older-than. It may run at any time, also beside live traffic and beside itself.
 
-The settings are those of the transformer, from the environment (README.md has the table).
+The settings are those of the transformer, from the environment (`serve --help` has them all).
 """
 
 _EXAMPLES = """\
