@@ -5,6 +5,7 @@ Kafka and MinIO themselves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -80,9 +81,9 @@ class User:
         return kafka
 
 
-@pytest.fixture(scope="module", params=["structured", "binary"])
-def user(place: Place, request: pytest.FixtureRequest) -> Iterator[User]:
-    server = place.start(settings={"EVENT_MODE": request.param})
+@contextlib.contextmanager
+def user_of(place: Place, mode: str) -> Iterator[User]:
+    server = place.start(settings={"EVENT_MODE": mode})
     server.wait_ready()
     environ = {**place.settings, **place.owner, "SOURCE_BUCKETS": place.bucket}
     del environ["MAX_BODY_BYTES"]
@@ -90,24 +91,43 @@ def user(place: Place, request: pytest.FixtureRequest) -> Iterator[User]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def user(place: Place) -> Iterator[User]:
+    with user_of(place, "structured") as user:
+        yield user
+
+
+@pytest.fixture(scope="module")
+def binary_user(place: Place) -> Iterator[User]:
+    with user_of(place, "binary") as user:
+        yield user
+
+
+@pytest.fixture(params=["user", "binary_user"])
+def any_user(request: pytest.FixtureRequest) -> User:
+    """Of a transformer in each of the event modes."""
+    user: User = request.getfixturevalue(request.param)
+    return user
+
+
 def new_key() -> str:
     return f"{uuid.uuid4()}.png"
 
 
-def test_an_upload_s_result_is_found_by_its_trace_id(user: User) -> None:
+def test_an_upload_s_result_is_found_by_its_trace_id(any_user: User) -> None:
     key = new_key()
-    with user.client() as client:
+    with any_user.client() as client:
         sent = client.upload(digit_png(7), key=key)
-        user.announce(key)
+        any_user.announce(key)
         result = client.result(sent, timeout=20)
-    assert (sent.place, result.subject) == (f"{user.place.bucket}/{key}",) * 2
+    assert (sent.place, result.subject) == (f"{any_user.place.bucket}/{key}",) * 2
     assert (result.predictions, result.destination, result.trace_id) == ([7], f"digit-7/{key}", sent.trace_id)
     assert len(result.scores) == 1
     assert "test-trace-id" in result.event
 
 
-def test_an_inline_request_s_result_is_found_by_its_trace_id(user: User) -> None:
-    with user.client() as client:
+def test_an_inline_request_s_result_is_found_by_its_trace_id(any_user: User) -> None:
+    with any_user.client() as client:
         sent = client.ask(digit_png(1), digit_png(4), trace_id=f"mine-{uuid.uuid4()}")
         result = client.result(sent.trace_id, timeout=20)
         tensor = client.ask_instances([[0.0] * 784])
@@ -115,17 +135,17 @@ def test_an_inline_request_s_result_is_found_by_its_trace_id(user: User) -> None
     assert (result.predictions, result.subject, result.destination) == ([1, 4], None, None)
 
 
-def test_results_prints_an_object_s_and_an_inline_result_by_trace_id(user: User) -> None:
+def test_results_prints_an_object_s_and_an_inline_result_by_trace_id(any_user: User) -> None:
     key = new_key()
-    with user.client() as client:
+    with any_user.client() as client:
         uploaded = client.upload(digit_png(3), key=key)
-        user.announce(key)
+        any_user.announce(key)
         asked = client.ask(digit_png(5))
-    of_object = user.run("results", "--trace-id", uploaded.trace_id)
+    of_object = any_user.run("results", "--trace-id", uploaded.trace_id)
     assert (of_object.returncode, of_object.stderr) == (0, "")
-    assert f"  {uploaded.trace_id}  {user.place.bucket}/{key}  3 (" in of_object.stdout
+    assert f"  {uploaded.trace_id}  {any_user.place.bucket}/{key}  3 (" in of_object.stdout
     assert of_object.stdout.endswith(f"  digit-3/{key}\n")
-    inline = user.run("results", "--trace-id", asked.trace_id, "--json")
+    inline = any_user.run("results", "--trace-id", asked.trace_id, "--json")
     event = json.loads(inline.stdout)
     assert (event["data"], event["test-trace-id"]) == ({"predictions": [5]}, asked.trace_id)
 
@@ -160,18 +180,18 @@ def test_what_was_published_before_a_moment_is_left_out(user: User) -> None:
         assert list(client.results(since=datetime.now(timezone.utc) + timedelta(hours=1))) == []
 
 
-def test_a_rejection_is_an_error_of_its_own(user: User) -> None:
+def test_a_rejection_is_an_error_of_its_own(any_user: User) -> None:
     key = new_key()
-    with user.client() as client:
+    with any_user.client() as client:
         sent = client.upload(b"no picture", key=key)
-        user.announce(key)
+        any_user.announce(key)
         with pytest.raises(PredictionRejected, match="badimage") as raised:
             client.result(sent, timeout=20)
         assert raised.value.result.destination == f"mnist-rejected/{key}"
         with pytest.raises(RequestRefused) as refused:
             client.ask(b"no picture")
         assert (refused.value.status, refused.value.reason) == (422, "badimage")
-    ran = user.run("results", "--trace-id", sent.trace_id)
+    ran = any_user.run("results", "--trace-id", sent.trace_id)
     assert (ran.returncode, "rejected: badimage" in ran.stdout, "badimage: " in ran.stderr) == (1, True, True)
 
 

@@ -60,7 +60,8 @@ class Harness:
         task: an instance, or its class.
         predictor: stands for the network.
         protocol: how the predictor is asked, `v1` or `v2`.
-        store, publisher: those to use; None: new ones.
+        store: the one to use; None: a new one.
+        publisher: the same.
         settings: what is changed of them, by the names of `Settings`.
 
     Attributes:
