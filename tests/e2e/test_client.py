@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -81,33 +82,31 @@ class User:
         return kafka
 
 
-@contextlib.contextmanager
-def user_of(place: Place, mode: str) -> Iterator[User]:
-    server = place.start(settings={"EVENT_MODE": mode})
-    server.wait_ready()
+@pytest.fixture(scope="module")
+def user_in(place: Place) -> Iterator[Callable[[str], User]]:
+    """Gives the user of a transformer in an event mode, one of each."""
     environ = {**place.settings, **place.owner, "SOURCE_BUCKETS": place.bucket}
     del environ["MAX_BODY_BYTES"]
-    yield User(place, server, environ)
-    server.close()
+    with contextlib.ExitStack() as servers:
 
+        @functools.cache
+        def user(mode: str) -> User:
+            server = place.start(settings={"EVENT_MODE": mode})
+            servers.callback(server.close)
+            server.wait_ready()
+            return User(place, server, environ)
 
-@pytest.fixture(scope="module")
-def user(place: Place) -> Iterator[User]:
-    with user_of(place, "structured") as user:
         yield user
 
 
-@pytest.fixture(scope="module")
-def binary_user(place: Place) -> Iterator[User]:
-    with user_of(place, "binary") as user:
-        yield user
+@pytest.fixture
+def user(user_in: Callable[[str], User]) -> User:
+    return user_in("structured")
 
 
-@pytest.fixture(params=["user", "binary_user"])
-def any_user(request: pytest.FixtureRequest) -> User:
-    """Of a transformer in each of the event modes."""
-    user: User = request.getfixturevalue(request.param)
-    return user
+@pytest.fixture(params=["structured", "binary"])
+def any_user(user_in: Callable[[str], User], request: pytest.FixtureRequest) -> User:
+    return user_in(request.param)
 
 
 def new_key() -> str:
