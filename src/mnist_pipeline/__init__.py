@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mnist_pipeline.cli import main as main
     from mnist_pipeline.commands.serve import serve as serve
     from mnist_pipeline.mnist.digits import Digits as Digits
+    from mnist_pipeline.pipeline.errors import BadImage as BadImage
+    from mnist_pipeline.pipeline.errors import KafkaUnavailable as KafkaUnavailable
     from mnist_pipeline.pipeline.errors import Permanent as Permanent
     from mnist_pipeline.pipeline.errors import PipelineError as PipelineError
     from mnist_pipeline.pipeline.errors import Reject as Reject
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from mnist_pipeline.serving.transformer import ObjectTransformer as ObjectTransformer
 
 _HOMES = {
+    "BadImage": "pipeline.errors",
+    "KafkaUnavailable": "pipeline.errors",
     "Destination": "pipeline.task",
     "Digits": "mnist.digits",
     "KafkaPublisher": "adapters.kafka_publisher",

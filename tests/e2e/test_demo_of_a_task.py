@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from api.fashion import Fashion
-from api.readings import Readings
-from api.thumbnails import Thumbnails
 from e2e.places import search_path
+from fashion import Fashion
 from mnist_pipeline import Prediction, Task
 from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.local.stand_in import form_for, guess
+from readings import Readings
+from thumbnails import Thumbnails
 
 TESTS = Path(__file__).parents[1]
 SOURCE = (TESTS / "api" / "thumbnails.py").read_text()

@@ -71,7 +71,7 @@ def test_what_compose_s_notifications_go_to_is_what_setup_and_source_expect() ->
     minio = COMPOSE["services"]["minio"]["environment"]
     assert minio["MINIO_NOTIFY_KAFKA_QUEUE_DIR_PRIMARY"].startswith("/data/")
     # Nothing public tells what the commands take by default.
-    of_setup = told("setup", setup._parser("mnist"))  # noqa: SLF001 - see above
+    of_setup = told("setup", setup._parser(Digits()))  # noqa: SLF001 - see above
     of_source = told("source", source_command._parser("mnist"))  # noqa: SLF001 - see above
     assert of_setup.notification_arn == f"arn:minio:sqs:{minio['MINIO_SITE_REGION']}:PRIMARY:kafka"
     assert of_setup.topic == of_source.topic == minio["MINIO_NOTIFY_KAFKA_TOPIC_PRIMARY"]

@@ -8,11 +8,11 @@ from fnmatch import fnmatch
 from importlib.resources import files
 from typing import Any
 
-from api.thumbnails import Thumbnails
 from digits import digits_settings
 from mnist_pipeline import Settings
 from mnist_pipeline.commands import setup
 from mnist_pipeline.site.policy import policy_of
+from thumbnails import Thumbnails
 
 PACKAGED = json.loads(files("mnist_pipeline.site").joinpath("minio-policy.json").read_text())
 
@@ -35,7 +35,7 @@ def test_the_packaged_one_is_that_of_the_digits_defaults() -> None:
 
 
 def test_a_task_s_places_and_the_review_bucket_may_be_written_and_nothing_beside_them() -> None:
-    settings = Settings(task=Thumbnails(), destination="sorted/{label}", review_below=0.5)
+    settings = Settings(task=Thumbnails(), destination="sorted/{label}")
     made = policy_of(settings)
     for place in ("sorted/cat/x.jpg", "sorted/tree/x.jpg", "photos-rejected/x.jpg", "photos-review/x.jpg"):
         assert may(made, "s3:PutObject", place)

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from api.fashion import Fashion
-from api.thumbnails import Thumbnails
 from digits import digits_settings
+from fashion import Fashion
 from mnist_pipeline import Destination, Digits, ObjectTransformer, Prediction, Settings, Task
 from mnist_pipeline.adapters.kafka_topics import Topics
 from mnist_pipeline.adapters.refusals import Away
@@ -20,6 +19,7 @@ from mnist_pipeline.commands import setup
 from mnist_pipeline.pipeline.errors import PredictorUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
 from mnist_pipeline.site.buckets import notified_suffixes
+from thumbnails import Thumbnails
 from unit.memory_s3 import MemoryS3, memory_s3, set_up_on
 
 FASHION_BUCKETS = [
@@ -66,7 +66,7 @@ def test_a_task_s_own_destinations_are_made(store: MemoryS3) -> None:
             return Destination("animals" if prediction.label in ("cat", "dog") else "things")
 
     set_up_on(store, task=Sorted)
-    assert list(store.configs) == ["photos", "animals", "things", "photos-rejected"]
+    assert list(store.configs) == ["photos", "animals", "things", "photos-rejected", "photos-review"]
 
 
 # --- suffixes ---

@@ -45,7 +45,7 @@ Exit code 0: nothing that was missed is left; 1: something is, what failed with 
 
 def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | None = None) -> int:
     """Reconcile once; exit code 0, 1 or 2. `task` and `model` are those of `serve`."""
-    args = _parser(task.name).parse_args(argv)
+    args = _parser(task).parse_args(argv)
     try:
         settings = _settings(task, args)
     except SettingsError as exc:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | No
         return 1
 
 
-def _parser(model_name: str) -> argparse.ArgumentParser:
+def _parser(task: Task) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mnist-pipeline reconcile",
         description=_DESCRIPTION,
@@ -82,7 +82,7 @@ def _parser(model_name: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be sent")
     parser.add_argument("--rate", type=_rate, metavar="N", help="at most N objects a second (default: no limit)")
-    predictor_flags.add_to(parser, model_name, why="where the predictor is")
+    predictor_flags.add_to(parser, task, why="where the predictor is")
     return parser
 
 

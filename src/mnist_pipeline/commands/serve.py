@@ -53,7 +53,7 @@ def serve(
         print(f"a library cannot use what the environment tells it: {exc}", file=sys.stderr)
         return 2
 
-    args = server.argument_parser("mnist-pipeline serve", task.name).parse_args(arguments)
+    args = server.argument_parser("mnist-pipeline serve", task).parse_args(arguments)
     kind = model or (MnistTransformer if isinstance(task, Digits) else ObjectTransformer)
     try:
         server.serve(kind(args.model_name, pipeline_of(settings), server.predictor_of(args)), args)
@@ -86,7 +86,7 @@ def _settings_of(task: Task, arguments: Sequence[str], environ: Mapping[str, str
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--model_name", default=task.name)
     flags.add_argument("--predictor_host")
-    flags.add_argument("--predictor_protocol", "--protocol", default="v1")
+    flags.add_argument("--predictor_protocol", "--protocol", default=task.predictor_protocol)
     flags.add_argument("--predictor_use_ssl", default="false")
     flags.add_argument("--ssl_certfile", default=environ.get("KSERVE_TLS_CERT_FILE"))
     flags.add_argument("--ssl_keyfile", default=environ.get("KSERVE_TLS_KEY_FILE"))

@@ -50,7 +50,7 @@ def main(
     `task` and `model` are those of `serve`.
     """
     task = task() if isinstance(task, type) else task
-    args = _parser(task.name).parse_args(arguments)
+    args = _parser(task).parse_args(arguments)
     environ = os.environ if environ is None else environ
     try:
         if args.print_policy:
@@ -68,8 +68,8 @@ def main(
     return 1 if report.failed else 0
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    """The flags; `name` is the task's."""
+def _parser(task: Task) -> argparse.ArgumentParser:
+    """The flags, with the task's defaults."""
     parser = argparse.ArgumentParser(
         prog="mnist-pipeline setup",
         description="Make the buckets, the notification and the topics that the settings of the environment name "
@@ -79,7 +79,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         "own user need not see; with the credentials that set the site up, everything is looked at.",
         allow_abbrev=False,
     )
-    parser.add_argument("--topic", default=name, help="the topic of MinIO's notifications (default: %(default)s)")
+    parser.add_argument("--topic", default=task.name, help="the topic of MinIO's notifications (default: %(default)s)")
     parser.add_argument(
         "--partitions", type=_positive, metavar="N", help=f"of a topic that is made (default: {DEFAULT_PARTITIONS})"
     )
@@ -103,7 +103,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         action="store_true",
         help="only print what the transformer's own user has to be allowed to do in the store, as a policy in JSON",
     )
-    predictor_flags.add_to(parser, name, why="the predictor that --check asks (default: asks none)")
+    predictor_flags.add_to(parser, task, why="the predictor that --check asks (default: asks none)")
     return parser
 
 

@@ -2,8 +2,8 @@
 
     python -m mnist_pipeline.local.stand_in --model_name photos --labels 5 --form classes --http_port 8080
 
-KServe's V1 protocol. The scores are drawn from a digest of the tensor, and each answer has one of `FORMS`: the first
-with which the task's `interpret` gives labels.
+KServe's V1 protocol, and V2 over REST. The scores are drawn from a digest of the tensor, and each answer has one of
+`FORMS`: the first with which the task's `interpret` gives labels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mnist_pipeline.pipeline.predictor_formats import Tensorflow
+from mnist_pipeline.pipeline.predictor_formats import OpenInference, Tensorflow
 from mnist_pipeline.pipeline.task import Task
+from mnist_pipeline.testing.predictor import v2_outputs
 
 FORMS: Mapping[str, Callable[[list[float]], Any]] = MappingProxyType(
     {
@@ -38,21 +39,24 @@ _TRIED = 7
 
 
 def guess(tensor: Any, labels: int) -> list[float]:
-    """A score for each label, 1 in sum, from the digest of a tensor as JSON has it."""
-    seed = int.from_bytes(hashlib.sha256(orjson.dumps(tensor)).digest()[:8], "big")
+    """A score for each label, 1 in sum, from the digest of a tensor as JSON has it, in whatever brackets."""
+    seed = int.from_bytes(hashlib.sha256(orjson.dumps(np.ravel(tensor).tolist())).digest()[:8], "big")
     scores: list[float] = np.random.default_rng(seed).dirichlet(np.full(labels, 0.3)).tolist()
     return scores
 
 
-def form_for(task: Task) -> str:
-    """The first of `FORMS` that the task understands.
+def form_for(task: Task, protocol: str = "v1") -> str:
+    """The first of `FORMS` that the task understands, over V1 or V2.
 
     Raises:
         ValueError: it understands none.
     """
     for name, form in FORMS.items():
         answers = [form(guess(number, len(task.labels))) for number in range(_TRIED)]
-        outputs = Tensorflow().outputs(orjson.dumps({"predictions": answers}), _TRIED)
+        if protocol == "v1":
+            outputs = Tensorflow().outputs(orjson.dumps({"predictions": answers}), _TRIED)
+        else:
+            outputs = OpenInference().outputs(orjson.dumps({"outputs": v2_outputs(answers)}))
         # Whatever it raises: it is made for another network's answers.
         with contextlib.suppress(Exception):
             predictions = task.interpret(outputs, _TRIED)
@@ -76,19 +80,27 @@ class _Answers(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Any model is there, and ready."""
+        """Any model is there, and ready; that is all of its metadata too."""
         self._answer(HTTPStatus.OK, {"ready": True})
 
     def do_POST(self) -> None:
-        """Answer a V1 body."""
+        """Answer a V1 or a V2 body."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
-            instances = orjson.loads(body)["instances"]
-            answers = [self.server.form(guess(instance, self.server.labels)) for instance in instances]
-        except (ValueError, KeyError, TypeError):
-            self._answer(HTTPStatus.BAD_REQUEST, {"error": '"instances" is not a list of tensors'})
+            asked = orjson.loads(body)
+            if "inputs" in asked:
+                (given,) = asked["inputs"]
+                answers = self._answers(np.reshape(given["data"], (given["shape"][0], -1)))
+                answer = {"model_name": "stand-in", "outputs": v2_outputs(answers)}
+            else:
+                answer = {"predictions": self._answers(asked["instances"])}
+        except (ValueError, KeyError, TypeError, IndexError):
+            self._answer(HTTPStatus.BAD_REQUEST, {"error": 'neither "instances" nor one of "inputs" has tensors'})
         else:
-            self._answer(HTTPStatus.OK, {"predictions": answers})
+            self._answer(HTTPStatus.OK, answer)
+
+    def _answers(self, tensors: Iterable[Any]) -> list[Any]:
+        return [self.server.form(guess(tensor, self.server.labels)) for tensor in tensors]
 
     def _answer(self, status: HTTPStatus, body: Mapping[str, Any]) -> None:
         data = orjson.dumps(body)

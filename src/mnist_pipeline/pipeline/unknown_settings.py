@@ -50,7 +50,7 @@ def unknown_settings(environ: Mapping[str, str], task: Task) -> list[str]:
     sentences = []
     if environ.get("DESTINATION") and not _files_by_pattern(task):
         sentences.append(f"DESTINATION is not used: {type(task).__name__}.destination says where objects are filed")
-    if environ.get("REVIEW_BUCKET") and not environ.get("REVIEW_BELOW"):
+    if environ.get("REVIEW_BUCKET") and not environ.get("REVIEW_BELOW") and task.review_below is None:
         sentences.append("REVIEW_BUCKET is not used: REVIEW_BELOW is not set")
     for name in sorted(environ.keys() - known):
         # As it would be spelled: the keys of a ConfigMap may have dots and hyphens.
@@ -78,7 +78,7 @@ class _Any(Task):
 def _known_names() -> set[str]:
     # KAFKA_TOPIC is asked for only where there is a Kafka.
     read = Reader({"KAFKA_BOOTSTRAP_SERVERS": "kafka"})
-    Settings.read(read, _Any(), None, "v1")
+    Settings.read(read, _Any(), None, None)
     return read.asked
 
 

@@ -35,6 +35,7 @@ from kserve.protocol.grpc import server as grpc_server
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from uvicorn.config import HTTP_PROTOCOLS
 
+from mnist_pipeline.pipeline.task import Task
 from mnist_pipeline.serving.grpc_servicer import PipelineServicer
 from mnist_pipeline.serving.http_protocol import NoUpgradeProtocol
 from mnist_pipeline.serving.middleware import InferenceModel, PipelineMiddleware
@@ -60,7 +61,7 @@ class ServedModel(InferenceModel, Protocol):
     quiet: bool
 
 
-def argument_parser(prog: str, model_name: str) -> argparse.ArgumentParser:
+def argument_parser(prog: str, task: Task) -> argparse.ArgumentParser:
     """Every flag of KServe's server, with the defaults that suit a transformer."""
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -69,7 +70,7 @@ def argument_parser(prog: str, model_name: str) -> argparse.ArgumentParser:
         conflict_handler="resolve",
         allow_abbrev=False,
     )
-    parser.set_defaults(model_name=model_name, enable_latency_logging=False)
+    parser.set_defaults(model_name=task.name, predictor_protocol=task.predictor_protocol, enable_latency_logging=False)
     return parser
 
 

@@ -21,6 +21,7 @@ from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, 
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.pipeline.task import Batch, Task
 from mnist_pipeline.testing.events import minio_event
+from mnist_pipeline.testing.predictor import v2_outputs
 from mnist_pipeline.testing.publisher import MemoryPublisher
 from mnist_pipeline.testing.store import MemoryStore
 
@@ -58,7 +59,9 @@ class Harness:
     Args:
         task: an instance, or its class.
         predictor: stands for the network.
-        protocol: how the predictor is asked, `v1` or `v2`.
+        protocol: how the predictor is asked, `v1` or `v2`; None: as the task says.
+        store: None: one with the buckets that `setup` makes for the task.
+        publisher: None: one of its own.
         settings: what is changed of them, by the names of `Settings`.
 
     Attributes:
@@ -67,20 +70,33 @@ class Harness:
         settings, pipeline: the real ones.
     """
 
-    def __init__(self, task: Task | type[Task], predictor: Answers, *, protocol: str = "v1", **settings: Any) -> None:
+    def __init__(
+        self,
+        task: Task | type[Task],
+        predictor: Answers,
+        *,
+        protocol: str | None = None,
+        store: MemoryStore | None = None,
+        publisher: MemoryPublisher | None = None,
+        **settings: Any,
+    ) -> None:
         task = task() if isinstance(task, type) else task
-        default = "tensorflow" if protocol == "v1" else "openinference"
-        self.settings = Settings(task=task, **{"predictor_format": default, **settings})
-        sources = self.settings.source_buckets
-        self.store = MemoryStore(*sources, versioned=sources, create_buckets=True)
-        self.publisher = MemoryPublisher()
+        if protocol is not None:
+            settings = {"predictor_format": "tensorflow" if protocol == "v1" else "openinference", **settings}
+        self.settings = Settings(task=task, **settings)
+        self.store = store or MemoryStore.of(self.settings)
+        self.publisher = publisher or MemoryPublisher()
         self.asked: list[Batch] = []
         self.pipeline = Pipeline(self.settings, self.store, self.publisher)
         self._predictor = predictor
         self._uploads = 0
 
     def send_object(self, data: bytes, *, key: str | None = None, bucket: str | None = None, **described: Any) -> Sent:
-        """Upload an object and send its notification; `described` are further arguments of `MemoryStore.upload`."""
+        """Upload an object and send its notification; `described` are further arguments of `MemoryStore.upload`.
+
+        Raises:
+            StoreUnavailable: there is no such bucket.
+        """
         self._uploads += 1
         bucket = bucket or self.settings.source_buckets[0]
         key = key or f"{self._uploads}{self.settings.source_suffixes[0]}"
@@ -119,32 +135,21 @@ class Harness:
             spec = InputSpec.of(task.input)
             (given,) = orjson.loads(wanted.request(tensors, spec, task.input))["inputs"]
             self._note(given["data"], count)
-            outputs = wanted.outputs(orjson.dumps({"outputs": [_output(self._predictor(self.asked[-1]))]}))
+            outputs = wanted.outputs(orjson.dumps({"outputs": v2_outputs(self._answers())}))
         else:
             instances = orjson.loads(wanted.request(tensors, task.input))["instances"]
             self._note(instances, count)
-            answer = [_plain(one) for one in self._predictor(self.asked[-1])]
-            outputs = wanted.outputs(orjson.dumps({"predictions": answer}), count)
+            outputs = wanted.outputs(orjson.dumps({"predictions": self._answers()}), count)
         return task.interpret(outputs, count)
+
+    def _answers(self) -> Any:
+        """What the network says of the last tensors, in Python's own types, whatever numpy's are among them."""
+        given = self._predictor(self.asked[-1])
+        return orjson.loads(orjson.dumps(given, lambda array: array.tolist(), orjson.OPT_SERIALIZE_NUMPY))
 
     def _note(self, numbers: Any, count: int) -> None:
         wanted = self.settings.task.input
         self.asked.append(np.array(numbers, wanted.datatype).reshape(count, *wanted.shape))
-
-
-def _output(answers: Sequence[Any]) -> dict[str, Any]:
-    """What a V2 predictor makes of such answers: integers, texts or a table of floats."""
-    rows = [_plain(one) for one in answers]
-    if all(isinstance(row, str) for row in rows):
-        return {"name": "predictions", "datatype": "BYTES", "shape": [len(rows)], "data": rows}
-    if all(isinstance(row, int) for row in rows):
-        return {"name": "predictions", "datatype": "INT64", "shape": [len(rows)], "data": rows}
-    table = np.array(rows, np.float32)
-    return {"name": "output-0", "datatype": "FP32", "shape": list(table.shape), "data": table.ravel().tolist()}
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
