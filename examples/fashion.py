@@ -20,7 +20,7 @@ class Fashion(Task):
 
     def decode(self, data: bytes) -> Any:
         """A picture of any size as 28x28 greys, in 0..1."""
-        return np.asarray(self.picture(data).convert("L").resize((28, 28)), np.float32)[:, :, np.newaxis] / 255
+        return np.asarray(self.open_picture(data, "L").resize((28, 28)), np.float32)[:, :, np.newaxis] / 255
 
 
 if __name__ == "__main__":

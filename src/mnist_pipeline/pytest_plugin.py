@@ -38,12 +38,11 @@ def pipeline_task() -> Task:
 
 @pytest.fixture
 def object_store(pipeline_task: Task) -> MemoryStore:
-    """A store in memory; its source buckets have versions, other buckets come into being as they are written to."""
+    """A store in memory with the buckets that `setup` makes for the task."""
     from mnist_pipeline.pipeline.settings import Settings
     from mnist_pipeline.testing import MemoryStore
 
-    buckets = Settings(task=pipeline_task).source_buckets
-    return MemoryStore(*buckets, versioned=buckets, create_buckets=True)
+    return MemoryStore.of(Settings(task=pipeline_task))
 
 
 @pytest.fixture

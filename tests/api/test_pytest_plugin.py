@@ -9,6 +9,13 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+
+@pytest.fixture(autouse=True)
+def ini(pytester: pytest.Pytester) -> None:
+    """Another plugin that is installed here warns where it is not told."""
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+
+
 OF_PHOTOS = """
     import pytest
     from thumbnails import Thumbnails

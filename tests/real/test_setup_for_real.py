@@ -137,8 +137,7 @@ def test_just_the_handled_events_of_our_suffixes_reach_the_topic(
 def test_the_site_of_another_task_is_made_and_notified_of_suffixes_in_capitals_too(
     environ: dict[str, str], topics: tuple[str, str], minio: MinioServer, real_kafka: KafkaServer
 ) -> None:
-    photos = {**environ, "REVIEW_BELOW": "0.5"}
-    code, lines = run(photos, topics[0], "--partitions", "1", task=Thumbnails)
+    code, lines = run(environ, topics[0], "--partitions", "1", task=Thumbnails)
     assert code == 0
     assert all(line.startswith("made: ") for line in lines)
     buckets = ["photos", *(f"photos-{what}" for what in (*Thumbnails.labels, "rejected", "review"))]
@@ -149,7 +148,7 @@ def test_the_site_of_another_task_is_made_and_notified_of_suffixes_in_capitals_t
         minio.client().put_object(bucket_name="photos", object_name=name, data=io.BytesIO(b"x"), length=1)
 
     assert keys_until("photos/end.jpg", topics[0], real_kafka) == ["photos/a.JPG", "photos/b.jpeg", "photos/end.jpg"]
-    assert run(photos, topics[0], "--check", task=Thumbnails)[0] == 0
+    assert run(environ, topics[0], "--check", task=Thumbnails)[0] == 0
 
 
 def test_labels_with_spaces_and_slashes_get_buckets_in_a_region_of_its_own(minio_program: Path) -> None:

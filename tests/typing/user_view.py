@@ -47,7 +47,7 @@ class Photos(Task):
     def decode(self, data: bytes) -> NDArray[np.float32]:
         if not data:
             raise Reject("empty", "there is nothing in it")
-        return np.asarray(self.picture(data).convert("RGB"), np.float32)
+        return np.asarray(self.open_picture(data, "RGB"), np.float32)
 
     def interpret(self, outputs: Mapping[str, Output], n: int) -> Sequence[Prediction]:
         assert_type(outputs["scores"].name, str)
@@ -133,7 +133,7 @@ def fixtures(
 ) -> None:
     """What the pytest plugin gives."""
     assert_type(Settings(task=pipeline_task).source_buckets, tuple[str, ...])
-    assert_type(stub_predictor.answers, list[Any])
+    assert_type(stub_predictor.answers, Sequence[Any])
     assert_type(harness.publisher.messages, list[Message])
     assert_type(local_stack.source_bucket, str)
     del object_store, publisher

@@ -35,7 +35,7 @@ def test_the_packaged_one_is_that_of_the_digits_defaults() -> None:
 
 
 def test_a_task_s_places_and_the_review_bucket_may_be_written_and_nothing_beside_them() -> None:
-    settings = Settings(task=Thumbnails(), destination="sorted/{label}", review_below=0.5)
+    settings = Settings(task=Thumbnails(), destination="sorted/{label}")
     made = policy_of(settings)
     for place in ("sorted/cat/x.jpg", "sorted/tree/x.jpg", "photos-rejected/x.jpg", "photos-review/x.jpg"):
         assert may(made, "s3:PutObject", place)

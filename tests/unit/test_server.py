@@ -15,6 +15,7 @@ from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.serving import server
 from mnist_pipeline.serving.grpc_servicer import PipelineServicer
 
@@ -92,13 +93,14 @@ def test_a_port_that_is_taken_is_told_in_one_line(address: str) -> None:
 SERVE = """
 import asyncio, sys, kserve
 from kserve.model_server import ModelServer
+from mnist_pipeline import Digits
 from mnist_pipeline.serving import server
 
 async def say(_):
     print(type(asyncio.get_running_loop()).__module__)
 
 ModelServer._serve = say
-args = server.argument_parser("m").parse_args(sys.argv[1:])
+args = server.argument_parser(Digits()).parse_args(sys.argv[1:])
 model = kserve.Model("m")
 model.ready, model.predictor = True, server.predictor_of(args)
 server.serve(model, args)
@@ -122,7 +124,7 @@ def test_one_worker_gets_uvloop_unless_another_loop_is_asked_for(flags: list[str
 
 
 def test_every_flag_of_kserve_is_taken_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = server.argument_parser("mnist")
+    parser = server.argument_parser(Digits())
     args = parser.parse_args(["--predictor_host", "p:80", "--predictor_protocol", "grpc-v2", "--workers", "3"])
     assert (args.model_name, args.workers, args.enable_latency_logging) == ("mnist", 3, False)
     predictor = server.predictor_of(args)

@@ -471,6 +471,27 @@ def test_scores_below_review_below_are_doubtful_and_a_prediction_without_one_is_
     assert Destination("mnist-review") not in read({}).outputs
 
 
+def test_a_task_s_review_below_holds_until_the_environment_gives_another() -> None:
+    task = kind(review_below=0.5)
+    assert read({}, task).review_below == Settings(task=task).review_below == 0.5
+    assert read({}, task).place_of(Prediction("cat", 0.4)) == Destination("photos-review")
+    assert read({}, task).place_of(Prediction("cat", 0.5)) == Destination("photos-cat")
+    assert Destination("photos-review") in read({}, task).outputs
+    for given in ("0", "0.9"):
+        assert read({"REVIEW_BELOW": given}, task).review_below == float(given)
+    assert told({"REVIEW_BUCKET": "doubtful"}, task) == []
+    assert problems_of({"REVIEW_BUCKET": "photos"}, task=task) == [
+        "REVIEW_BUCKET is photos, which is one of SOURCE_BUCKETS: it would loop"
+    ]
+
+
+def test_a_task_s_protocol_decides_on_the_format_until_a_flag_gives_another() -> None:
+    task = kind(predictor_protocol="v2")
+    assert Settings(task=task).predictor_format == read({}, task).predictor_format == "openinference"
+    assert read({}, task, predictor_protocol="v1").predictor_format == "tensorflow"
+    assert read({}, kind()).predictor_format == "tensorflow"
+
+
 def test_a_review_bucket_without_a_score_is_told_and_may_be_any() -> None:
     assert told({"REVIEW_BUCKET": "mnist"}) == ["REVIEW_BUCKET is not used: REVIEW_BELOW is not set"]
     assert told({"REVIEW_BUCKET": "doubtful", "REVIEW_BELOW": "0.5"}) == []
@@ -559,6 +580,10 @@ def test_a_tasks_own_destination_is_held_to_what_is_asked_of_the_setting(
         ({"buckets": "photos"}, ["Kind.buckets is a text, not a tuple: a comma is missing"]),
         ({"labels": (1, "1")}, ["Kind.labels has one label twice"]),
         ({"name": "My_Photos"}, ["Kind.name is 'My_Photos': lower-case letters, digits and single hyphens only"]),
+        ({"review_below": 1.5}, ["Kind.review_below is 1.5, which is no number from 0 to 1"]),
+        ({"review_below": "0.5"}, ["Kind.review_below is '0.5', which is no number from 0 to 1"]),
+        ({"review_below": float("nan")}, ["Kind.review_below is nan, which is no number from 0 to 1"]),
+        ({"predictor_protocol": "V2"}, ["Kind.predictor_protocol is 'V2', none of v1, v2, grpc-v2"]),
         ({"filed_in": "{kind}"}, ["Kind.filed_in is '{kind}': it must contain {label} and no other braces"]),
         ({"labels": {"cat", "dog"}}, ["Kind.labels is a set, not a tuple"]),
         ({"labels": {"cat": 1}}, ["Kind.labels is a dict, not a tuple"]),

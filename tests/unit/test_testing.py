@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist_pipeline import Destination, Digits, Prediction
 from mnist_pipeline.local.network import Network
 from mnist_pipeline.mnist.images import to_tensor
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline, Message
-from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
+from mnist_pipeline.testing import Call, Harness, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
 
 EVENTS = Path(__file__).parents[1] / "data" / "minio-events"
 MESSAGE = Message(key=b"k", value=b"v")
@@ -198,12 +199,19 @@ async def test_a_frozen_publisher_answers_nobody_until_it_thaws() -> None:
 # The predictor.
 
 
-def test_a_predictor_answers_with_its_digits_in_turn_and_keeps_what_it_was_asked() -> None:
-    predictor = StubPredictor(3, 1)
-    images = np.zeros((3, 784), np.float32)
-    assert predictor(images) == [3, 1, 3]
-    assert predictor(images[:1]) == [1]
-    assert [batch.shape for batch in predictor.batches] == [(3, 28, 28), (1, 28, 28)]
+def test_a_predictor_gives_its_answers_in_turn_and_keeps_what_it_was_asked() -> None:
+    predictor = StubPredictor("cat", [0.1, 0.9])
+    tensors = np.zeros((3, 2, 5), np.float32)
+    assert predictor(tensors) == ["cat", [0.1, 0.9], "cat"]
+    assert predictor(tensors[:1]) == [[0.1, 0.9]]
+    predictor.answers = ("dog", "tree")
+    assert predictor(tensors[:2]) == ["dog", "tree"]
+    assert [batch.shape for batch in predictor.batches] == [(3, 2, 5), (1, 2, 5), (2, 2, 5)]
+
+
+def test_a_predictor_without_answers_says_that_it_needs_some_for_what_is_no_digit() -> None:
+    with pytest.raises(ValueError, match=r"stub_predictor\.answers"):
+        StubPredictor()(np.zeros((1, 16), np.float32))
 
 
 def test_a_predictor_fails_as_told() -> None:
@@ -217,6 +225,57 @@ def test_a_predictor_fails_as_told() -> None:
 def test_a_predictor_without_digits_recognises_the_drawn_ones() -> None:
     drawn = np.stack([to_tensor(digit_png(digit)) for digit in (7, 0, 3, 9, 8, 6, 5, 4, 2, 1)])
     assert StubPredictor()(drawn) == [7, 0, 3, 9, 8, 6, 5, 4, 2, 1]
+
+
+# The harness.
+
+
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+@pytest.mark.parametrize(
+    "answer",
+    [np.eye(10, dtype=np.float32)[7], list(np.eye(10, dtype=np.float32)[7]), np.eye(20)[14][::2], np.int64(7)],
+    ids=["an array", "a list of numpy's numbers", "an array that is not contiguous", "a number"],
+)
+def test_a_network_may_answer_in_numpy_s_types(protocol: str, answer: Any) -> None:
+    harness = Harness(Digits, lambda batch: [answer] * len(batch), protocol=protocol)
+    assert harness.send_object(digit_png(1)).results[0]["data"]["predictions"] == [7]
+
+
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+def test_a_network_may_answer_with_a_class_and_scores_beside_it(protocol: str) -> None:
+    answer = {"classes": 1, "predictions": [0.0, 0.75, 0.25, *[0.0] * 7]}
+    harness = Harness(Digits, StubPredictor(answer), protocol=protocol)
+    data = harness.send_object(digit_png(1)).results[0]["data"]
+    assert (data["predictions"], data["scores"]) == ([1], [0.75])
+
+
+def test_a_harness_has_the_buckets_that_setup_makes_and_no_other() -> None:
+    harness = Harness(Digits, StubPredictor())
+    assert set(harness.store.buckets) == {"mnist", "mnist-rejected", *(f"digit-{digit}" for digit in range(10))}
+    assert harness.store.versioned == {"mnist"}
+    with pytest.raises(StoreUnavailable, match="there is no bucket 'mnits'"):
+        harness.send_object(digit_png(7), bucket="mnits")
+
+
+def test_what_a_task_files_where_setup_makes_no_bucket_stays_in_its_source() -> None:
+    class Elsewhere(Digits):
+        def destination(self, prediction: Prediction) -> Destination:
+            del prediction
+            return Destination("elsewhere")
+
+        def destinations(self) -> list[Destination]:
+            return [Destination("somewhere-else")]
+
+    harness = Harness(Elsewhere, StubPredictor())
+    assert harness.send_object(digit_png(7), key="7.png").reasons == ("store",)
+    assert harness.store.keys("mnist") == ["7.png"]
+
+
+def test_a_harness_takes_a_store_and_a_publisher_of_the_test_s_own() -> None:
+    store, publisher = MemoryStore("mnist", "digit-7"), MemoryPublisher()
+    harness = Harness(Digits, StubPredictor(), store=store, publisher=publisher)
+    harness.send_object(digit_png(7), key="7.png")
+    assert (harness.store, store.keys("digit-7"), len(publisher.messages)) == (store, ["7.png"], 1)
 
 
 # The images.

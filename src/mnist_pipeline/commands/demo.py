@@ -36,7 +36,7 @@ from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.servers import started_program
 from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.mnist.digits import Digits
-from mnist_pipeline.pipeline.task import Task
+from mnist_pipeline.pipeline.task import PROTOCOLS, Task
 
 TRACE_KEY = "test-trace-id"
 INLINE_TRACE_ID = "16ec3446-48d6-422e-9926-8224853e84a7"
@@ -79,7 +79,9 @@ def parser(task: Task) -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", action="store_true", help="leave the stack up, and show how to use it")
     parser.add_argument("--predictor_host", metavar="HOST[:PORT]", help="your own predictor (default: the demo's)")
-    parser.add_argument("--predictor_protocol", default="v1", choices=("v1", "v2", "grpc-v2"), help="(default: v1)")
+    parser.add_argument(
+        "--predictor_protocol", default=task.predictor_protocol, choices=PROTOCOLS, help="(default: %(default)s)"
+    )
     return parser
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from mnist_pipeline.pipeline.task import PROTOCOLS, Task
+
 if TYPE_CHECKING:
     from kserve.predictor_config import PredictorConfig
 
 
-def add_to(parser: argparse.ArgumentParser, model_name: str, *, why: str) -> None:
-    """Add them; `why` says what the predictor is wanted for."""
-    parser.add_argument("--model_name", default=model_name, help="of the predictor (default: %(default)s)")
+def add_to(parser: argparse.ArgumentParser, task: Task, *, why: str) -> None:
+    """Add them, with the task's defaults; `why` says what the predictor is wanted for."""
+    parser.add_argument("--model_name", default=task.name, help="of the predictor (default: %(default)s)")
     parser.add_argument("--predictor_host", metavar="HOST[:PORT]", help=why)
-    parser.add_argument("--predictor_protocol", default="v1", choices=("v1", "v2", "grpc-v2"), help="(default: v1)")
+    parser.add_argument(
+        "--predictor_protocol", default=task.predictor_protocol, choices=PROTOCOLS, help="(default: %(default)s)"
+    )
     parser.add_argument(
         "--predictor_use_ssl",
         nargs="?",

@@ -84,7 +84,7 @@ def parser(task: Task) -> argparse.ArgumentParser:
     parser.add_argument(
         "--rate", type=arguments.rate, metavar="N", help="at most N objects a second (default: no limit)"
     )
-    predictor_flags.add_to(parser, task.name, why="where the predictor is")
+    predictor_flags.add_to(parser, task, why="where the predictor is")
     return parser
 
 

@@ -74,7 +74,7 @@ def parser(task: Task) -> argparse.ArgumentParser:
 
     codes = f"{_CODES}\nsettings, from the environment:\n\n{told()}"
     make = partial(usage.command_parser, "serve", description=_DESCRIPTION, examples=_EXAMPLES, codes=codes)
-    return server.argument_parser(task.name, make)
+    return server.argument_parser(task, make)
 
 
 def pipeline_of(settings: Settings) -> Pipeline:
@@ -100,7 +100,7 @@ def _settings_of(task: Task, arguments: Sequence[str], environ: Mapping[str, str
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--model_name", default=task.name)
     flags.add_argument("--predictor_host")
-    flags.add_argument("--predictor_protocol", "--protocol", default="v1")
+    flags.add_argument("--predictor_protocol", "--protocol", default=task.predictor_protocol)
     flags.add_argument("--predictor_use_ssl", default="false")
     flags.add_argument("--ssl_certfile", default=environ.get("KSERVE_TLS_CERT_FILE"))
     flags.add_argument("--ssl_keyfile", default=environ.get("KSERVE_TLS_KEY_FILE"))

@@ -127,7 +127,7 @@ def parser(task: Task) -> argparse.ArgumentParser:
         action="store_true",
         help="only print what the transformer's own user has to be allowed to do in the store, as a policy in JSON",
     )
-    predictor_flags.add_to(parser, task.name, why="the predictor that --check asks (default: asks none)")
+    predictor_flags.add_to(parser, task, why="the predictor that --check asks (default: asks none)")
     return parser
 
 

@@ -61,7 +61,7 @@ class Stack(Part):
 
     Args:
         workers: the transformer's `--workers`.
-        predictor_protocol: `v1`, `v2` or `grpc-v2`.
+        predictor_protocol: `v1`, `v2` or `grpc-v2`; None: as the task says.
         settings: of the transformer, added to those that point it to the other parts.
         transformer_args: more arguments for it.
         ordered: the source delivers one record of a partition at a time; else up to `max_in_flight` at once.
@@ -87,7 +87,7 @@ class Stack(Part):
         self,
         *,
         workers: int = 1,
-        predictor_protocol: str = "v1",
+        predictor_protocol: str | None = None,
         settings: Mapping[str, str] | None = None,
         transformer_args: Sequence[str] = (),
         ordered: bool = False,
@@ -103,14 +103,15 @@ class Stack(Part):
         self.notifications_topic = self.task.name
         self.results_topic = f"{self.task.name}-predictions"
         self.guesses = predictor_host is None and not isinstance(self.task, Digits)
-        if self.guesses and predictor_protocol not in ("v1", "v2"):
-            raise ValueError(f"what guesses speaks v1 and v2, not {predictor_protocol}: give --predictor_host")
+        protocol = predictor_protocol or self.task.predictor_protocol
+        if self.guesses and protocol == "grpc-v2":
+            raise ValueError(f"what guesses speaks v1 and v2, not {protocol}: give --predictor_host")
         self.has_own_predictor = predictor_host is None
-        self._form = form_for(self.task, predictor_protocol) if self.guesses else ""
+        self._form = form_for(self.task, protocol) if self.guesses else ""
         self._predictor_host = predictor_host
         self._program = program
         self._workers = workers
-        self._predictor_protocol = predictor_protocol
+        self._predictor_protocol = protocol
         self._settings = dict(settings or {})
         self._transformer_args = transformer_args
         self._ordered = ordered
@@ -138,7 +139,7 @@ class Stack(Part):
 
     def places_of(self, label: Label | None, score: float | None) -> tuple[str, ...]:
         """The beginnings of where an object may lie: one, unless its label is unknown."""
-        one = () if label is None else (self.places.destination_of(Prediction(label, score)),)
+        one = () if label is None else (self.places.place_of(Prediction(label, score)),)
         return tuple(f"{place.bucket}/{place.prefix}" for place in one or self.places.destinations)
 
     def wait_ready(self) -> None:

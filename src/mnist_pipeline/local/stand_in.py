@@ -2,8 +2,8 @@
 
     python -m mnist_pipeline.local.stand_in --model_name photos --labels 5 --form classes --http_port 8080
 
-KServe's V1 and V2 REST. The scores are drawn from a digest of the tensor, and each answer has one of `FORMS`: the first
-with which the task's `interpret` gives labels.
+KServe's V1 protocol, and V2 over REST. The scores are drawn from a digest of the tensor, and each answer has one of
+`FORMS`: the first with which the task's `interpret` gives labels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
@@ -22,7 +22,7 @@ import orjson
 
 from mnist_pipeline.pipeline.predictor_formats import OpenInference, Tensorflow
 from mnist_pipeline.pipeline.task import Task
-from mnist_pipeline.testing.answers import v1_answer, v2_answer
+from mnist_pipeline.testing.predictor import v2_outputs
 
 FORMS: Mapping[str, Callable[[list[float]], Any]] = MappingProxyType(
     {
@@ -39,26 +39,26 @@ _TRIED = 7
 
 
 def guess(tensor: Any, labels: int) -> list[float]:
-    """A score for each label, 1 in sum, from the digest of a tensor as JSON has it."""
-    seed = int.from_bytes(hashlib.sha256(orjson.dumps(tensor)).digest()[:8], "big")
+    """A score for each label, 1 in sum, from the digest of a tensor as JSON has it, in whatever brackets."""
+    seed = int.from_bytes(hashlib.sha256(orjson.dumps(np.ravel(tensor).tolist())).digest()[:8], "big")
     scores: list[float] = np.random.default_rng(seed).dirichlet(np.full(labels, 0.3)).tolist()
     return scores
 
 
 def form_for(task: Task, protocol: str = "v1") -> str:
-    """The first of `FORMS` that the task understands in this protocol, `v1` or `v2`.
+    """The first of `FORMS` that the task understands, over V1 or V2.
 
     Raises:
         ValueError: it understands none.
     """
     for name, form in FORMS.items():
         answers = [form(guess(number, len(task.labels))) for number in range(_TRIED)]
+        if protocol == "v1":
+            outputs = Tensorflow().outputs(orjson.dumps({"predictions": answers}), _TRIED)
+        else:
+            outputs = OpenInference().outputs(orjson.dumps({"outputs": v2_outputs(answers)}))
         # Whatever it raises: it is made for another network's answers.
         with contextlib.suppress(Exception):
-            if protocol == "v2":
-                outputs = OpenInference().outputs(v2_answer(answers))
-            else:
-                outputs = Tensorflow().outputs(v1_answer(answers), _TRIED)
             predictions = task.interpret(outputs, _TRIED)
             if len(predictions) == _TRIED and all(prediction.label in task.labels for prediction in predictions):
                 return name
@@ -66,13 +66,6 @@ def form_for(task: Task, protocol: str = "v1") -> str:
         f"{type(task).__name__}.interpret takes none of the answers that can be guessed:"
         " give your own predictor, --predictor_host HOST[:PORT]"
     )
-
-
-def _v2_tensors(body: bytes) -> list[Any]:
-    """The tensors of the one input, each as nested lists."""
-    given = orjson.loads(body)["inputs"][0]
-    tensors: list[Any] = np.reshape(given["data"], given["shape"]).tolist()
-    return tensors
 
 
 class _Server(ThreadingHTTPServer):
@@ -87,22 +80,30 @@ class _Answers(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Any model is there, and ready; of its input it tells nothing."""
-        self._answer(HTTPStatus.OK, orjson.dumps({"name": "any", "ready": True, "inputs": [], "outputs": []}))
+        """Any model is there, and ready; that is all of its metadata too."""
+        self._answer(HTTPStatus.OK, {"ready": True})
 
     def do_POST(self) -> None:
-        """Answer a body of V1, or of V2."""
+        """Answer a V1 or a V2 body."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        is_v2 = self.path.endswith("/infer")
         try:
-            tensors = _v2_tensors(body) if is_v2 else orjson.loads(body)["instances"]
-            answers = [self.server.form(guess(tensor, self.server.labels)) for tensor in tensors]
+            asked = orjson.loads(body)
+            if "inputs" in asked:
+                (given,) = asked["inputs"]
+                answers = self._answers(np.reshape(given["data"], (given["shape"][0], -1)))
+                answer = {"model_name": "stand-in", "outputs": v2_outputs(answers)}
+            else:
+                answer = {"predictions": self._answers(asked["instances"])}
         except (ValueError, KeyError, TypeError, IndexError):
-            self._answer(HTTPStatus.BAD_REQUEST, orjson.dumps({"error": "there is no list of tensors"}))
+            self._answer(HTTPStatus.BAD_REQUEST, {"error": 'neither "instances" nor one of "inputs" has tensors'})
         else:
-            self._answer(HTTPStatus.OK, v2_answer(answers) if is_v2 else v1_answer(answers))
+            self._answer(HTTPStatus.OK, answer)
 
-    def _answer(self, status: HTTPStatus, data: bytes) -> None:
+    def _answers(self, tensors: Iterable[Any]) -> list[Any]:
+        return [self.server.form(guess(tensor, self.server.labels)) for tensor in tensors]
+
+    def _answer(self, status: HTTPStatus, body: Mapping[str, Any]) -> None:
+        data = orjson.dumps(body)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

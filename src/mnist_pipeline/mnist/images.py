@@ -2,8 +2,6 @@
 
 MNIST's convention (yann.lecun.com/exdb/mnist): white on black, the digit's longest side scaled to 20 pixels with its
 grey levels kept, its centre of mass in the middle of 28x28. An image that already is so passes through unchanged.
-Pillow reads and writes the files; its global state is not touched, so every function may run in any number of threads.
-
 What the kinds of images become:
 
 ================================  ==================================================================================
@@ -22,24 +20,17 @@ one grey all over                 refused: there is no digit in it
 from __future__ import annotations
 
 import math
-import re
-from io import BytesIO
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL import Image
 
+from mnist_pipeline.pipeline import pictures
 from mnist_pipeline.pipeline.errors import BadImage
-from mnist_pipeline.pipeline.pictures import check_scans
 
 Grey: TypeAlias = NDArray[np.float32]
 """A grey image, `[height, width]`, 0.0 black to 1.0 white."""
-
-# By a file's first bytes. Not Image.open: it has a limit of its own for sizes, and warns about them.
-_READERS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 
 _SIDE = 28
 _DIGIT_SIDE = 20
@@ -72,38 +63,14 @@ def to_tensor(data: bytes, *, max_pixels: int = 16_000_000) -> Grey:
         BadImage: it is empty, truncated, damaged, neither PNG nor JPEG, larger than `max_pixels`, a decompression bomb,
             or of one grey all over.
     """
-    try:
+    with pictures.damage_refused():
         grey = _greys(data, max_pixels)
-    except (BadImage, MemoryError):
-        raise
-    except Exception as exc:  # damaged data makes Pillow raise nearly anything
-        raise BadImage(f"the image is damaged or truncated ({type(exc).__name__}: {_unquoted(exc)!a})") from exc
     return grey if _is_in_convention(grey) else _normalise(grey)
-
-
-def _unquoted(exc: Exception) -> str:
-    """What Pillow says, without the bytes of the image that it quotes."""
-    return re.sub(r"b?(['\"]).*?\1", "...", str(exc))
-
-
-def _check(data: bytes, max_pixels: int) -> type[ImageFile.ImageFile]:
-    """The file's reader, after all that can be known before a pixel is decoded."""
-    if not data:
-        raise BadImage("the image is empty: it has no bytes")
-    reader = next((reader for signature, reader in _READERS.items() if data.startswith(signature)), None)
-    if reader is None:
-        raise BadImage("neither a PNG nor a JPEG: it does not begin as they do")
-    header = reader(BytesIO(data))
-    if header.width * header.height > max_pixels:
-        raise BadImage(f"the image is {header.width}x{header.height}, more than {max_pixels:,} pixels")
-    check_scans(data)
-    header.verify()  # a PNG's checksums, which no other call looks at; afterwards the reader is spent
-    return reader
 
 
 def _read(data: bytes, max_pixels: int) -> Image.Image:
     """Decode the first picture, upright."""
-    image = _check(data, max_pixels)(BytesIO(data))
+    image = pictures.open_picture(data, max_pixels)
     raw_mode = image.tile[0].args
     longest = max(image.size)
     # libjpeg halves up to three times while it decodes, here not below the working size; a PNG knows no drafts.
@@ -115,12 +82,7 @@ def _read(data: bytes, max_pixels: int) -> Image.Image:
             image.info["transparency"] *= 85 if raw_mode == "L;2" else 17
         elif raw_mode == "RGB;16B":
             image.info["transparency"] = tuple(level >> 8 for level in image.info["transparency"])
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001, S110 - nonsense in EXIF, which Pillow answers with nearly anything, is no harm
-        pass
+    pictures.turn_upright(image)
     return image
 
 

@@ -1,54 +1,97 @@
-"""Pictures: one that a task reads from an object's bytes, and a tensor of pixels as a small PNG; pure."""
+"""Pictures: the bytes of a PNG or JPEG, opened within bounds; and a tensor of pixels as a small PNG, for predictors
+that want one.
+
+Pillow reads and writes the files; its global state is not touched, so every function may run in any number of threads.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from mnist_pipeline.pipeline.errors import BadImage
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-"""What `read` takes, by Pillow's names: what cameras, phones and browsers write."""
-
 _COLOURS = 3
 
+# By a file's first bytes. Not Image.open: it has a limit of its own for sizes, and warns about them.
+_READERS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
+
 # libjpeg works through all pixels for each scan of a progressive JPEG, and a scan takes 31 bytes; usual files have ten.
-_JPEG, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
+_SCAN = b"\xff\xda"
 _MAX_SCANS = 100
 
 
-def read(data: bytes, *, max_pixels: int) -> Image.Image:
-    """Decode a picture, upright as its EXIF block says; of an animated one the first.
+def read_picture(data: bytes, mode: Literal["L", "RGB"], *, max_pixels: int) -> Image.Image:
+    """A PNG or JPEG in greys (`L`) or in colour (`RGB`), upright as its EXIF says, transparent pixels white.
 
     Raises:
-        BadImage: it is empty, damaged, of another format than `FORMATS`, or larger than `max_pixels`, which is known
-            before a pixel is decoded.
+        BadImage: it is empty, truncated, damaged, neither PNG nor JPEG, larger than `max_pixels`, or a decompression
+            bomb.
     """
-    check_scans(data)
+    with damage_refused():
+        image: Image.Image = open_picture(data, max_pixels)
+        image.load()
+        turn_upright(image)
+        if image.mode == "I;16":
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return image.convert(mode)
+
+
+def open_picture(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """The file, after all that can be known before a pixel is decoded; of several pictures the first.
+
+    Raises:
+        BadImage: it is empty, neither PNG nor JPEG, or larger than `max_pixels`.
+    """
+    if not data:
+        raise BadImage("the image is empty: it has no bytes")
+    reader = next((reader for signature, reader in _READERS.items() if data.startswith(signature)), None)
+    if reader is None:
+        raise BadImage("neither a PNG nor a JPEG: it does not begin as they do")
+    header = reader(BytesIO(data))
+    if header.width * header.height > max_pixels:
+        raise BadImage(f"the image is {header.width}x{header.height}, more than {max_pixels:,} pixels")
+    if reader is JpegImageFile and data.count(_SCAN) > _MAX_SCANS:
+        raise BadImage(f"the image has more than {_MAX_SCANS} scans")
+    header.verify()  # a PNG's checksums, which no other call looks at; afterwards the reader is spent
+    return reader(BytesIO(data))
+
+
+def turn_upright(image: Image.Image) -> None:
+    """Turn a picture that is loaded as its EXIF says; nonsense in EXIF is no harm."""
     try:
-        picture = Image.open(BytesIO(data), formats=FORMATS)
-        size, is_small = picture.size, picture.width * picture.height <= max_pixels
-        if is_small:
-            return ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception as exc:  # damaged data makes Pillow raise nearly anything
-        raise BadImage(f"no picture that can be read ({type(exc).__name__})") from exc
-    raise BadImage(f"the picture is {size[0]}x{size[1]}, more than {max_pixels:,} pixels")
+    except Exception:  # noqa: BLE001, S110 - Pillow answers nonsense with nearly anything
+        pass
 
 
-def check_scans(data: bytes) -> None:
-    """See that a JPEG does not have so many scans that it takes minutes.
+@contextlib.contextmanager
+def damage_refused() -> Iterator[None]:
+    """Damaged data makes Pillow raise nearly anything: here it is BadImage."""
+    try:
+        yield
+    except (BadImage, MemoryError):
+        raise
+    except Exception as exc:
+        raise BadImage(f"the image is damaged or truncated ({type(exc).__name__}: {_unquoted(exc)!a})") from exc
 
-    Raises:
-        BadImage: it has.
-    """
-    if data.startswith(_JPEG) and data.count(_SCAN) > _MAX_SCANS:
-        raise BadImage(f"the image has more than {_MAX_SCANS} scans")
+
+def _unquoted(exc: Exception) -> str:
+    """What Pillow says, without the bytes of the image that it quotes."""
+    return re.sub(r"b?(['\"]).*?\1", "...", str(exc))
 
 
 def to_png(tensor: NDArray[Any]) -> bytes:

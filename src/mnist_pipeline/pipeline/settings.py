@@ -95,7 +95,7 @@ class Settings:
     event_type: str = ""
     event_source: str = ""
     event_mode: Literal["structured", "binary"] = "structured"
-    predictor_format: str = "tensorflow"
+    predictor_format: str = ""
     max_body_bytes: int = 16 * 1024 * 1024
     max_object_bytes: int = 10 * 1024 * 1024
     max_image_pixels: int = 0
@@ -114,6 +114,7 @@ class Settings:
             "review_bucket": f"{task.name}-review",
             "event_type": f"io.kserve.{task.name}.prediction",
             "event_source": f"mnist-pipeline/{task.name}",
+            "predictor_format": _default_format(task.predictor_protocol),
             "max_image_pixels": type(task).max_image_pixels,
         }
         for name, value in defaults.items():
@@ -146,6 +147,10 @@ class Settings:
         """Whether the score is too low for an object to be filed without being looked at."""
         return self.review_below is not None and prediction.score is not None and prediction.score < self.review_below
 
+    def place_of(self, prediction: Prediction) -> Destination:
+        """Where an object with this prediction is filed, to be reviewed or not."""
+        return Destination(self.review_bucket) if self.is_doubtful(prediction) else self.destination_of(prediction)
+
     @cached_property
     def destinations(self) -> tuple[Destination, ...]:
         """Everywhere that objects are filed for their labels."""
@@ -168,7 +173,12 @@ class Settings:
 
     @classmethod
     def from_environ(
-        cls, environ: Mapping[str, str], task: Task, *, model_name: str | None = None, predictor_protocol: str = "v1"
+        cls,
+        environ: Mapping[str, str],
+        task: Task,
+        *,
+        model_name: str | None = None,
+        predictor_protocol: str | None = None,
     ) -> Settings:
         """Read the variables of `setting_table`. Static problems only: nobody is asked whether a host is there.
 
@@ -178,7 +188,7 @@ class Settings:
         return cls.read(Reader(environ), task, model_name, predictor_protocol)
 
     @classmethod
-    def read(cls, read: Reader, task: Task, model_name: str | None, predictor_protocol: str) -> Settings:
+    def read(cls, read: Reader, task: Task, model_name: str | None, predictor_protocol: str | None) -> Settings:
         """The same from a reader, which knows afterwards what was asked for."""
         if problems := task.problems():
             raise SettingsError(problems)
@@ -198,7 +208,7 @@ class Settings:
             event_type=read.parsed("EVENT_TYPE", values.attribute, ""),
             event_source=read.parsed("EVENT_SOURCE", values.attribute, f"mnist-pipeline/{model_name or task.name}"),
             event_mode=read.parsed("EVENT_MODE", values.event_mode, cls.event_mode),
-            predictor_format=_predictor_format(read, predictor_protocol, task),
+            predictor_format=_predictor_format(read, predictor_protocol or task.predictor_protocol, task),
             max_body_bytes=read.parsed("MAX_BODY_BYTES", values.positive, cls.max_body_bytes),
             max_object_bytes=read.parsed("MAX_OBJECT_BYTES", values.positive, cls.max_object_bytes),
             max_image_pixels=read.parsed("MAX_IMAGE_PIXELS", values.positive, 0),
@@ -334,10 +344,13 @@ def _kafka(read: Reader, task: Task) -> Kafka | None:
 
 
 def _predictor_format(read: Reader, protocol: str, task: Task) -> str:
-    default = "tensorflow" if protocol == "v1" else "openinference"
-    name = read.parsed("PREDICTOR_FORMAT", values.one_of(*FORMATS), default)
+    name = read.parsed("PREDICTOR_FORMAT", values.one_of(*FORMATS), _default_format(protocol))
     if protocol not in FORMATS[name].protocols:
         read.problem("PREDICTOR_FORMAT", f"is {name}, which does not go with --predictor_protocol {protocol}")
     if name == "torchserve" and not (task.input.pixels and is_picture(task.input.shape)):
         read.problem("PREDICTOR_FORMAT", f"is {name}, which sends pictures, and the input of {task.name} is none")
     return name
+
+
+def _default_format(protocol: str) -> str:
+    return "tensorflow" if protocol == "v1" else "openinference"

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Batch: TypeAlias = NDArray[Any]
 """Tensors of one shape, the number of them first: `(N, …)`."""
+
+PROTOCOLS = ("v1", "v2", "grpc-v2")
+"""How a predictor may be asked, as KServe's `--predictor_protocol` calls it."""
 
 _NAME = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
 _DATATYPES = {
@@ -143,7 +146,8 @@ class Task:
         called: what one label is called: in messages, and between the braces of `DESTINATION`.
         filed_in: bucket, or bucket/prefix, of a label, unless `DESTINATION` is set.
         review_below: a score under which an object is filed for people to look at, unless `REVIEW_BELOW` is set.
-        max_image_pixels: what `picture` takes at most, unless `MAX_IMAGE_PIXELS` is set.
+        predictor_protocol: `v1`, `v2` or `grpc-v2`, unless `--predictor_protocol` is given.
+        max_image_pixels: of a picture that `open_picture` takes, unless `MAX_IMAGE_PIXELS` is set.
     """
 
     name: str
@@ -155,6 +159,7 @@ class Task:
     called: str = "label"
     filed_in: str = "{name}-{label}"
     review_below: float | None = None
+    predictor_protocol: str = "v1"
     max_image_pixels: int = 16_000_000
 
     @property
@@ -180,13 +185,13 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__} lacks its method decode(self, data: bytes) -> numpy.ndarray")
 
-    def picture(self, data: bytes) -> Image.Image:
-        """The picture in an object's bytes, for `decode`: PNG, JPEG, GIF, BMP or WebP, decoded and upright.
+    def open_picture(self, data: bytes, mode: Literal["L", "RGB"] = "RGB") -> Image.Image:
+        """A PNG or JPEG for `decode`, in colour or in greys (`L`): upright as its EXIF says, transparent pixels white.
 
         Raises:
-            BadImage: it is none, is damaged, or has more than `max_image_pixels`.
+            BadImage: it is empty, truncated, damaged, neither PNG nor JPEG, or larger than `max_image_pixels`.
         """
-        return pictures.read(data, max_pixels=self.max_image_pixels)
+        return pictures.read_picture(data, mode, max_pixels=self.max_image_pixels)
 
     def interpret(self, outputs: Mapping[str, Output], n: int) -> Sequence[Prediction]:
         """What the predictor's answer to `n` tensors means, one prediction each.
@@ -250,14 +255,20 @@ class Task:
                 found += self._problems_of_texts(what, given)
             elif "labels" not in missing:
                 found += self._problems_of_labels(given)
-        below = self.review_below
-        if below is not None and not (isinstance(below, int | float) and 0 <= below <= 1):
-            found.append(f"{kind}.review_below is {below!r:.60}, which is no score from 0 to 1")
+        found += self._problems_of_defaults()
+        return found
+
+    def _problems_of_defaults(self) -> Iterator[str]:
+        kind = type(self).__name__
+        below, protocol = self.review_below, self.predictor_protocol
+        if below is not None and (type(below) not in (int, float) or not 0 <= below <= 1):
+            yield f"{kind}.review_below is {below!r:.60}, which is no number from 0 to 1"
+        if protocol not in PROTOCOLS:
+            yield f"{kind}.predictor_protocol is {protocol!r:.60}, none of {', '.join(PROTOCOLS)}"
         try:
             setting_values.destination(self.filed_in.replace("{name}", "name"), called=self.called)
         except ValueError as exc:
-            found.append(f"{kind}.filed_in {exc}")
-        return found
+            yield f"{kind}.filed_in {exc}"
 
     def _problems_of_texts(self, what: str, given: Sequence[Any]) -> Iterator[str]:
         kind = type(self).__name__

@@ -78,7 +78,7 @@ class _Any(Task):
 def _known_names() -> set[str]:
     # KAFKA_TOPIC is asked for only where there is a Kafka.
     read = Reader({"KAFKA_BOOTSTRAP_SERVERS": "kafka"})
-    Settings.read(read, _Any(), None, "v1")
+    Settings.read(read, _Any(), None, None)
     return read.asked
 
 

@@ -36,6 +36,7 @@ from kserve.protocol.grpc import server as grpc_server
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from uvicorn.config import HTTP_PROTOCOLS
 
+from mnist_pipeline.pipeline.task import Task
 from mnist_pipeline.serving.grpc_servicer import PipelineServicer
 from mnist_pipeline.serving.http_protocol import NoUpgradeProtocol
 from mnist_pipeline.serving.listening import ModelServer
@@ -63,12 +64,12 @@ class ServedModel(InferenceModel, Protocol):
 
 
 def argument_parser(
-    model_name: str, make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser
+    task: Task, make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
-    """Every flag of KServe's server, with the defaults that suit a transformer."""
+    """Every flag of KServe's server, with the defaults that suit a transformer of this task."""
     parser = make(parents=[model_server.parser], conflict_handler="resolve")
     parser.add_argument("--host", help="The address on which HTTP and gRPC listen, such as 127.0.0.1. By default all.")
-    parser.set_defaults(model_name=model_name, enable_latency_logging=False)
+    parser.set_defaults(model_name=task.name, predictor_protocol=task.predictor_protocol, enable_latency_logging=False)
     return parser
 
 

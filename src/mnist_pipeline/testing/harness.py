@@ -20,8 +20,8 @@ from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, format_named
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.pipeline.task import Batch, Task
-from mnist_pipeline.testing.answers import v1_answer, v2_answer
 from mnist_pipeline.testing.events import minio_event
+from mnist_pipeline.testing.predictor import v2_outputs
 from mnist_pipeline.testing.publisher import MemoryPublisher
 from mnist_pipeline.testing.store import MemoryStore
 
@@ -59,9 +59,9 @@ class Harness:
     Args:
         task: an instance, or its class.
         predictor: stands for the network.
-        protocol: how the predictor is asked, `v1` or `v2`.
-        store: the one to use; None: a new one.
-        publisher: the same.
+        protocol: how the predictor is asked, `v1` or `v2`; None: as the task says.
+        store: None: one with the buckets that `setup` makes for the task.
+        publisher: None: one of its own.
         settings: what is changed of them, by the names of `Settings`.
 
     Attributes:
@@ -75,16 +75,16 @@ class Harness:
         task: Task | type[Task],
         predictor: Answers,
         *,
-        protocol: str = "v1",
+        protocol: str | None = None,
         store: MemoryStore | None = None,
         publisher: MemoryPublisher | None = None,
         **settings: Any,
     ) -> None:
         task = task() if isinstance(task, type) else task
-        default = "tensorflow" if protocol == "v1" else "openinference"
-        self.settings = Settings(task=task, **{"predictor_format": default, **settings})
-        sources = self.settings.source_buckets
-        self.store = store or MemoryStore(*sources, versioned=sources, create_buckets=True)
+        if protocol is not None:
+            settings = {"predictor_format": "tensorflow" if protocol == "v1" else "openinference", **settings}
+        self.settings = Settings(task=task, **settings)
+        self.store = store or MemoryStore.of(self.settings)
         self.publisher = publisher or MemoryPublisher()
         self.asked: list[Batch] = []
         self.pipeline = Pipeline(self.settings, self.store, self.publisher)
@@ -92,7 +92,11 @@ class Harness:
         self._uploads = 0
 
     def send_object(self, data: bytes, *, key: str | None = None, bucket: str | None = None, **described: Any) -> Sent:
-        """Upload an object and send its notification; `described` are further arguments of `MemoryStore.upload`."""
+        """Upload an object and send its notification; `described` are further arguments of `MemoryStore.upload`.
+
+        Raises:
+            StoreUnavailable: there is no such bucket.
+        """
         self._uploads += 1
         bucket = bucket or self.settings.source_buckets[0]
         key = key or f"{self._uploads}{self.settings.source_suffixes[0]}"
@@ -131,12 +135,17 @@ class Harness:
             spec = InputSpec.of(task.input)
             (given,) = orjson.loads(wanted.request(tensors, spec, task.input))["inputs"]
             self._note(given["data"], count)
-            outputs = wanted.outputs(v2_answer(self._predictor(self.asked[-1])))
+            outputs = wanted.outputs(orjson.dumps({"outputs": v2_outputs(self._answers())}))
         else:
             instances = orjson.loads(wanted.request(tensors, task.input))["instances"]
             self._note(instances, count)
-            outputs = wanted.outputs(v1_answer(self._predictor(self.asked[-1])), count)
+            outputs = wanted.outputs(orjson.dumps({"predictions": self._answers()}), count)
         return task.interpret(outputs, count)
+
+    def _answers(self) -> Any:
+        """What the network says of the last tensors, in Python's own types, whatever numpy's are among them."""
+        given = self._predictor(self.asked[-1])
+        return orjson.loads(orjson.dumps(given, lambda array: array.tolist(), orjson.OPT_SERIALIZE_NUMPY))
 
     def _note(self, numbers: Any, count: int) -> None:
         wanted = self.settings.task.input

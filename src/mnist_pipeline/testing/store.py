@@ -14,6 +14,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 from mnist_pipeline.pipeline.errors import BadKey, MetadataTooLarge, ObjectGone, ObjectRetained, StoreUnavailable
 from mnist_pipeline.pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, ObjectVersion, StoredObject
+from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing.failures import Call, Failures, raise_next
 
 _SEGMENT_BYTES = 255
@@ -61,6 +62,11 @@ class MemoryStore:
         self.on_call: Callable[[Call], Awaitable[None] | None] | None = None
         self.closed = False
         self._writes = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> MemoryStore:
+        """With the buckets that `setup` makes: the sources with versions, and all that is written to."""
+        return cls(*(place.bucket for place in settings.outputs), versioned=settings.source_buckets)
 
     def upload(
         self,

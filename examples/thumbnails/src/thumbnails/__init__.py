@@ -13,8 +13,8 @@ class Thumbnails(Task):
     name, buckets, suffixes = "photos", ("photos",), (".jpg", ".jpeg")
     input = Tensor((3, 64, 64), "float32", name="image", pixels=True)
     labels = ("cat", "dog", "car", "boat", "tree")
-    review_below = 0.5
+    predictor_protocol, review_below = "v2", 0.5
 
     def decode(self, data: bytes) -> Any:
         """A photograph of any size as 64x64 RGB in 0..1, channels first."""
-        return np.asarray(self.picture(data).convert("RGB").resize((64, 64)), np.float32).transpose(2, 0, 1) / 255
+        return np.asarray(self.open_picture(data).resize((64, 64)), np.float32).transpose(2, 0, 1) / 255
