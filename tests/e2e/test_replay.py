@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from e2e.places import REJECTED_BUCKET, Place
 from e2e.sinks import Sink, always
 from e2e.test_client import run
 from mnist_pipeline.adapters.kafka_records import Record
-from mnist_pipeline.client.replay import event_headers
+from mnist_pipeline.client.replay import GivenUp, Replay, event_headers
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import digit_png
 
@@ -159,6 +159,42 @@ def test_it_goes_at_a_rate_and_ends_after_what_is_in_hand(place: Place, letters:
         assert said == f"{len(sink.received)} replayed, 0 not\n"
         assert sink.received[2].at - sink.received[0].at >= 0.4
         assert len(sink.received) < 9
+
+
+async def given_up(number: int, send: Callable[[], Awaitable[None]]) -> AsyncIterator[GivenUp]:
+    for place in range(number):
+        yield GivenUp(name=f"letter {place}", reason="store", send=send)
+
+
+async def test_it_stops_as_well_while_it_finds_nothing_to_be_sent() -> None:
+    replay, looked_at = Replay(), []
+
+    async def endless() -> AsyncIterator[GivenUp]:
+        async for one in given_up(1_000, never):
+            looked_at.append(one)
+            if len(looked_at) == 3:
+                replay.stop()
+            yield one
+
+    async def never() -> None:
+        raise AssertionError("it has another reason")
+
+    await replay.run(endless(), reason="badimage")
+    assert (len(looked_at), replay.sent, replay.failed) == (3, 0, 0)
+
+
+async def test_what_nobody_foresaw_is_counted_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[None] = []
+
+    async def send() -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            raise ZeroDivisionError
+
+    replay = Replay()
+    await replay.run(given_up(20, send))
+    assert (replay.sent, replay.failed) == (19, 1)
+    assert [record.message for record in caplog.records] == ["letter 1 failed in a way that nobody foresaw"]
 
 
 def test_rejected_objects_are_uploaded_again_once(place: Place, server: ModelServer) -> None:

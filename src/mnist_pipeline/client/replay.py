@@ -132,13 +132,17 @@ class Replay:
         """Begin no other."""
         self._stop.set()
 
-    async def run(self, given_up: AsyncIterator[GivenUp]) -> None:
-        """Send all of them; what is in hand is finished, whatever ends it."""
+    async def run(self, given_up: AsyncIterator[GivenUp], *, reason: str | None = None) -> None:
+        """Send all of them, or those that were given up for this reason; what is in hand is finished, whatever ends
+        it.
+        """
         in_hand: set[asyncio.Task[None]] = set()
         try:
             async for one in given_up:
                 if self.stopped:
                     break
+                if reason not in (None, one.reason):
+                    continue
                 in_hand.add(asyncio.create_task(self._send(one)))
                 if len(in_hand) == _AT_ONCE:
                     _, in_hand = await asyncio.wait(in_hand, return_when=asyncio.FIRST_COMPLETED)
@@ -155,6 +159,10 @@ class Replay:
         except (ClientError, PipelineError) as exc:
             self.failed += 1
             log.error("%s: %s", ascii(one.name)[1:-1], exc)
+        except Exception:
+            # A bug of ours; it must neither go unseen nor keep the others from being sent.
+            self.failed += 1
+            log.exception("%s failed in a way that nobody foresaw", ascii(one.name)[1:-1])
         else:
             self.sent += 1
 

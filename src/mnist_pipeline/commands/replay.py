@@ -87,14 +87,13 @@ def main(argv: Sequence[str], *, task: Task) -> int:
 
 async def _run(settings: Settings, options: argparse.Namespace) -> int:
     async with _given_up(settings, options) as found:
-        wanted = (one async for one in found if options.reason in (None, one.reason))
         if options.dry_run:
-            return await _dry_run(wanted)
+            return await _dry_run(one async for one in found if options.reason in (None, one.reason))
         replay = Replay(rate=options.rate)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, replay.stop)
         try:
-            await replay.run(wanted)
+            await replay.run(found, reason=options.reason)
         finally:
             print(f"{replay.sent:,} replayed, {replay.failed:,} not", flush=True)
     return int(replay.failed > 0 or replay.stopped)
