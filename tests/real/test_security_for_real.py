@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -282,6 +283,27 @@ async def test_row_34_refused_credentials_are_told_by_their_two_variables(
     said = await not_published({**request.getfixturevalue(listener), **wrong})
     assert "refused the credentials" in said
     assert names_in(said, "KAFKA_") == names
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ({"KAFKA_SASL_PASSWORD": WRONG_PASSWORD}, CREDENTIALS),
+        ({"KAFKA_SASL_USERNAME": "stranger"}, {"KAFKA_TOPIC"}),
+    ],
+)
+def test_who_may_not_read_results_is_told_why_in_one_line(
+    scram: Environment, wrong: Environment, names: set[str]
+) -> None:
+    command = [sys.executable, "-m", "mnist_pipeline", "results", "--trace-id", "k", "--timeout", "20s"]
+    started = time.monotonic()
+    ran = subprocess.run(
+        command, env={**os.environ, **scram, **wrong}, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert time.monotonic() - started < 15
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert names_in(ran.stderr, "KAFKA_") == names
+    no_password_in(ran.stderr)
 
 
 async def test_refused_credentials_are_told_where_the_broker_is_not_asked_for_its_version(

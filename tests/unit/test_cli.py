@@ -35,6 +35,7 @@ def test_importing_the_fakes_imports_neither_kserve_nor_a_client() -> None:
 
 def test_the_package_resolves_its_public_names_when_they_are_used() -> None:
     assert "kserve" not in imported_by("from mnist_pipeline import Pipeline, Settings")
+    assert "kserve" not in imported_by("from mnist_pipeline import AsyncPredictionClient, PredictionClient")
     assert "kserve" in imported_by("from mnist_pipeline import MnistTransformer")
     for name in mnist_pipeline.__all__:
         assert getattr(mnist_pipeline, name)

@@ -17,7 +17,9 @@ from mnist_pipeline.adapters.kafka_troubles import TOPIC_REFUSED
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
 
-_CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
+"""How long to try to connect, where nothing else is said."""
+
 # How long a broker may hold a fetch that has nothing to give, and so how late Ctrl-C and a new record can be.
 _FETCH_WAIT_MS = 100
 
@@ -72,7 +74,9 @@ class TopicReader:
         self._since_ms = 0
         self._ends: dict[TopicPartition, int] = {}
 
-    def open(self, *, key: bytes | None = None, since: datetime | None = None) -> None:
+    def open(
+        self, *, key: bytes | None = None, since: datetime | None = None, timeout_seconds: float = CONNECT_SECONDS
+    ) -> None:
         """Connect, and begin at `since`, else at the beginning; with a key in its partition only.
 
         Raises:
@@ -81,7 +85,7 @@ class TopicReader:
         topic = self._kafka.topic
         self._consumer = consumer = self._connections.open(
             KafkaConsumer,
-            timeout_seconds=_CONNECT_SECONDS,
+            timeout_seconds=timeout_seconds,
             client_id="mnist-pipeline-reader",
             enable_auto_commit=False,
             allow_auto_create_topics=False,

@@ -79,17 +79,22 @@ class PredictionClient:
             while (result := self._run(_next(found))) is not None:
                 yield result
         finally:
-            self._run(found.aclose())
+            if not self._loop.is_closed():
+                self._run(found.aclose())
 
     def close(self) -> None:
         """Close the connections, and end the thread."""
         if self._thread.is_alive():
             self._run(self._client.close())
+            self._run(self._loop.shutdown_asyncgens())  # results that nobody has read to their end
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
 
     def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        if self._loop.is_closed():
+            coroutine.close()
+            raise RuntimeError("the client is closed")
         running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return running.result()

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import mimetypes
 import os
+import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,16 @@ from typing import Any, final
 
 import orjson
 
+from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.client import topics
 from mnist_pipeline.client.errors import KeyTaken, PredictionRejected, ResultTimeout
 from mnist_pipeline.client.sink import Sink
 from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline import events, notifications
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.published import PredictionResult, read_result
-from mnist_pipeline.pipeline.settings import Settings, SettingsError
+from mnist_pipeline.pipeline.settings import Kafka, Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
 
 CLOCKS_DIFFER = timedelta(minutes=5)
@@ -107,12 +110,15 @@ class AsyncPredictionClient:
             KeyTaken: an object of this name is there already.
             SettingsError: there are no credentials for the store.
             StoreUnavailable, DeadlineExceeded: it is away, slow, or refuses us.
+            NotAllowed: another bucket or suffix than those that are taken: there would be no result.
             BadKey: no object can have this name.
+            BadTraceId: longer than 256 characters, or with control characters among them.
         """
         if self._store is None:
             raise SettingsError(["MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: there is no store to upload to"])
         bucket = bucket or self.settings.source_buckets[0]
-        trace_id = trace_id or str(uuid.uuid4())
+        notifications.check_source(bucket, key, self.settings)
+        trace_id = events.check_trace_id(trace_id or str(uuid.uuid4()))
         sent = Submission(trace_id=trace_id, place=f"{bucket}/{key}", time=datetime.now(timezone.utc))
         is_new = await self._store.put(
             bucket,
@@ -136,6 +142,8 @@ class AsyncPredictionClient:
         Raises:
             RequestRefused: it would be refused another time too; its `reason` says why.
             RequestFailed: nobody answered, or the last answer says to come again.
+            DeadlineExceeded: it took longer than `timeout` seconds.
+            BadTraceId: longer than 256 characters, or with control characters among them.
             SettingsError: the client has no `url`.
         """
         instances = [{"data": base64.b64encode(data).decode()} for data in objects]
@@ -147,7 +155,7 @@ class AsyncPredictionClient:
         """The same with V1's `instances` as they are: tensors as nested lists, or objects in base64."""
         if self._sink is None:
             raise SettingsError(["the client has no url: that of the transformer, or of a Broker"])
-        trace_id = trace_id or str(uuid.uuid4())
+        trace_id = events.check_trace_id(trace_id or str(uuid.uuid4()))
         body = orjson.dumps(
             {self.settings.trace_key: trace_id, "instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY
         )
@@ -165,12 +173,14 @@ class AsyncPredictionClient:
     async def result(
         self, of: Submission | str, *, since: datetime | None = None, timeout: float = 60.0
     ) -> PredictionResult:
-        """The result of what was sent, or of a trace id, as soon as it is there.
+        """The result of what was sent, or of a trace id: the newest that is there, else the first that comes.
+
+        The newest, because what was rejected and is replayed has the same trace id.
 
         Args:
             of: what `upload` or `ask` gave, or a trace id.
             since: not one that was published before; None: since it was sent, of a trace id any.
-            timeout: seconds.
+            timeout: seconds, connecting among them.
 
         Raises:
             PredictionRejected: it can never be classified.
@@ -181,12 +191,13 @@ class AsyncPredictionClient:
         trace_id = of if isinstance(of, str) else of.trace_id
         if since is None and not isinstance(of, str):
             since = of.time - CLOCKS_DIFFER
-        found = self.results(trace_id=trace_id, since=since, follow=True)
-        try:
-            async with contextlib.aclosing(found):
-                result = await asyncio.wait_for(anext(found), timeout)
-        except (asyncio.TimeoutError, TimeoutError) as exc:
-            raise ResultTimeout(f"no result with the trace id {trace_id} after {timeout:g} s") from exc
+        events.check_trace_id(trace_id)
+        end = time.monotonic() + timeout
+        async with topics.opened(self._kafka(), key=trace_id.encode(), since=since, timeout=timeout) as topic:
+            try:
+                result = await asyncio.wait_for(self._newest(topic, trace_id), max(end - time.monotonic(), 0.0))
+            except (asyncio.TimeoutError, TimeoutError) as exc:
+                raise ResultTimeout(f"no result with the trace id {trace_id} after {timeout:g} s") from exc
         if result.is_rejected:
             raise PredictionRejected(result)
         return result
@@ -205,14 +216,12 @@ class AsyncPredictionClient:
             SettingsError: `KAFKA_BOOTSTRAP_SERVERS` is not set.
             KafkaUnavailable: Kafka is away, slow, or refuses us or the topic.
         """
-        kafka = self.settings.kafka
-        if kafka is None:
-            raise SettingsError(["KAFKA_BOOTSTRAP_SERVERS is not set: there are no results to read"])
-        key, name = None if trace_id is None else trace_id.encode(), self.settings.trace_key
-        async with contextlib.aclosing(topics.records(kafka, key=key, since=since, follow=follow)) as records:
+        if trace_id is not None:
+            events.check_trace_id(trace_id)
+        key = None if trace_id is None else trace_id.encode()
+        async with contextlib.aclosing(topics.records(self._kafka(), key=key, since=since, follow=follow)) as records:
             async for record in records:
-                result = read_result(record.key, record.value, record.headers, trace_key=name)
-                if result is not None and trace_id in (None, result.trace_id):
+                if result := self._result_in(record, trace_id):
                     yield result
 
     async def close(self) -> None:
@@ -221,3 +230,21 @@ class AsyncPredictionClient:
             await self._store.close()
         if self._sink is not None:
             await self._sink.close()
+
+    async def _newest(self, topic: topics.OpenTopic, trace_id: str) -> PredictionResult:
+        newest, is_at_end = None, False
+        while True:
+            is_at_end = is_at_end or await topic.is_at_end()
+            if is_at_end and newest is not None:
+                return newest
+            for record in await topic.poll():
+                newest = self._result_in(record, trace_id) or newest
+
+    def _result_in(self, record: Record, trace_id: str | None) -> PredictionResult | None:
+        result = read_result(record.key, record.value, record.headers, trace_key=self.settings.trace_key)
+        return result if result is not None and trace_id in (None, result.trace_id) else None
+
+    def _kafka(self) -> Kafka:
+        if self.settings.kafka is None:
+            raise SettingsError(["KAFKA_BOOTSTRAP_SERVERS is not set: there are no results to read"])
+        return self.settings.kafka

@@ -3,15 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 
-from mnist_pipeline.adapters.kafka_records import Record, TopicReader
+from mnist_pipeline.adapters.kafka_records import CONNECT_SECONDS, Record, TopicReader
 from mnist_pipeline.pipeline.settings import Kafka
 
 _POLL_SECONDS = 0.5
+
+
+class OpenTopic:
+    """A topic that is being read; for one event loop."""
+
+    def __init__(self, reader: TopicReader, thread: ThreadPoolExecutor) -> None:
+        self._reader = reader
+        self._thread = thread
+
+    async def poll(self) -> list[Record]:
+        """The next records, by time; none where none have come within half a second."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reader.poll, _POLL_SECONDS)
+
+    async def is_at_end(self) -> bool:
+        """Whether all is read that was there when it was opened."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reader.is_at_end)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    kafka: Kafka, *, key: bytes | None = None, since: datetime | None = None, timeout: float = CONNECT_SECONDS
+) -> AsyncGenerator[OpenTopic, None]:
+    """A topic, read from `since` or from its beginning; with a key, only the partition where its records are.
+
+    Raises:
+        KafkaUnavailable: Kafka is away, or no answer came within `timeout` seconds, or it refuses us or the topic.
+    """
+    reader = TopicReader(kafka)
+    # kafka-python's consumer blocks, and is nobody's but this thread's.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="topic")
+    seconds = min(timeout, CONNECT_SECONDS)
+    try:
+        open_it = partial(reader.open, key=key, since=since, timeout_seconds=seconds)
+        await asyncio.get_running_loop().run_in_executor(thread, open_it)
+        yield OpenTopic(reader, thread)
+    finally:
+        reader.give_up()
+        thread.submit(reader.close)
+        thread.shutdown(wait=False)
 
 
 async def records(
@@ -28,16 +68,7 @@ async def records(
     Raises:
         KafkaUnavailable: Kafka is away, slow, or refuses us or the topic.
     """
-    reader = TopicReader(kafka)
-    # kafka-python's consumer blocks, and is nobody's but this thread's.
-    thread = ThreadPoolExecutor(1, thread_name_prefix="topic")
-    loop = asyncio.get_running_loop()
-    try:
-        await loop.run_in_executor(thread, partial(reader.open, key=key, since=since))
-        while follow or not await loop.run_in_executor(thread, reader.is_at_end):
-            for record in await loop.run_in_executor(thread, reader.poll, _POLL_SECONDS):
+    async with opened(kafka, key=key, since=since) as topic:
+        while follow or not await topic.is_at_end():
+            for record in await topic.poll():
                 yield record
-    finally:
-        reader.give_up()
-        thread.submit(reader.close)
-        thread.shutdown(wait=False)

@@ -6,6 +6,9 @@ import argparse
 import re
 from urllib.parse import urlsplit
 
+from mnist_pipeline.pipeline.errors import BadTraceId
+from mnist_pipeline.pipeline.events import check_trace_id
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -15,6 +18,14 @@ def duration(text: str) -> float:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 2h or 1d")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def trace_id(text: str) -> str:
+    """A trace id that a result can have."""
+    try:
+        return check_trace_id(text)
+    except BadTraceId as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
 def rate(text: str) -> float:

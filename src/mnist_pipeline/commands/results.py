@@ -47,7 +47,7 @@ def parser(task: Task) -> argparse.ArgumentParser:
     del task
     parser = usage.command_parser("results", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--trace-id", metavar="ID", help="the result of this one alone")
+    which.add_argument("--trace-id", type=arguments.trace_id, metavar="ID", help="the result of this one alone")
     which.add_argument("--follow", action="store_true", help="go on with those that come, until Ctrl-C")
     parser.add_argument(
         "--since",
@@ -110,14 +110,14 @@ def _print(result: PredictionResult, *, as_json: bool) -> None:
     if as_json:
         print(orjson.dumps(result.event).decode(), flush=True)
     else:
-        print(f"{result.time:%Y-%m-%d %H:%M:%S}  {result.trace_id}  {described(result)}", flush=True)
+        print(f"{result.time:%Y-%m-%d %H:%M:%S}  {printable(result.trace_id)}  {described(result)}", flush=True)
 
 
 def described(result: PredictionResult) -> str:
     """What a result says, for people: what was asked about, the prediction with its score, where it was filed."""
     name, place = printable(result.subject or "inline"), printable(result.destination or "")
     if result.is_rejected:
-        return f"{name}  rejected: {result.reason}" + (f"  {place}" if place else "")
+        return f"{name}  rejected: {printable(result.reason)}" + (f"  {place}" if place else "")
     scores = [f" ({score:.2f})" for score in result.scores] or [""] * len(result.predictions)
     labels = ", ".join(
         f"{printable(str(label))}{score}" for label, score in zip(result.predictions, scores, strict=False)

@@ -18,6 +18,7 @@ from rich.progress import TaskID
 from mnist_pipeline.client.client import CLOCKS_DIFFER, AsyncPredictionClient, Submission
 from mnist_pipeline.client.errors import ClientError
 from mnist_pipeline.commands import arguments, console, usage
+from mnist_pipeline.commands.console import printable
 from mnist_pipeline.commands.results import described
 from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.published import PredictionResult
@@ -67,7 +68,9 @@ def parser(task: Task) -> argparse.ArgumentParser:
     parser.add_argument(
         "--url", type=arguments.url, help="post them inline: …/v1/models/<model>:predict, or a Broker's"
     )
-    parser.add_argument("--trace-id", metavar="ID", help="of one image (default: a random one each)")
+    parser.add_argument(
+        "--trace-id", type=arguments.trace_id, metavar="ID", help="of one image (default: a random one each)"
+    )
     parser.add_argument("--prefix", default="", help="put this before the names in the bucket")
     parser.add_argument("--wait", action="store_true", help="wait for the predictions, and print them")
     parser.add_argument(
@@ -93,11 +96,11 @@ def main(argv: Sequence[str], *, task: Task) -> int:
         return 2
     except OSError as exc:
         flags.error(f"{exc.filename}: {exc.strerror}")
-    if problems := list(_problems(options, settings, images)):
-        print(*problems, sep="\n", file=sys.stderr)
-        return 2
-    for says in left_out:
+    problems = list(_problems(options, settings, images))
+    for says in (*left_out, *problems):
         print(says, file=sys.stderr)
+    if problems:
+        return 2
     code = asyncio.run(_Sending(settings, options).run(images))
     return code or bool(left_out)
 
@@ -110,7 +113,8 @@ def _images(given: Sequence[Path], prefix: str, settings: Settings, *, inline: b
             key = prefix + file.name
             if file.is_dir():
                 left_out.append(f"{file} is left out: a folder in a folder")
-            elif not inline and not settings.is_wanted(key):
+            # A file that is named is meant, and inline its name does not matter.
+            elif not settings.is_wanted(key) and not (inline and file is path):
                 suffixes = ", ".join(settings.source_suffixes)
                 left_out.append(f"{file} is left out: its name does not end in {suffixes} (SOURCE_SUFFIXES)")
             else:
@@ -120,6 +124,8 @@ def _images(given: Sequence[Path], prefix: str, settings: Settings, *, inline: b
 
 
 def _problems(options: argparse.Namespace, settings: Settings, images: Sequence[Image]) -> Iterator[str]:
+    if not images:
+        yield "there is nothing to send"
     if options.trace_id is not None and len(images) > 1:
         yield f"--trace-id is of one image, and there are {len(images)}"
     if options.url is None:
@@ -199,7 +205,7 @@ class _Sending:
 
     def _tell(self, image: Image, sent: Submission, result: PredictionResult | None) -> None:
         if self._options.json:
-            told = {"file": str(image.path), "traceId": sent.trace_id, "place": sent.place}
+            told = {"file": printable(str(image.path)), "traceId": sent.trace_id, "place": sent.place}
             print(orjson.dumps(told if result is None else {**told, "result": result.event}).decode(), flush=True)
         else:
             print(f"{sent.trace_id}  {described(result) if result else sent.place}", flush=True)

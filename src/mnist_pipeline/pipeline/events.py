@@ -150,6 +150,15 @@ def trace_id_in(metadata: Mapping[str, str], settings: Settings) -> str | None:
     return _checked(value, "the object's metadata") if value else None
 
 
+def check_trace_id(trace_id: str) -> str:
+    """The trace id that somebody is about to send or to look for.
+
+    Raises:
+        BadTraceId: it is none.
+    """
+    return _checked(trace_id, "the trace id")
+
+
 def caller_of(headers: Mapping[str, str], settings: Settings) -> Caller:
     """Who asked, by the request's headers, else by the settings that KServe and the manifests give."""
     return Caller(

@@ -41,8 +41,7 @@ class PredictionResult:
     @property
     def subject(self) -> str | None:
         """`bucket/key` of the object; None of an inline request."""
-        name: str | None = self.event.get("subject")
-        return name
+        return _text(self.event.get("subject"))
 
     @property
     def predictions(self) -> Sequence[Label]:
@@ -52,13 +51,14 @@ class PredictionResult:
     @property
     def scores(self) -> Sequence[float]:
         """A score in 0..1 each, where the predictor gave some."""
-        return list(self._listed("scores"))
+        scores = self._listed("scores")
+        # A task's own data, or an event of somebody else's, may have anything there.
+        return list(scores) if all(isinstance(score, int | float) for score in scores) else []
 
     @property
     def destination(self) -> str | None:
         """`bucket/key` of the copy; None of an inline request."""
-        place: str | None = self.event["data"].get("destination")
-        return place
+        return _text(self.event["data"].get("destination"))
 
     @property
     def is_doubtful(self) -> bool:
@@ -108,6 +108,10 @@ def _attributes(headers: Mapping[str, bytes]) -> dict[str, str]:
     attributes = {name.removeprefix("ce_"): value.decode() for name, value in headers.items()}
     attributes["datacontenttype"] = attributes.pop("content-type", "application/json")
     return attributes
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _is_time(text: str) -> bool:
