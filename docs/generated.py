@@ -22,7 +22,7 @@ from prometheus_client import REGISTRY
 
 import mnist_pipeline
 from mnist_pipeline import Digits, PipelineError, Reject, testing
-from mnist_pipeline.cli import main
+from mnist_pipeline.cli import main, usage
 from mnist_pipeline.commands import COMMANDS
 from mnist_pipeline.pipeline.setting_table import SETTINGS
 from mnist_pipeline.testing import Harness, digit_png, minio_event
@@ -162,8 +162,8 @@ def metrics() -> str:
 
 
 def commands() -> str:
-    """What each command's --help prints."""
-    parts = []
+    """What each command's --help prints, after that of the program itself, which has the exit codes."""
+    parts = [f"```text\n{usage().rstrip()}\n```"]
     for command in COMMANDS:
         printed = io.StringIO()
         with _columns(100), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
