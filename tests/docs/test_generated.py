@@ -55,7 +55,7 @@ def test_the_reference_of_metrics_has_the_outcomes_with_their_labels() -> None:
 
 
 def test_the_reference_of_commands_has_the_help_of_each() -> None:
-    assert set(re.findall(r"^usage: mnist-pipeline (\w+)", PARTS["commands"](), re.MULTILINE)) == COMMANDS.keys()
+    assert set(re.findall(r"^usage: mnist-pipeline (\w+)", PARTS["commands"](), re.MULTILINE)) == {"COMMAND", *COMMANDS}
 
 
 def test_the_help_of_serve_tells_every_setting() -> None:
