@@ -23,6 +23,7 @@ from mnist_pipeline.client.errors import KeyTaken, PredictionRejected, ResultTim
 from mnist_pipeline.client.sink import Sink
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline import events, notifications
+from mnist_pipeline.pipeline.errors import ObjectGone
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.published import PredictionResult, read_result
 from mnist_pipeline.pipeline.settings import Kafka, Settings, SettingsError
@@ -120,19 +121,25 @@ class AsyncPredictionClient:
         notifications.check_source(bucket, key, self.settings)
         trace_id = events.check_trace_id(trace_id or str(uuid.uuid4()))
         sent = Submission(trace_id=trace_id, place=f"{bucket}/{key}", time=datetime.now(timezone.utc))
+        deadline, trace_key = Deadline(timeout), self.settings.trace_key.lower()
         is_new = await self._store.put(
             bucket,
             key,
             data,
             content_type=content_type or mimetypes.guess_type(key)[0] or "application/octet-stream",
             content_headers={},
-            metadata={self.settings.trace_key.lower(): trace_id},
+            metadata={trace_key: trace_id},
             tags={},
-            deadline=Deadline(timeout),
+            deadline=deadline,
         )
-        if not is_new:
-            raise KeyTaken(f"{bucket}/{key} is there already")
-        return sent
+        if is_new:
+            return sent
+        # Sent again because its answer was lost, an upload meets itself.
+        with contextlib.suppress(ObjectGone):
+            there = await self._store.get(bucket, key, None, limit=0, deadline=deadline)
+            if there.version.metadata.get(trace_key) == trace_id:
+                return sent
+        raise KeyTaken(f"{bucket}/{key} is there already")
 
     async def ask(self, *objects: bytes, trace_id: str | None = None, timeout: float = 60.0) -> Submission:
         """Post objects inline, as one CloudEvent; they are classified and published, and stored nowhere.
