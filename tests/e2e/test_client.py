@@ -318,16 +318,21 @@ def test_submit_sends_nothing_for_a_command_line_that_cannot_work(
     assert "Traceback" not in ran.stderr
 
 
-def test_results_follows_until_ctrl_c(user: User) -> None:
-    command = [sys.executable, "-m", "mnist_pipeline", "results", "--follow", "--since", "1m"]
+@pytest.mark.parametrize("of_one", [False, True])
+def test_results_follows_until_ctrl_c(user: User, *, of_one: bool) -> None:
+    trace_id = str(uuid.uuid4())
+    which = ["--trace-id", trace_id] if of_one else ["--since", "1m"]
+    command = [sys.executable, "-m", "mnist_pipeline", "results", "--follow", *which]
     with subprocess.Popen(
         command, env={**os.environ, **user.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as following:
         assert following.stdout is not None
         with user.client() as client:
-            sent = client.ask(digit_png(6))
+            client.ask(digit_png(0))
+            sent = client.ask(digit_png(6), trace_id=trace_id)
         while sent.trace_id not in (line := following.stdout.readline()):
             assert line, "it ended by itself"
+            assert not of_one, "another's result was printed"
         assert "  inline  6" in line
         following.send_signal(signal.SIGINT)
         _, said = following.communicate(timeout=20)

@@ -46,9 +46,8 @@ def parser(task: Task) -> argparse.ArgumentParser:
     """The flags."""
     del task
     parser = usage.command_parser("results", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--trace-id", type=arguments.trace_id, metavar="ID", help="the result of this one alone")
-    which.add_argument("--follow", action="store_true", help="go on with those that come, until Ctrl-C")
+    parser.add_argument("--trace-id", type=arguments.trace_id, metavar="ID", help="the result of this one alone")
+    parser.add_argument("--follow", action="store_true", help="go on with those that come, until Ctrl-C")
     parser.add_argument(
         "--since",
         type=arguments.duration,
@@ -84,9 +83,10 @@ async def _run(client: AsyncPredictionClient, options: argparse.Namespace) -> in
     if isinstance(since, str):
         since = arguments.duration(since)
     begin = None if since is None else datetime.now(timezone.utc) - timedelta(seconds=since)
-    if options.trace_id is not None:
+    if options.trace_id is not None and not options.follow:
         return await _one(client, options, begin)
-    async with contextlib.aclosing(client.results(since=begin, follow=options.follow)) as found:
+    results = client.results(trace_id=options.trace_id, since=begin, follow=options.follow)
+    async with contextlib.aclosing(results) as found:
         async for result in found:
             _print(result, as_json=options.json)
     return 0
