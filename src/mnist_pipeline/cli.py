@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from mnist_pipeline.commands import COMMANDS, EXIT_CODES
@@ -51,6 +52,9 @@ def main(
     _on_ctrl_c(signal.SIG_DFL)
     if argv is None:
         PROGRAM.set(called())
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a name may have what this terminal's encoding has not
+                stream.reconfigure(errors="backslashreplace")
     try:
         return _main(task, list(sys.argv[1:] if argv is None else argv), model)
     except KeyboardInterrupt:

@@ -171,6 +171,12 @@ def test_a_folder_without_pictures_sends_nothing_and_says_so(tmp_path: Path) -> 
     (tmp_path / "notes.txt").unlink()
     ran = run("submit", tmp_path, MINIO_ACCESS_KEY="a", MINIO_SECRET_KEY="s")
     assert (ran.returncode, ran.stderr) == (2, "there is nothing to send\n")
+    os.mkfifo(tmp_path / "pipe.png")  # of which nobody writes into the other end
+    ran = run("submit", tmp_path, MINIO_ACCESS_KEY="a", MINIO_SECRET_KEY="s")
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        f"{tmp_path / 'pipe.png'} is left out: no file\nthere is nothing to send\n",
+    )
 
 
 def test_the_result_of_somebody_s_own_data_has_no_scores_but_numbers() -> None:

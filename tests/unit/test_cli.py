@@ -41,7 +41,7 @@ def test_the_package_resolves_its_public_names_when_they_are_used() -> None:
         assert getattr(mnist_pipeline, name)
     assert set(mnist_pipeline.__all__) <= set(dir(mnist_pipeline))
     with pytest.raises(AttributeError, match="nothing_of_this_name"):
-        _ = mnist_pipeline.nothing_of_this_name
+        _ = mnist_pipeline.nothing_of_this_name  # type: ignore[attr-defined]
 
 
 def test_help_is_given_on_request_and_otherwise_an_unknown_command_is_an_error(

@@ -142,7 +142,7 @@ def _run(stack: Stack, given: Sequence[Upload], options: argparse.Namespace) -> 
         uploaded_at = _upload(stack, given)
         arrivals = arrivals_of(given, uploaded_at, stack.results(), trace_key=TRACE_KEY)
         if options.rows or len(arrivals) <= MOST_ROWS:
-            print_rows(arrivals)
+            print_rows(arrivals, guesses=stack.guesses)
         else:
             print_summary(arrivals)
         found = [*problems(stack, arrivals), *_send_inline(stack, _request(stack.task, given[0]))]

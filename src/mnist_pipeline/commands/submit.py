@@ -113,6 +113,8 @@ def _images(given: Sequence[Path], prefix: str, settings: Settings, *, inline: b
             key = prefix + file.name
             if file.is_dir():
                 left_out.append(f"{file} is left out: a folder in a folder")
+            elif file.exists() and not file.is_file():
+                left_out.append(f"{file} is left out: no file")
             # A file that is named is meant, and inline its name does not matter.
             elif not settings.is_wanted(key) and not (inline and file is path):
                 suffixes = ", ".join(settings.source_suffixes)
