@@ -271,6 +271,15 @@ def test_what_a_task_files_where_setup_makes_no_bucket_stays_in_its_source() -> 
     assert harness.store.keys("mnist") == ["7.png"]
 
 
+def test_a_harness_uploads_an_object_as_what_its_key_says() -> None:
+    harness = Harness(Digits, StubPredictor(), source_suffixes=("",))
+    for key, kind in (("a.png", "image/png"), ("a.csv", "text/csv"), ("a", "application/octet-stream")):
+        harness.send_object(digit_png(7), key=key)
+        assert harness.store.buckets["digit-7"][key][-1].version.content_type == kind
+    harness.send_object(digit_png(7), key="b.png", content_type="image/x")
+    assert harness.store.buckets["digit-7"]["b.png"][-1].version.content_type == "image/x"
+
+
 def test_a_harness_takes_a_store_and_a_publisher_of_the_test_s_own() -> None:
     store, publisher = MemoryStore("mnist", "digit-7"), MemoryPublisher()
     harness = Harness(Digits, StubPredictor(), store=store, publisher=publisher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,11 +101,20 @@ class Harness:
         self._uploads += 1
         bucket = bucket or self.settings.source_buckets[0]
         key = key or f"{self._uploads}{self.settings.source_suffixes[0]}"
+        described.setdefault("content_type", mimetypes.guess_type(key)[0] or "application/octet-stream")
         version = self.store.upload(bucket, key, data, **described)
-        return self.send(minio_event(bucket, key, version_id=version.version_id, etag=version.etag))
+        event = minio_event(
+            bucket,
+            key,
+            version_id=version.version_id,
+            size=len(data),
+            etag=version.etag,
+            content_type=version.content_type,
+        )
+        return self.send(event)
 
     def send(self, request: bytes | Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Sent:
-        """Send the body of a V1 request: a notification, `instances`, or an object itself."""
+        """Send the body of a V1 request: a notification, `instances`, or an image itself."""
         body = request if isinstance(request, bytes) else orjson.dumps(request)
         before = len(self.publisher.messages)
         sent = _run(self._send(body, {name.lower(): value for name, value in (headers or {}).items()}))
