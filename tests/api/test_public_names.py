@@ -13,8 +13,8 @@ import pytest
 import mnist_pipeline
 from mnist_pipeline import testing
 
-# What a hook of KServe's is given and gives on as it is, and what the server, the path and the settings have to do with
-# each other: nobody who writes a task or a hook makes one, or looks into one.
+# What a hook of KServe's is given and gives on as it is, and what the server and the path have to do with each
+# other: nobody who writes a task or a hook makes one, or looks into one.
 HANDED_ON = {
     "Notification",
     "Inline",
@@ -24,7 +24,6 @@ HANDED_ON = {
     "BodyLimits",
     "RestRequest",
     "V2Request",
-    "Reader",
 }
 PUBLIC = {name: getattr(module, name) for module in (mnist_pipeline, testing) for name in module.__all__}
 

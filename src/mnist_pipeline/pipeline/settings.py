@@ -185,40 +185,40 @@ class Settings:
         Raises:
             SettingsError: with every problem found.
         """
-        return cls.read(Reader(environ), task, model_name, predictor_protocol)
+        return read_settings(Reader(environ), task, model_name, predictor_protocol)
 
-    @classmethod
-    def read(cls, read: Reader, task: Task, model_name: str | None, predictor_protocol: str | None) -> Settings:
-        """The same from a reader, which knows afterwards what was asked for."""
-        if problems := task.problems():
-            raise SettingsError(problems)
-        settings = cls(
-            task=task,
-            minio=_minio(read),
-            kafka=_kafka(read, task),
-            source_buckets=read.parsed("SOURCE_BUCKETS", values.buckets, ()),
-            source_suffixes=read.parsed("SOURCE_SUFFIXES", values.names, ()),
-            destination=read.parsed("DESTINATION", partial(values.destination, called=task.called), ""),
-            rejected_bucket=read.parsed("REJECTED_BUCKET", values.bucket, ""),
-            review_below=read.parsed("REVIEW_BELOW", values.share, None),
-            review_bucket=read.parsed("REVIEW_BUCKET", values.bucket, ""),
-            inference_service_name=read.parsed("INFERENCE_SERVICE_NAME", values.attribute, None),
-            pod_namespace=read.parsed("POD_NAMESPACE", values.attribute, None),
-            trace_key=read.parsed("REQUEST_TRACE_KEY", values.trace_key, cls.trace_key),
-            event_type=read.parsed("EVENT_TYPE", values.attribute, ""),
-            event_source=read.parsed("EVENT_SOURCE", values.attribute, f"mnist-pipeline/{model_name or task.name}"),
-            event_mode=read.parsed("EVENT_MODE", values.event_mode, cls.event_mode),
-            predictor_format=_predictor_format(read, predictor_protocol or task.predictor_protocol, task),
-            max_body_bytes=read.parsed("MAX_BODY_BYTES", values.positive, cls.max_body_bytes),
-            max_object_bytes=read.parsed("MAX_OBJECT_BYTES", values.positive, cls.max_object_bytes),
-            max_image_pixels=read.parsed("MAX_IMAGE_PIXELS", values.positive, 0),
-            event_timeout_seconds=read.parsed("EVENT_TIMEOUT_SECONDS", values.seconds, cls.event_timeout_seconds),
-            max_in_flight=read.parsed("MAX_IN_FLIGHT", values.positive, cls.max_in_flight),
-        )
-        _check_buckets(read, settings)
-        if read.problems:
-            raise SettingsError(read.problems)
-        return settings
+
+def read_settings(read: Reader, task: Task, model_name: str | None, predictor_protocol: str | None) -> Settings:
+    """The same from a reader, which knows afterwards what was asked for."""
+    if problems := task.problems():
+        raise SettingsError(problems)
+    settings = Settings(
+        task=task,
+        minio=_minio(read),
+        kafka=_kafka(read, task),
+        source_buckets=read.parsed("SOURCE_BUCKETS", values.buckets, ()),
+        source_suffixes=read.parsed("SOURCE_SUFFIXES", values.names, ()),
+        destination=read.parsed("DESTINATION", partial(values.destination, called=task.called), ""),
+        rejected_bucket=read.parsed("REJECTED_BUCKET", values.bucket, ""),
+        review_below=read.parsed("REVIEW_BELOW", values.share, None),
+        review_bucket=read.parsed("REVIEW_BUCKET", values.bucket, ""),
+        inference_service_name=read.parsed("INFERENCE_SERVICE_NAME", values.attribute, None),
+        pod_namespace=read.parsed("POD_NAMESPACE", values.attribute, None),
+        trace_key=read.parsed("REQUEST_TRACE_KEY", values.trace_key, Settings.trace_key),
+        event_type=read.parsed("EVENT_TYPE", values.attribute, ""),
+        event_source=read.parsed("EVENT_SOURCE", values.attribute, f"mnist-pipeline/{model_name or task.name}"),
+        event_mode=read.parsed("EVENT_MODE", values.event_mode, Settings.event_mode),
+        predictor_format=_predictor_format(read, predictor_protocol or task.predictor_protocol, task),
+        max_body_bytes=read.parsed("MAX_BODY_BYTES", values.positive, Settings.max_body_bytes),
+        max_object_bytes=read.parsed("MAX_OBJECT_BYTES", values.positive, Settings.max_object_bytes),
+        max_image_pixels=read.parsed("MAX_IMAGE_PIXELS", values.positive, 0),
+        event_timeout_seconds=read.parsed("EVENT_TIMEOUT_SECONDS", values.seconds, Settings.event_timeout_seconds),
+        max_in_flight=read.parsed("MAX_IN_FLIGHT", values.positive, Settings.max_in_flight),
+    )
+    _check_buckets(read, settings)
+    if read.problems:
+        raise SettingsError(read.problems)
+    return settings
 
 
 def _check_buckets(read: Reader, settings: Settings) -> None:

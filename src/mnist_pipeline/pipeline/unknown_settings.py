@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from mnist_pipeline.pipeline.environment import Reader
-from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.pipeline.settings import read_settings
 from mnist_pipeline.pipeline.task import Task, Tensor
 
 # Of these families whatever nobody reads is a mistake; of other names what is nearly one of ours.
@@ -78,7 +78,7 @@ class _Any(Task):
 def _known_names() -> set[str]:
     # KAFKA_TOPIC is asked for only where there is a Kafka.
     read = Reader({"KAFKA_BOOTSTRAP_SERVERS": "kafka"})
-    Settings.read(read, _Any(), None, None)
+    read_settings(read, _Any(), None, None)
     return read.asked
 
 
