@@ -153,7 +153,7 @@ def test_its_help_says_what_it_is_not_and_wrong_settings_end_it_with_2() -> None
     nothing = run("--sink", "http://127.0.0.1:1/")
     assert (nothing.returncode, nothing.stderr) == (2, "KAFKA_BOOTSTRAP_SERVERS is not set\n")
     assert run("--sink", "nowhere").returncode == 2
-    assert "nothing can be posted to 'http://sink:99999/'" in run("--sink", "http://sink:99999/").stderr
+    assert "'http://sink:99999/' is no http or https URL" in run("--sink", "http://sink:99999/").stderr
     wrong = run("--sink", "http://127.0.0.1:1/", KAFKA_BOOTSTRAP_SERVERS="k", KAFKA_SECURITY_PROTOCOL="TLS")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("KAFKA_SECURITY_PROTOCOL ")
