@@ -84,7 +84,7 @@ clean: ## remove what the other commands made
 # A dot every two seconds, because pip is quiet unless it fails.
 define install
 	@printf 'Installing mnist-pipeline[$(1)] into .venv (the first time this takes a minute or two) '
-	@(while sleep 2; do printf .; done) & dots=$$!; trap 'kill $$dots' EXIT; trap 'exit 130' INT TERM; \
+	@(while sleep 2 && kill -0 $$$$ 2>/dev/null; do printf .; done) & dots=$$!; trap 'kill $$dots' EXIT; trap 'exit 130' INT TERM; \
 		$(PIP) install --editable '.[$(1)]' && echo
 endef
 

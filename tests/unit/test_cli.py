@@ -182,6 +182,32 @@ def test_each_command_tells_what_a_task_lacks(
     assert [line.split(",")[0] for line in told] == [f"Unfinished lacks {part}" for part in ("name", "input", "labels")]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["source", "--sink", "http://x/", "--max-in-flight", "0"],
+            "--max-in-flight: '0' is no whole number from 1 on",
+        ),
+        (["source", "--sink", "http://x/", "--retry", "1.5"], "--retry: '1.5' is no whole number from 0 on"),
+        (["source", "--sink", "http://x/", "--timeout=-1"], "--timeout: '-1' is no number of seconds"),
+        (["source", "--sink", "http://x/", "--backoff", "nan"], "--backoff: 'nan' is no number of seconds"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_told(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        cli.main(argv=arguments)
+    assert exited.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_model_without_a_name_is_told_before_kserve_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv=["--predictor_host", "p", "--model_name", ""]) == 2
+    assert capsys.readouterr().err == "--model_name is empty\n"
+
+
 def test_help_says_nothing_of_unknown_settings(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -87,6 +88,19 @@ def test_a_port_that_is_taken_is_told_in_one_line(address: str) -> None:
         with pytest.raises(server.PortTaken, match=f"port {port} cannot be listened on: Address already in use"):
             server._check_port(port)  # noqa: SLF001 - what `serve` does first
     server._check_port(port)  # noqa: SLF001 - the same
+
+
+@pytest.mark.parametrize(
+    ("port", "host", "told"),
+    [
+        (99_999, None, "port 99999 cannot be listened on: ports are 0 to 65535"),
+        (8080, "192.0.2.1", "192.0.2.1, port 8080, cannot be listened on: Cannot assign requested address"),
+        (8080, "a..b", "a..b, port 8080, cannot be listened on: "),
+    ],
+)
+def test_where_nothing_can_listen_is_told(port: int, host: str | None, told: str) -> None:
+    with pytest.raises(server.PortTaken, match=re.escape(told)):
+        server._check_port(port, host)  # noqa: SLF001 - the same
 
 
 # KServe's server as far as its event loop, which says what it is.

@@ -46,6 +46,20 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def attempts(text: str) -> int:
+    """A whole number from 0 on."""
+    if not re.fullmatch("[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time from 0 on."""
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return float(text)
+
+
 def url(text: str) -> str:
     """An http or https URL that can be posted to."""
     try:

@@ -179,12 +179,13 @@ def _upload(stack: Stack, given: Sequence[Upload]) -> dict[str, float]:
     client = stack.minio()
 
     def put(one: Upload) -> tuple[str, float]:
+        data = one.data
         moment = time.time()
         client.put_object(
             bucket_name=stack.source_bucket,
             object_name=one.key,
-            data=io.BytesIO(one.data),
-            length=len(one.data),
+            data=io.BytesIO(data),
+            length=len(data),
             content_type=mimetypes.guess_type(one.key)[0] or "application/octet-stream",
             metadata={TRACE_KEY: one.trace_id},
         )

@@ -20,12 +20,16 @@ _OTHER_PICTURES = (".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """An object to upload: its key, its bytes, the file that has them, and the trace id by which it is followed."""
+    """An object to upload: its key, the file that has its bytes, and the trace id by which it is followed."""
 
     key: str
-    data: bytes
     file: Path
     trace_id: str
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes, read each time: a folder of photographs may be larger than memory."""
+        return self.file.read_bytes()
 
 
 def suffixes_of(task: Task) -> tuple[str, ...]:
@@ -47,14 +51,14 @@ def uploads(task: Task, folder: Path | None, count: int | None) -> tuple[list[Up
         raise ValueError(f"there is nothing to upload ({', '.join(suffixes_of(task))}) in {folder}{others}")
     given: list[Upload] = []
     for number in range(count or len(found)):
-        again, (file, data) = number // len(found), found[number % len(found)]
+        again, file = number // len(found), found[number % len(found)]
         key = f"again-{again}/{file.name}" if again else file.name
-        given.append(Upload(key=key, data=data, file=file, trace_id=str(uuid.uuid4())))
+        given.append(Upload(key=key, file=file, trace_id=str(uuid.uuid4())))
     return given, left_out if folder else []
 
 
-def _files(task: Task, folder: Path) -> tuple[list[tuple[Path, bytes]], list[str]]:
-    """The files that can be uploaded, and their bytes; and a sentence for each of the others."""
+def _files(task: Task, folder: Path) -> tuple[list[Path], list[str]]:
+    """The files that can be uploaded; and a sentence for each of the others."""
     found, left_out = [], []
     try:
         files = sorted(folder.iterdir())
@@ -64,7 +68,8 @@ def _files(task: Task, folder: Path) -> tuple[list[tuple[Path, bytes]], list[str
         reason = _reason_against(task, file)
         if not reason:
             try:
-                found.append((file, file.read_bytes()))
+                file.open("rb").close()
+                found.append(file)
             except OSError as exc:
                 reason = exc.strerror or type(exc).__name__
         if reason:

@@ -45,6 +45,9 @@ from mnist_pipeline.serving.middleware import InferenceModel, PipelineMiddleware
 # A worker that has not answered by then will not: imports take a second or two, on a busy machine many times that.
 _FIRST_PONG_SECONDS = 300.0
 
+# Of a larger number the resolver takes what remains of it: 99999 would listen on 34463. 0 is any that is free.
+_PORTS = range(65536)
+
 # An event makes some thousands of objects, nearly all of which go by themselves.
 _GC_THRESHOLDS = (20_000, 20, 20)
 
@@ -166,6 +169,8 @@ def _use_uvloop() -> None:
 
 def _check_port(port: int, host: str | None = None) -> None:
     """See that the port is free: uvicorn and gRPC would say so in a stack, and two gRPC servers would share it."""
+    if port not in _PORTS:
+        raise PortTaken(f"port {port} cannot be listened on: ports are 0 to 65535")
     everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - as KServe does
     try:
         family, kind, _, _, address = socket.getaddrinfo(host or everywhere, port, type=socket.SOCK_STREAM)[0]
