@@ -59,7 +59,7 @@ def embedded_place(stack: Stack) -> Place:
 def real_place(real_minio: MinioServer, real_kafka: KafkaServer) -> Iterator[Place]:
     """A place on Apache Kafka and MinIO, whose transformers are a user under the package's policy."""
     topic = f"{RESULTS_TOPIC}-{uuid.uuid4()}"
-    real_kafka.create_topic(topic, partitions=6)
+    real_kafka.create_topic(topic)
     user = real_minio.add_transformer(f"transformer-{uuid.uuid4()}", {"mnist": "source-*"})
     with Sandbox() as sandbox, start_predictor(sandbox) as predictor:
         place = Place(

@@ -36,7 +36,7 @@ from mnist_pipeline import (
     ResultTimeout,
     Settings,
 )
-from mnist_pipeline.adapters.kafka_records import TopicReader
+from mnist_pipeline.adapters.kafka_records import Record, TopicReader
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka, SettingsError
@@ -83,15 +83,18 @@ class User:
 
 
 @pytest.fixture(scope="module")
-def user_in(place: Place) -> Iterator[Callable[[str], User]]:
-    """Gives the user of a transformer in an event mode, one of each."""
-    environ = {**place.settings, **place.owner, "SOURCE_BUCKETS": place.bucket}
+def user_in(place: Place, request: pytest.FixtureRequest) -> Iterator[Callable[[str], User]]:
+    """Gives the user of a transformer in an event mode, one of each; both write to a topic of their own."""
+    topic = f"results-{uuid.uuid4()}"
+    if place.versioned:  # the embedded broker makes a topic by itself
+        request.getfixturevalue("real_kafka").create_topic(topic, partitions=6)
+    environ = {**place.settings, **place.owner, "SOURCE_BUCKETS": place.bucket, "KAFKA_TOPIC": topic}
     del environ["MAX_BODY_BYTES"]
     with contextlib.ExitStack() as servers:
 
         @functools.cache
         def user(mode: str) -> User:
-            server = place.start(settings={"EVENT_MODE": mode})
+            server = place.start(settings={"EVENT_MODE": mode, "KAFKA_TOPIC": topic})
             servers.callback(server.close)
             server.wait_ready()
             return User(place, server, environ)
@@ -107,6 +110,18 @@ def user(user_in: Callable[[str], User]) -> User:
 @pytest.fixture(params=["structured", "binary"])
 def any_user(user_in: Callable[[str], User], request: pytest.FixtureRequest) -> User:
     return user_in(request.param)
+
+
+def records_of(kafka: Kafka, *, key: bytes | None = None) -> list[Record]:
+    """All records of a topic, or of a key's partition."""
+    reader = TopicReader(kafka)
+    reader.open(key=key)
+    assert key is None or len(reader.partitions) == 1
+    records = []
+    while not reader.is_at_end():
+        records += reader.poll(1)
+    reader.close()
+    return records
 
 
 def new_key() -> str:
@@ -152,16 +167,10 @@ def test_results_prints_an_object_s_and_an_inline_result_by_trace_id(any_user: U
 def test_with_a_trace_id_only_the_partition_of_that_key_is_read(user: User) -> None:
     with user.client() as client:
         sent = [client.ask(digit_png(2)).trace_id for _ in range(12)]
-    lies_in = {record.key: record.partition for record in user.place.read_results()}
+    lies_in = {record.key: record.partition for record in records_of(user.kafka())}
     assert len({lies_in[trace_id.encode()] for trace_id in sent}) > 1
     for trace_id in sent:
-        reader = TopicReader(user.kafka())
-        reader.open(key=trace_id.encode())
-        records = []
-        while not reader.is_at_end():
-            records += reader.poll(1)
-        reader.close()
-        assert list(reader.partitions) == [lies_in[trace_id.encode()]]
+        records = records_of(user.kafka(), key=trace_id.encode())
         assert {record.partition for record in records} == {lies_in[trace_id.encode()]}
         assert trace_id.encode() in {record.key for record in records}
 
