@@ -25,7 +25,7 @@ help: ## list the commands
 
 demo: .venv/.local ## upload digits, or images=DIR, on a local stack and watch where they go
 	@case '$(firstword -$(MAKEFLAGS))' in *k*) echo "make takes --keep for its own --keep-going: say make demo ARGS=--keep" >&2;; esac
-	@$(BIN)/mnist-pipeline demo $(if $(images),--images '$(images)') $(ARGS)
+	@$(BIN)/mnist-pipeline demo $(if $(filter command,$(firstword $(origin images))),--images "$$images") $(ARGS)
 
 test: .venv/.dev ## unit, contract and end-to-end tests on local servers
 	@$(BIN)/python -m pytest $(ARGS)

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 import urllib3
+from minio import S3Error
 from urllib3.exceptions import HTTPError
 
 from mnist_pipeline.commands import arguments, console, usage
@@ -103,7 +104,7 @@ def main(argv: Sequence[str], *, task: Task) -> int:
             print(f"left out: {len(more)} more")
         try:
             document = _run(stack, given, options)
-        except PartFailed as exc:
+        except (PartFailed, S3Error) as exc:
             print(f"\n{exc}", file=sys.stderr)
             return 1
     if options.json:
@@ -148,7 +149,7 @@ def _run(stack: Stack, given: Sequence[Upload], options: argparse.Namespace) -> 
         found = [*problems(stack, arrivals), *_send_inline(stack, _request(stack.task, given[0]))]
         _tell(stack, arrivals, found)
         if options.keep:
-            print(how_to_use(stack, given[0]), flush=True)
+            print(how_to_use(stack, given[0], arrivals[0].result), flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
     print(f"Everything is stopped and removed ({time.monotonic() - started:.1f} s in all).")

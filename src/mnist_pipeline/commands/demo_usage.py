@@ -10,6 +10,7 @@ from mnist_pipeline.commands.usage import PROGRAM
 from mnist_pipeline.local.servers import transformer_settings
 from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.mnist.digits import Digits
+from mnist_pipeline.pipeline.published import PredictionResult
 
 CLOUDEVENT = {
     "Ce-Id": "1",
@@ -21,7 +22,7 @@ CLOUDEVENT = {
 """What a user of the Kafka-sink transformer sends with the request."""
 
 
-def how_to_use(stack: Stack, first: Upload) -> str:
+def how_to_use(stack: Stack, first: Upload, result: PredictionResult | None) -> str:
     """Where the parts of the stack are, and lines to be pasted; `first` is an object that was uploaded."""
     settings = {
         **transformer_settings(stack.gateway, stack.broker),
@@ -63,15 +64,13 @@ Ask inline, as plain HTTP and as an event:
 
 See {first.key} where it was filed, for the next hour:
 
-{_link(stack, first)}
+{_link(stack, result)}
 """
 
 
-def _link(stack: Stack, first: Upload) -> str:
+def _link(stack: Stack, result: PredictionResult | None) -> str:
     """A URL of the copy that a browser opens."""
-    client = stack.minio()
-    for place in stack.places.outputs:
-        name = place.prefix + first.key
-        if any(one.object_name == name for one in client.list_objects(bucket_name=place.bucket, prefix=name)):
-            return client.presigned_get_object(bucket_name=place.bucket, object_name=name, expires=timedelta(hours=1))
-    return "(it is not there any more)"
+    if result is None or result.destination is None:
+        return "(it has no result)"
+    bucket, _, key = result.destination.partition("/")
+    return stack.minio().presigned_get_object(bucket_name=bucket, object_name=key, expires=timedelta(hours=1))
