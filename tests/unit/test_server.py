@@ -77,6 +77,12 @@ def test_kserve_and_uvicorn_still_have_what_is_mended_by_name() -> None:
     assert "_should_upgrade" in HttpToolsProtocol.on_headers_complete.__code__.co_names
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 99999999])
+def test_a_port_that_no_machine_has_is_told_in_one_line(port: int) -> None:
+    with pytest.raises(server.PortTaken, match=f"port {port} cannot be listened on: "):
+        server._check_port(port)  # noqa: SLF001 - what `serve` does first
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "", "::"])
 def test_a_port_that_is_taken_is_told_in_one_line(address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

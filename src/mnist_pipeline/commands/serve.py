@@ -109,6 +109,8 @@ def _settings_of(task: Task, arguments: Sequence[str], environ: Mapping[str, str
     problems: list[str] = []
     if not known.predictor_host and not help_wanted:
         problems.append("--predictor_host is missing: the predictor's HOST[:PORT]")
+    if not known.model_name:
+        problems.append("--model_name is empty")
     if not help_wanted:
         problems += problems_of_libraries(known, environ)
     try:

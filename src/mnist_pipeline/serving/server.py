@@ -168,6 +168,8 @@ def _check_port(port: int, host: str | None = None) -> None:
     """See that the port is free: uvicorn and gRPC would say so in a stack, and two gRPC servers would share it."""
     everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - as KServe does
     try:
+        if port > 65535:  # noqa: PLR2004 - getaddrinfo would take the rest of it, 4464 for 70000
+            raise OverflowError("the last port is 65535")  # noqa: TRY301 - one line for whatever is wrong
         family, kind, _, _, address = socket.getaddrinfo(host or everywhere, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as listener:
             # What only waits for the last packets of closed connections does not take it.
