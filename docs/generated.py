@@ -163,7 +163,7 @@ def metrics() -> str:
 
 def commands() -> str:
     """What each command's --help prints, after that of the program itself, which has the exit codes."""
-    parts = [f"```text\n{usage().rstrip()}\n```"]
+    parts = [f"```text\n{usage(Digits()).rstrip()}\n```"]
     for command in COMMANDS:
         printed = io.StringIO()
         with _columns(100), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):

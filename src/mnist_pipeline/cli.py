@@ -87,7 +87,9 @@ def _main(given: Task | type[Task] | None, arguments: list[str], model: type[Obj
     task = task() if isinstance(task, type) else task
     first = arguments[0] if arguments else ""
     if first in ("-h", "--help", "--version"):
-        print(f"mnist-pipeline {version('mnist-pipeline')}\n" if first == "--version" else usage(), end="", flush=True)
+        print(
+            f"mnist-pipeline {version('mnist-pipeline')}\n" if first == "--version" else usage(task), end="", flush=True
+        )
         return 0
     if first == "--print-completion":
         from mnist_pipeline.commands import completion
@@ -100,7 +102,7 @@ def _main(given: Task | type[Task] | None, arguments: list[str], model: type[Obj
             meant = get_close_matches(name, COMMANDS, 1)
             told = f"{name!a:.80} is no command" + (f": is {meant[0]} meant?" if meant else "")
             print(told, file=sys.stderr)
-        print(usage(), end="", file=sys.stderr)
+        print(usage(task), end="", file=sys.stderr)
         return 2
     if problems := task.problems():
         print(*problems, sep="\n", file=sys.stderr)
@@ -137,23 +139,29 @@ def serve(
     return main(task, ["serve", *(sys.argv[1:] if argv is None else argv)], model=model)
 
 
-def usage() -> str:
+def usage(task: Task) -> str:
     """What `mnist-pipeline --help` prints."""
+    from mnist_pipeline.mnist.digits import Digits
+
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:<{width}}  {says}" for name, says in COMMANDS.items())
     codes = "\n".join(f"  {code:<{width}}  {says}" for code, says in EXIT_CODES.items())
-    return f"""usage: mnist-pipeline COMMAND [--help] ...
+    demo = "demo" if isinstance(task, Digits) else "demo --images DIR"
+    submit = f"submit {'7' if isinstance(task, Digits) else 'FILE'}{next(iter(task.suffixes), '')} --wait"
+    told = f"""usage: mnist-pipeline COMMAND [--help] ...
 
 {commands}
 
 examples:
-  mnist-pipeline demo                                   # see it work, on this machine alone
-  mnist-pipeline serve --model_name mnist --predictor_host mnist-predictor
-  mnist-pipeline submit 7.png --wait                    # and what became of it
+  mnist-pipeline {demo:<38} # see it work, on this machine alone
+  mnist-pipeline serve --model_name {task.name} --predictor_host {task.name}-predictor
+  mnist-pipeline {submit:<38} # and what became of it
 
 exit codes:
 {codes}
 
---version tells which one this is; this lets Tab complete commands and flags (zsh and fish too):
-  mnist-pipeline --print-completion bash > ~/.local/share/bash-completion/completions/mnist-pipeline
-""".replace("mnist-pipeline", PROGRAM.get())
+--version tells which one this is"""
+    if " " not in PROGRAM.get():  # no shell completes the second word of `python -m`
+        told += """; this lets Tab complete commands and flags (zsh and fish too):
+  mnist-pipeline --print-completion bash > ~/.local/share/bash-completion/completions/mnist-pipeline"""
+    return f"{told}\n".replace("mnist-pipeline", PROGRAM.get())

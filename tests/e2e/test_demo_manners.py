@@ -49,7 +49,7 @@ def test_a_blank_page_is_a_rejection_with_its_reason_and_no_failure(tmp_path: Pa
         "left out: five.webp: digits are read from PNG and JPEG only",
         "left out: more: a folder in the folder",
         "left out: notes.txt: its name does not end in .png, .jpg, .jpeg",
-        "left out: pipe.png: no file",
+        "left out: pipe.png: no regular file",
     ]
     assert re.search(
         r"^blank.png .* -  mnist-rejected +\d+  rejected: badimage: there is no digit", ran.stdout, re.MULTILINE

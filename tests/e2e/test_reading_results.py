@@ -175,7 +175,7 @@ def test_a_folder_without_pictures_sends_nothing_and_says_so(tmp_path: Path) -> 
     ran = run("submit", tmp_path, MINIO_ACCESS_KEY="a", MINIO_SECRET_KEY="s")
     assert (ran.returncode, ran.stderr) == (
         2,
-        f"{tmp_path / 'pipe.png'} is left out: no file\nthere is nothing to send\n",
+        f"{tmp_path / 'pipe.png'} is left out: no regular file\nthere is nothing to send\n",
     )
 
 

@@ -12,11 +12,13 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+import orjson
 import pytest
 
 import mnist_pipeline
 from mnist_pipeline import cli
 from mnist_pipeline.commands import COMMANDS
+from mnist_pipeline.commands.demo_objects import Upload
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.settings import CA_BUNDLES
 from mnist_pipeline.pipeline.task import Task
@@ -223,6 +225,105 @@ def test_the_demo_refuses_a_folder_without_pictures(capsys: pytest.CaptureFixtur
         cli.main(argv=["demo", "--images", str(tmp_path)])
     assert exited.value.code == 2
     assert "there is nothing to upload" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]])
+def test_another_task_s_help_shows_the_demo_with_a_folder_and_no_completion_of_several_words(
+    arguments: list[str],
+) -> None:
+    code = "from mnist_pipeline import main; from fashion import Fashion; raise SystemExit(main(Fashion))"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv[0] = 'mine.py'; {code}", *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "examples")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    examples = re.findall(r"^  python mine.py demo\b.*", ran.stdout, re.MULTILINE)
+    assert examples
+    assert all("--images DIR" in example for example in examples)
+    assert "--print-completion" not in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["results", "--since", "999999999999d"],
+        ["results", "--trace-id", ""],
+        ["replay", "--topic", "t", "--sink", "http://127.0.0.1:1/", "--since", "99999999999d"],
+        ["submit", ""],
+        ["submit", "7.png", "--trace-id", ""],
+        ["source", "--sink", "http://127.0.0.1:1/", "--max-in-flight", "0"],
+        ["source", "--sink", "http://127.0.0.1:1/", "--retry", "-1"],
+        ["source", "--sink", "http://127.0.0.1:1/", "--backoff", "nan"],
+        ["source", "--sink", "http://127.0.0.1:1/", "--timeout", "0"],
+    ],
+)
+def test_a_value_that_cannot_work_is_told_before_anything_is_begun(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    with pytest.raises(SystemExit) as exited:
+        cli.main(argv=arguments)
+    assert exited.value.code == 2
+    assert "error: argument " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inline", [[], ["--url", "http://127.0.0.1:1/"]])
+def test_submit_takes_neither_a_pipe_nor_a_device(
+    inline: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert cli.main(argv=["submit", str(tmp_path / "pipe.png"), *inline]) == 2
+    assert "pipe.png is left out: no regular file" in capsys.readouterr().err
+
+
+def test_the_demo_leaves_out_a_pipe_and_takes_no_empty_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("confluent_kafka", reason="the extra [local] is not installed")
+    os.mkfifo(tmp_path / "pipe.png")
+    for folder, told in ((str(tmp_path), "pipe.png: no regular file"), ("", "argument --images: it is empty")):
+        with pytest.raises(SystemExit):
+            cli.main(argv=["demo", "--images", folder])
+        assert told in capsys.readouterr().err
+
+
+def test_submit_refuses_the_same_file_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIO_ACCESS_KEY", "key")
+    monkeypatch.setenv("MINIO_SECRET_KEY", "secret")
+    file = tmp_path / "7.png"
+    file.touch()
+    assert cli.main(argv=["submit", str(file), str(file)]) == 2
+    assert "would both be 7.png" in capsys.readouterr().err
+
+
+def test_help_is_printed_where_the_encoding_has_not_all_of_it() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "mnist_pipeline", "submit", "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_colour_that_is_forced_makes_no_terminal_of_a_pipe() -> None:
+    code = "from mnist_pipeline.commands.console import print_table\nprint_table(['a'], [['x' * 200]])"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "FORCE_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "x" * 200 in ran.stdout.splitlines()
+
+
+def test_a_file_s_name_that_is_no_utf_8_is_in_the_demo_s_json() -> None:
+    report = pytest.importorskip("mnist_pipeline.commands.demo_report", reason="the extra [local] is not installed")
+    upload = Upload(key="7.png", file=Path(os.fsdecode(b"caf\xe9/7.png")), trace_id="t")
+    assert orjson.dumps(report.Arrival(upload=upload, results=[], uploaded_at=0).as_json())
 
 
 @pytest.mark.parametrize("command", ["serve", "reconcile"])

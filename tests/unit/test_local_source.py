@@ -367,6 +367,24 @@ def test_a_source_that_has_to_be_ready_says_why_it_is_not_and_closes_at_once(cap
     gc.collect()  # the same
 
 
+def test_a_source_that_is_closed_before_it_has_partitions_has_not_failed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = threading.Event()
+
+    def consume(_: Source) -> None:
+        closed.wait(5)
+        raise RuntimeError("NetworkSelector closed!")
+
+    monkeypatch.setattr(Source, "_consume_until_closed", consume)
+    monkeypatch.setattr("mnist_pipeline.local.source.Connections.give_up", lambda _: closed.set())
+    told: list[int] = []
+    source = Source(NOBODY, "mnist", "http://127.0.0.1:1/", group="test", on_failure=lambda: told.append(1))
+    source.begin()
+    source.close()
+    assert (source.failed, told, said_by(caplog)) == (False, [], [])
+
+
 class Unforeseen(Exception):
     """Nothing that the source knows of."""
 

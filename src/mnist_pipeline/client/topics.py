@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 from mnist_pipeline.adapters.kafka_records import CONNECT_SECONDS, Record, TopicReader
+from mnist_pipeline.adapters.threads import in_thread
 from mnist_pipeline.pipeline.settings import Kafka
 
 _POLL_SECONDS = 0.5
+
+_T = TypeVar("_T")
 
 
 class OpenTopic:
     """A topic that is being read; for one event loop."""
 
-    def __init__(self, reader: TopicReader, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, reader: TopicReader) -> None:
         self._reader = reader
-        self._thread = thread
+        # kafka-python's consumer blocks, and takes one call at a time.
+        self._lock = threading.Lock()
 
     async def poll(self) -> list[Record]:
         """The next records, by time; none where none have come within half a second."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reader.poll, _POLL_SECONDS)
+        return await self.call(partial(self._reader.poll, _POLL_SECONDS))
 
     async def is_at_end(self) -> bool:
         """Whether all is read that was there when it was opened."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reader.is_at_end)
+        return await self.call(self._reader.is_at_end)
+
+    def call(self, method: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Call a method of the reader once the call before it has ended; nobody need wait for it."""
+
+        def alone() -> _T:
+            with self._lock:
+                return method()
+
+        return in_thread(alone, name="topic")
 
 
 @contextlib.asynccontextmanager
@@ -41,17 +55,14 @@ async def opened(
         KafkaUnavailable: Kafka is away, or no answer came within `timeout` seconds, or it refuses us or the topic.
     """
     reader = TopicReader(kafka)
-    # kafka-python's consumer blocks, and is nobody's but this thread's.
-    thread = ThreadPoolExecutor(1, thread_name_prefix="topic")
+    topic = OpenTopic(reader)
     seconds = min(timeout, CONNECT_SECONDS)
     try:
-        open_it = partial(reader.open, key=key, since=since, timeout_seconds=seconds)
-        await asyncio.get_running_loop().run_in_executor(thread, open_it)
-        yield OpenTopic(reader, thread)
+        await topic.call(partial(reader.open, key=key, since=since, timeout_seconds=seconds))
+        yield topic
     finally:
         reader.give_up()
-        thread.submit(reader.close)
-        thread.shutdown(wait=False)
+        topic.call(reader.close)
 
 
 async def records(

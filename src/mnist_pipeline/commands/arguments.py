@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from mnist_pipeline.pipeline.errors import BadTraceId
 from mnist_pipeline.pipeline.events import check_trace_id
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 40 * 365.0 * _SECONDS["d"]  # what lies further back is older than any record, and than some clocks can tell
 
 
 def duration(text: str) -> float:
     """Seconds, of a number with s, m, h or d."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if found is None:
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else _LONGEST
+    if seconds >= _LONGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 2h or 1d")
-    return float(found[1]) * _SECONDS[found[2]]
+    return seconds
 
 
 def trace_id(text: str) -> str:
     """A trace id that a result can have."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
     try:
         return check_trace_id(text)
     except BadTraceId as exc:
@@ -46,7 +51,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def attempts(text: str) -> int:
+def natural(text: str) -> int:
     """A whole number from 0 on."""
     if not re.fullmatch("[0-9]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
@@ -54,10 +59,29 @@ def attempts(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A time from 0 on."""
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return float(text)
+    """Seconds as a plain number, 0 among them; a day at most, which no wait of one request comes to."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= _SECONDS["d"]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_SECONDS['d']}")
+    return number
+
+
+def timeout(text: str) -> float:
+    """The same without 0."""
+    number = seconds(text)
+    if not number:
+        raise argparse.ArgumentTypeError("0 seconds are too few")
+    return number
+
+
+def path(text: str) -> Path:
+    """A file or a folder; an empty name would be the folder we are in."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(text)
 
 
 def url(text: str) -> str:

@@ -17,13 +17,13 @@ def progress() -> Progress:
     """A bar on a terminal, gone at its end; elsewhere nothing. What is printed meanwhile stands above it."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console = Console()
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=not console.file.isatty())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Iterable[str] = ()) -> None:
     """Print columns one beside the other; `right` names those of numbers."""
     console = Console(highlight=False)
-    is_terminal = console.is_terminal
+    is_terminal = console.file.isatty()  # rich takes FORCE_COLOR for a terminal
     if not is_terminal:
         console = Console(highlight=False, width=_ENDLESS)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

@@ -60,6 +60,12 @@ _EXAMPLES = """\
   make demo ARGS='--images scans'              # the same from a checkout
 """
 
+_EXAMPLES_OF_A_TASK = """\
+  mnist-pipeline demo --images DIR                     # your own
+  mnist-pipeline demo --images DIR --count 300 --rows  # many, and a row for each
+  mnist-pipeline demo --images DIR --keep              # leave it up, and show how to use it
+"""
+
 _CODES = """\
   0    every object arrived where it belongs; what can never be classified in the bucket of rejected ones
   1    something is not as it should be, or a part did not start: the lines say what
@@ -70,9 +76,12 @@ _CODES = """\
 
 def parser(task: Task) -> argparse.ArgumentParser:
     """The flags."""
-    parser = usage.command_parser("demo", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
+    examples = _EXAMPLES if isinstance(task, Digits) else _EXAMPLES_OF_A_TASK
+    parser = usage.command_parser("demo", description=_DESCRIPTION, examples=examples, codes=_CODES)
     wanted = ", ".join(suffixes_of(task))
-    parser.add_argument("--images", type=Path, metavar="DIR", help=f"a folder of your own ({wanted}, in any case)")
+    parser.add_argument(
+        "--images", type=arguments.path, metavar="DIR", help=f"a folder of your own ({wanted}, in any case)"
+    )
     parser.add_argument("--count", type=arguments.positive, metavar="N", help="upload N, the same again where needed")
     parser.add_argument("--rows", action="store_true", help=f"a row for each, of more than {MOST_ROWS} too")
     parser.add_argument(

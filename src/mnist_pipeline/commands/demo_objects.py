@@ -82,8 +82,8 @@ def _reason_against(task: Task, file: Path) -> str:
     name, suffixes = file.name.lower(), suffixes_of(task)
     if file.is_dir():
         return "a folder in the folder"
-    if not file.is_file():
-        return "no file"
+    if file.exists() and not file.is_file():
+        return "no regular file"
     if has_control_characters(file.name):
         return "no key may have such characters"
     # The suffixes of a task may be more than what Path calls one, such as `-thumb.png`.

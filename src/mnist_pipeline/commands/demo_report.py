@@ -63,7 +63,7 @@ class Arrival:
         result = self.result
         return {
             "object": self.upload.key,
-            "file": str(self.upload.file),
+            "file": console.printable(str(self.upload.file)),
             "traceId": self.upload.trace_id,
             "prediction": self.label,
             "score": self.score,

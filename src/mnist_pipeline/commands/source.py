@@ -99,11 +99,11 @@ def parser(task: Task) -> argparse.ArgumentParser:
     parser.add_argument("--unordered", action="store_true", help="up to --max-in-flight at once; else one a partition")
     parser.add_argument("--max-in-flight", type=arguments.positive, default=100, metavar="N")
     parser.add_argument(
-        "--retry", type=arguments.attempts, default=10, metavar="N", help="attempts after the first (default: 10)"
+        "--retry", type=arguments.natural, default=10, metavar="N", help="attempts after the first (default: 10)"
     )
     parser.add_argument("--backoff", type=arguments.seconds, default=0.3, metavar="SECONDS", help="0 turns retries off")
     parser.add_argument("--backoff-policy", choices=("exponential", "linear"), default="exponential")
-    parser.add_argument("--timeout", type=arguments.seconds, default=600.0, metavar="SECONDS", help="of one attempt")
+    parser.add_argument("--timeout", type=arguments.timeout, default=600.0, metavar="SECONDS", help="of one attempt")
     parser.add_argument("--initial-offset", choices=("latest", "earliest"), default="latest")
     dead = parser.add_mutually_exclusive_group()
     dead.add_argument(

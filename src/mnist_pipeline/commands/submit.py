@@ -63,7 +63,7 @@ def parser(task: Task) -> argparse.ArgumentParser:
     parser = usage.command_parser("submit", description=_DESCRIPTION, examples=_EXAMPLES, codes=_CODES)
     suffixes = ", ".join(task.suffixes)
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help=f"a file, or a folder of files ({suffixes})"
+        "images", nargs="+", type=arguments.path, metavar="IMAGE", help=f"a file, or a folder of files ({suffixes})"
     )
     parser.add_argument(
         "--url", type=arguments.url, help="post them inline: …/v1/models/<model>:predict, or a Broker's"
@@ -113,12 +113,12 @@ def _images(given: Sequence[Path], prefix: str, settings: Settings, *, inline: b
             key = prefix + file.name
             if file.is_dir():
                 left_out.append(f"{file} is left out: a folder in a folder")
-            elif file.exists() and not file.is_file():
-                left_out.append(f"{file} is left out: no file")
             # A file that is named is meant, and inline its name does not matter.
             elif not settings.is_wanted(key) and not (inline and file is path):
                 suffixes = ", ".join(settings.source_suffixes)
                 left_out.append(f"{file} is left out: its name does not end in {suffixes} (SOURCE_SUFFIXES)")
+            elif file.exists() and not file.is_file():
+                left_out.append(f"{file} is left out: no regular file")
             else:
                 file.open("rb").close()
                 images.append(Image(path=file, key=key))
@@ -133,10 +133,11 @@ def _problems(options: argparse.Namespace, settings: Settings, images: Sequence[
     if options.url is None:
         if settings.minio is None:
             yield "MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: there is no store to upload to"
-        by_key = {image.key: image.path for image in images}
+        by_key: dict[str, Path] = {}
         for image in images:
-            if by_key[image.key] != image.path:
+            if image.key in by_key:
                 yield f"{image.path} and {by_key[image.key]} would both be {image.key}: give them in two goes"
+            by_key[image.key] = image.path
     if options.wait and settings.kafka is None:
         yield "KAFKA_BOOTSTRAP_SERVERS is not set: there are no results to wait for"
 

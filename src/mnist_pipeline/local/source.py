@@ -196,6 +196,8 @@ class Source(Part):
         try:
             self._consume_until_closed()
         except Exception:  # noqa: BLE001 - the thread ends here, whatever it was, and says so
+            if self._closing.is_set() and not self._assigned.is_set():
+                return  # `close` has closed the consumer in the middle of a call
             _log.exception("topic %s: delivery ended in a way that nobody foresaw", self.topic)
             self.failed = True
             if self._on_failure is not None:
