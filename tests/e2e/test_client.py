@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from e2e.following import post
+from e2e.following import post, wait_until
 from e2e.places import Place
 from mnist_pipeline import (
     AsyncPredictionClient,
@@ -290,6 +290,25 @@ def test_submit_uploads_a_folder_and_waits_for_its_predictions(user: User, tmp_p
     assert (ran.returncode, len(ran.stdout.splitlines())) == (1, 3)
 
 
+def test_ctrl_c_while_it_waits_tells_what_is_sent_already(user: User, tmp_path: Path) -> None:
+    file = tmp_path / f"{uuid.uuid4()}.png"
+    file.write_bytes(digit_png(1))
+    command = [sys.executable, "-m", "mnist_pipeline", "submit", str(file), "--wait"]
+    with subprocess.Popen(
+        command, env={**os.environ, **user.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        wait_until(lambda: file.name in keys_in(user.place), seconds=30)
+        time.sleep(0.5)
+        waiting.send_signal(signal.SIGINT)
+        said, _ = waiting.communicate(timeout=20)
+    assert waiting.returncode == 130
+    assert said.endswith(f"  {user.place.bucket}/{file.name}\n")
+
+
+def keys_in(place: Place) -> set[str | None]:
+    return {one.object_name for one in place.client().list_objects(bucket_name=place.bucket, recursive=True)}
+
+
 def test_submit_posts_inline_and_tells_what_is_refused(user: User, tmp_path: Path) -> None:
     good, bad = tmp_path / "8.bin", tmp_path / "empty.png"
     good.write_bytes(digit_png(8))
@@ -310,7 +329,8 @@ def test_submit_posts_inline_and_tells_what_is_refused(user: User, tmp_path: Pat
         ([], "the following arguments are required: IMAGE"),
         (["absent.png"], "absent.png: No such file or directory"),
         (["0.png", "1.png", "--trace-id", "x"], "--trace-id is of one image, and there are 2"),
-        (["0.png", "folder/0.png"], "0.png and folder/0.png would both be 0.png: give them in two goes"),
+        (["0.png", "folder/0.png"], "folder/0.png and 0.png would both be 0.png: give them in two goes"),
+        (["0.png", "--prefix", "../"], "0.png: key '../0.png' has a segment of dots"),
         (["0.png", "--url", "localhost:8080"], "'localhost:8080' is no http or https URL"),
         (["0.png", "--wait", "--timeout", "5"], "'5' is no time such as"),
     ],

@@ -89,6 +89,7 @@ def test_a_terminal_gets_a_bar_and_colours_and_no_more_than_its_width() -> None:
     os.close(ours)
     assert running.returncode == 0, said
     assert b"\x1b[1mobject" in said
+    assert b"trace id" not in said.partition(b"One inline")[0], "it does not fit"
     assert b"uploaded" in said
 
 

@@ -12,12 +12,20 @@ from rich.text import Text
 # Where there is no terminal nobody sees a line end; rich would take 80 columns.
 _ENDLESS = 10_000
 
+_NARROW = 110
+
 
 def progress() -> Progress:
     """A bar on a terminal, gone at its end; elsewhere nothing. What is printed meanwhile stands above it."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console = Console()
     return Progress(*columns, console=console, transient=True, disable=not console.file.isatty())
+
+
+def is_narrow() -> bool:
+    """Whether it is a terminal in which a long row folds."""
+    console = Console()
+    return console.file.isatty() and console.width < _NARROW
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Iterable[str] = ()) -> None:

@@ -115,9 +115,12 @@ def problems(stack: Stack, arrivals: Sequence[Arrival]) -> Iterator[str]:
 
 
 def print_rows(arrivals: Sequence[Arrival], *, guesses: bool) -> None:
-    """A row for each object; of guesses a low score says nothing."""
-    columns = ("object", "trace id", "predicted", "score", "filed in", "ms to filed", "")
-    rows = (_row(arrival, guesses=guesses) for arrival in arrivals)
+    """A row for each object, without its trace id on a narrow terminal; of guesses a low score says nothing."""
+    columns = ["object", "trace id", "predicted", "score", "filed in", "ms to filed", ""]
+    rows = [_row(arrival, guesses=guesses) for arrival in arrivals]
+    if console.is_narrow():
+        columns = [columns[0], *columns[2:]]
+        rows = [[row[0], *row[2:]] for row in rows]
     console.print_table(columns, rows, right=("predicted", "score", "ms to filed"))
 
 

@@ -20,7 +20,8 @@ from mnist_pipeline.client.errors import ClientError
 from mnist_pipeline.commands import arguments, console, usage
 from mnist_pipeline.commands.console import printable
 from mnist_pipeline.commands.results import described
-from mnist_pipeline.pipeline.errors import PipelineError
+from mnist_pipeline.pipeline.errors import Permanent, PipelineError
+from mnist_pipeline.pipeline.notifications import check_source
 from mnist_pipeline.pipeline.published import PredictionResult
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
@@ -120,8 +121,14 @@ def _images(given: Sequence[Path], prefix: str, settings: Settings, *, inline: b
             elif file.exists() and not file.is_file():
                 left_out.append(f"{file} is left out: no regular file")
             else:
-                file.open("rb").close()
-                images.append(Image(path=file, key=key))
+                try:
+                    file.open("rb").close()
+                except OSError as exc:
+                    if file is path:
+                        raise
+                    left_out.append(f"{file} is left out: {exc.strerror}")
+                else:
+                    images.append(Image(path=file, key=key))
     return images, left_out
 
 
@@ -135,6 +142,10 @@ def _problems(options: argparse.Namespace, settings: Settings, images: Sequence[
             yield "MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: there is no store to upload to"
         by_key: dict[str, Path] = {}
         for image in images:
+            try:
+                check_source(settings.source_buckets[0], image.key, settings)
+            except Permanent as exc:
+                yield f"{image.path}: {exc}"
             if image.key in by_key:
                 yield f"{image.path} and {by_key[image.key]} would both be {image.key}: give them in two goes"
             by_key[image.key] = image.path
@@ -161,7 +172,12 @@ class _Sending:
                 bar = self._progress.add_task("sent", total=len(images))
                 await asyncio.gather(*(self._send(image, bar) for image in images))
             if self._options.wait and self._sent:
-                await self._wait(begun)
+                try:
+                    await self._wait(begun)
+                except asyncio.CancelledError:
+                    for image, sent in self._sent.values():  # Ctrl-C: what is sent can still be found
+                        self._tell(image, sent, None)
+                    raise
         return int(self._failed)
 
     async def _send(self, image: Image, bar: TaskID) -> None:
