@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from mnist_pipeline.mnist.digits import Digits as Digits
     from mnist_pipeline.pipeline.errors import BadImage as BadImage
     from mnist_pipeline.pipeline.errors import BadKey as BadKey
+    from mnist_pipeline.pipeline.errors import BadTraceId as BadTraceId
     from mnist_pipeline.pipeline.errors import DeadlineExceeded as DeadlineExceeded
     from mnist_pipeline.pipeline.errors import KafkaUnavailable as KafkaUnavailable
     from mnist_pipeline.pipeline.errors import MessageTooLarge as MessageTooLarge
     from mnist_pipeline.pipeline.errors import MetadataTooLarge as MetadataTooLarge
+    from mnist_pipeline.pipeline.errors import NotAllowed as NotAllowed
     from mnist_pipeline.pipeline.errors import ObjectGone as ObjectGone
     from mnist_pipeline.pipeline.errors import ObjectRetained as ObjectRetained
     from mnist_pipeline.pipeline.errors import ObjectTooLarge as ObjectTooLarge
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline.errors import PipelineError as PipelineError
     from mnist_pipeline.pipeline.errors import PredictorUnavailable as PredictorUnavailable
     from mnist_pipeline.pipeline.errors import Reject as Reject
+    from mnist_pipeline.pipeline.errors import ResultTooLarge as ResultTooLarge
     from mnist_pipeline.pipeline.errors import Retryable as Retryable
     from mnist_pipeline.pipeline.errors import StoreUnavailable as StoreUnavailable
     from mnist_pipeline.pipeline.interpretation import Output as Output
@@ -70,6 +73,7 @@ _HOMES = {
     "AsyncPredictionClient": "client.client",
     "BadImage": "pipeline.errors",
     "BadKey": "pipeline.errors",
+    "BadTraceId": "pipeline.errors",
     "ClientError": "client.errors",
     "Deadline": "pipeline.ports",
     "DeadlineExceeded": "pipeline.errors",
@@ -88,6 +92,7 @@ _HOMES = {
     "Minio": "pipeline.settings",
     "MinioObjectStore": "adapters.object_store",
     "MnistTransformer": "serving.transformer",
+    "NotAllowed": "pipeline.errors",
     "ObjectGone": "pipeline.errors",
     "ObjectRetained": "pipeline.errors",
     "ObjectStore": "pipeline.ports",
@@ -109,6 +114,7 @@ _HOMES = {
     "RequestFailed": "client.errors",
     "RequestRefused": "client.errors",
     "ResultTimeout": "client.errors",
+    "ResultTooLarge": "pipeline.errors",
     "Retryable": "pipeline.errors",
     "serve": "cli",
     "Settings": "pipeline.settings",

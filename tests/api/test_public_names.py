@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import inspect
 import re
+import textwrap
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +67,15 @@ def types_met(public: Any) -> Iterator[type]:
                 yield from types_in(one)
 
 
+def errors_told(public: Any) -> set[str]:
+    """The names in the `Raises:` of a public name, and of its members."""
+    members = members_of(public) if inspect.isclass(public) else ()
+    told = "\n".join(inspect.getdoc(one) or "" for one in (public, *members))
+    sections = re.findall(r"^Raises:\n((?:    .*\n?)+)", told, re.MULTILINE)
+    lines = re.findall(r"^    (\w[\w, ]*):", "".join(sections), re.MULTILINE)
+    return {name for line in lines for name in line.split(", ")}
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_each_public_name_is_there_and_described(name: str) -> None:
     assert inspect.getdoc(PUBLIC[name])
@@ -73,6 +85,20 @@ def test_each_public_name_is_there_and_described(name: str) -> None:
 def test_each_type_of_ours_that_a_user_meets_is_public_too(name: str) -> None:
     met = {kind.__name__ for kind in types_met(PUBLIC[name]) if kind.__module__.startswith("mnist_pipeline")}
     assert met - PUBLIC.keys() - HANDED_ON == set()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_error_that_a_docstring_tells_of_can_be_caught_by_a_public_name(name: str) -> None:
+    assert errors_told(PUBLIC[name]) - PUBLIC.keys() - vars(builtins).keys() == set()
+
+
+@pytest.mark.parametrize("name", [name for name, public in PUBLIC.items() if inspect.isclass(public)])
+def test_a_method_that_is_made_by_a_call_has_a_docstring_where_the_reference_looks_for_one(name: str) -> None:
+    (kind,) = ast.parse(textwrap.dedent(inspect.getsource(PUBLIC[name]))).body
+    assert isinstance(kind, ast.ClassDef)
+    for made, after in zip(kind.body, [*kind.body[1:], None], strict=True):
+        if isinstance(made, ast.Assign) and inspect.isroutine(vars(PUBLIC[name])[ast.unparse(made.targets[0])]):
+            assert isinstance(after, ast.Expr), ast.unparse(made)
 
 
 def test_type_checkers_see_the_names_that_are_there() -> None:

@@ -43,9 +43,13 @@ class PredictionClient:
     """
 
     upload = _blocking(AsyncPredictionClient.upload)
+    """As `AsyncPredictionClient.upload`."""
     ask = _blocking(AsyncPredictionClient.ask)
+    """As `AsyncPredictionClient.ask`."""
     ask_instances = _blocking(AsyncPredictionClient.ask_instances)
+    """As `AsyncPredictionClient.ask_instances`."""
     result = _blocking(AsyncPredictionClient.result)
+    """As `AsyncPredictionClient.result`."""
 
     def __init__(self, settings: Settings, *, url: str | None = None) -> None:
         self._client = AsyncPredictionClient(settings, url=url)
