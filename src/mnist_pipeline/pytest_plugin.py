@@ -16,6 +16,7 @@ It stands at the top of the package and imports nothing by itself, so that it co
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -75,17 +76,27 @@ def harness(
 
 
 @pytest.fixture(scope="session")
-def local_stack(pipeline_task: Task) -> Iterator[Stack]:
-    """The whole path on this machine, once a run; skipped where the extra `[local]` is not installed.
-
-    Another task's transformer is started by the name of its module, as `python -m thumbnails`.
-    """
+def local_stack(pipeline_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole path on this machine, once a run; skipped where the extra `[local]` is not installed."""
     for name in ("confluent_kafka", "onnxruntime"):
         pytest.importorskip(name, reason="pip install 'mnist-pipeline[local]'")
     from mnist_pipeline.local.stack import Stack
-    from mnist_pipeline.mnist.digits import Digits
 
-    program = "mnist_pipeline" if type(pipeline_task) is Digits else type(pipeline_task).__module__
-    path = os.pathsep.join(map(os.path.abspath, sys.path))
-    with Stack(task=pipeline_task, program=program, settings={"PYTHONPATH": path}) as stack:
+    # The module of a task may be no program: `main(…)` may stand in another one, or nowhere yet.
+    program = tmp_path_factory.mktemp("local_stack") / "transformer.py"
+    path = list(map(os.path.abspath, sys.path))
+    program.write_text(_PROGRAM.format(path=path, pickled=pickle.dumps(pipeline_task)))
+    with Stack(task=pipeline_task, program=str(program)) as stack:
         yield stack
+
+
+_PROGRAM = """\
+import pickle
+import sys
+
+sys.path[:] = {path!r}
+from mnist_pipeline import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(pickle.loads({pickled!r})))
+"""

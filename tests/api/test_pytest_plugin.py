@@ -104,6 +104,35 @@ def test_the_local_stack_is_up_once_a_run_and_is_about_the_task(pytester: pytest
     pytester.runpytest_inprocess("-W", "ignore").assert_outcomes(passed=2)
 
 
+def test_the_local_stack_runs_a_task_whose_module_is_no_program_and_tells_a_client_where_it_is(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest("""
+        import pytest
+        from thumbnails import Thumbnails
+
+        class Cats(Thumbnails):
+            name, buckets, filed_in = "cats", (), "sorted/{label}"
+
+        @pytest.fixture(scope="session")
+        def pipeline_task():
+            return Cats()
+    """)
+    pytester.makepyfile("""
+        import io
+        from PIL import Image
+        from mnist_pipeline import PredictionClient
+
+        def test_a_photograph_arrives(local_stack):
+            file = io.BytesIO()
+            Image.new("RGB", (9, 9)).save(file, "JPEG")
+            with PredictionClient.from_environ(local_stack.task, local_stack.environ) as client:
+                result = client.result(client.upload(file.getvalue(), key="a.jpg"), timeout=30)
+            assert result.subject == "cats/a.jpg"
+    """)
+    pytester.runpytest_inprocess("-W", "ignore").assert_outcomes(passed=1)
+
+
 def test_without_the_extra_the_local_stack_is_skipped_with_its_reason(pytester: pytest.Pytester) -> None:
     pytester.makeconftest("import sys; sys.modules['confluent_kafka'] = None")
     pytester.makepyfile("def test_it(local_stack): pass")

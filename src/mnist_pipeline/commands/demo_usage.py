@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from mnist_pipeline.commands.demo_objects import DIGITS, Upload
 from mnist_pipeline.commands.usage import PROGRAM
-from mnist_pipeline.local.servers import transformer_settings
 from mnist_pipeline.local.stack import Stack
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.published import PredictionResult
@@ -24,13 +23,7 @@ CLOUDEVENT = {
 
 def how_to_use(stack: Stack, first: Upload, result: PredictionResult | None) -> str:
     """Where the parts of the stack are, and lines to be pasted; `first` is an object that was uploaded."""
-    settings = {
-        **transformer_settings(stack.gateway, stack.broker),
-        "KAFKA_TOPIC": stack.results_topic,
-        "REQUEST_TRACE_KEY": stack.places.trace_key,
-        "SOURCE_SUFFIXES": ",".join(stack.places.source_suffixes),
-    }
-    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items())
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in stack.environ.items())
     file, url, call = shlex.quote(str(first.file)), stack.transformer.predict_url, PROGRAM.get()
     flags = " \\\n".join(f'  -H "{name}: {value}"' for name, value in CLOUDEVENT.items())
     is_digits = type(stack.task) is Digits

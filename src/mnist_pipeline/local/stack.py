@@ -137,6 +137,16 @@ class Stack(Part):
   transformer  {self.transformer.url}   gRPC {self.transformer.grpc_address}
   predictor    {predictor}"""
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """The settings with which a client finds it, and whatever else is to work on the same store and Kafka."""
+        return {
+            **transformer_settings(self.gateway, self.broker),
+            "KAFKA_TOPIC": self.results_topic,
+            "REQUEST_TRACE_KEY": self.places.trace_key,
+            "SOURCE_SUFFIXES": ",".join(self.places.source_suffixes),
+        }
+
     def places_of(self, label: Label | None, score: float | None) -> tuple[str, ...]:
         """The beginnings of where an object may lie: one, unless its label is unknown."""
         one = () if label is None else (self.places.place_of(Prediction(label, score)),)
@@ -222,11 +232,7 @@ class Stack(Part):
             start_transformer(
                 self.sandbox,
                 predictor_host=host,
-                env={
-                    **transformer_settings(self.gateway, self.broker),
-                    "KAFKA_TOPIC": self.results_topic,
-                    **(settings or {}),
-                },
+                env={**self.environ, **(settings or {})},
                 name=name,
                 program=self._program,
                 model_name=self.task.name,
