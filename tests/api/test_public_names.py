@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import inspect
 import re
 import textwrap
@@ -37,8 +38,14 @@ def members_of(kind: type) -> Iterator[Any]:
         if name == "__init__" or not name.startswith("_"):
             if isinstance(member, property):
                 yield member.fget
-            elif inspect.isroutine(member) and (getattr(member, "__module__", None) or "").startswith("mnist_pipeline"):
+            elif isinstance(member, functools.cached_property):
+                yield member.func
+            elif (inspect.isfunction(member) or inspect.ismethod(member)) and _is_ours(member):
                 yield member
+
+
+def _is_ours(member: Any) -> bool:
+    return (member.__module__ or "").startswith("mnist_pipeline")
 
 
 def types_in(hint: Any) -> Iterator[type]:
