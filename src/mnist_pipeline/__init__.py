@@ -1,7 +1,8 @@
 """A KServe transformer: images arrive in MinIO, predictions leave through Kafka, nothing is lost or misfiled.
 
 Public, and changed only as docs/howto/upgrade.md says, is what this module and `mnist_pipeline.testing` have in their
-`__all__`, beside the command line, the settings, requests, answers and results. Other modules may change at any time.
+`__all__`, beside the command line, the settings, requests, answers and results, and the fixtures of `pytest_plugin`.
+Other modules may change at any time.
 
 The names are resolved when they are first used, so that `mnist_pipeline.testing` and the pure modules cost neither the
 import of kserve nor that of the clients.
