@@ -385,6 +385,9 @@ class Photos(Task):
     name, suffixes, labels = "photos", (".jpg", ".jpeg"), ("cat", "dog")
     input = Tensor((3, 64, 64), pixels=True)
 
+    def decode(self, data: bytes) -> Any:
+        raise Reject("never", repr(data))
+
 
 class Sorted(Photos):
     """They are filed where the task itself says."""
@@ -604,10 +607,16 @@ def test_a_task_that_cannot_work_is_told_why(parts: dict[str, Any], problems: li
 
 @pytest.mark.parametrize("lacks", [{"name"}, {"suffixes"}, {"input"}, {"labels"}, {"name", "labels"}])
 def test_a_task_that_lacks_something_is_told_how_to_say_it(lacks: set[str]) -> None:
-    parts = {name: vars(Photos)[name] for name in ("name", "suffixes", "input", "labels") if name not in lacks}
+    parts = {
+        name: vars(Photos)[name] for name in ("name", "suffixes", "input", "labels", "decode") if name not in lacks
+    }
     problems = problems_of({"DESTINATION": "{label}", **KAFKA}, task=kind(Task, **parts))
     assert {problem.split(",")[0] for problem in problems} == {f"Kind lacks {name}" for name in lacks}
     assert all(f"as in: {problem.split()[2].strip(',')} = " in problem for problem in problems)
+
+
+def test_a_task_without_decode_is_shown_the_method_to_write() -> None:
+    assert kind(decode=Task.decode).problems() == ["Kind lacks its method decode(self, data: bytes) -> numpy.ndarray"]
 
 
 def test_torchserve_is_for_pictures() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_pipeline import Destination, Digits, Prediction
+from mnist_pipeline import Destination, Digits, Prediction, SettingsError
 from mnist_pipeline.local.network import Network
 from mnist_pipeline.mnist.images import to_tensor
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, StoreUnavailable
@@ -255,6 +255,15 @@ def test_a_harness_has_the_buckets_that_setup_makes_and_no_other() -> None:
     assert harness.store.versioned == {"mnist"}
     with pytest.raises(StoreUnavailable, match="there is no bucket 'mnits'"):
         harness.send_object(digit_png(7), bucket="mnits")
+
+
+def test_a_harness_refuses_a_task_with_which_no_transformer_would_start() -> None:
+    class Alike(Digits):
+        labels, filed_in = ("Seven", "seven"), "is-{label}"
+
+    with pytest.raises(SettingsError, match="gives no places of their own"):
+        Harness(Alike, StubPredictor())
+    assert Harness(Digits, StubPredictor(), review_below=0.5).settings.review_below == 0.5
 
 
 def test_what_a_task_files_where_setup_makes_no_bucket_stays_in_its_source() -> None:

@@ -183,7 +183,7 @@ class Task:
         Raises:
             Reject: the bytes can never be one; the object is filed into the rejected bucket, with the reason.
         """
-        raise NotImplementedError(f"{type(self).__name__} lacks its method decode(self, data: bytes) -> numpy.ndarray")
+        raise NotImplementedError
 
     def open_picture(self, data: bytes, mode: Literal["L", "RGB"] = "RGB") -> Image.Image:
         """A PNG or JPEG for `decode`, in colour or in greys (`L`): upright as its EXIF says, transparent pixels white.
@@ -255,6 +255,8 @@ class Task:
                 found += self._problems_of_texts(what, given)
             elif "labels" not in missing:
                 found += self._problems_of_labels(given)
+        if type(self).decode is Task.decode:
+            found.append(f"{kind} lacks its method decode(self, data: bytes) -> numpy.ndarray")
         found += self._problems_of_defaults()
         return found
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import NoReturn
 
 from mnist_pipeline.pipeline.environment import Reader
 from mnist_pipeline.pipeline.settings import read_settings
@@ -73,6 +74,10 @@ class _Any(Task):
     """Which settings there are is the same whatever the task, and one's own is not configured for the question."""
 
     name, suffixes, input, labels = "any", (".any",), Tensor((1,)), (0,)
+
+    def decode(self, data: bytes) -> NoReturn:
+        """Nobody sends it anything."""
+        raise NotImplementedError
 
 
 def _known_names() -> set[str]:

@@ -6,7 +6,7 @@ import asyncio
 import mimetypes
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,11 +59,15 @@ class Harness:
 
     Args:
         task: an instance, or its class.
-        predictor: stands for the network.
+        predictor: stands for the network: it is given tensors `(N, …)`, and answers each with a class number, a
+            label's text, or a list of scores.
         protocol: how the predictor is asked, `v1` or `v2`; None: as the task says.
         store: None: one with the buckets that `setup` makes for the task.
         publisher: None: one of its own.
         settings: what is changed of them, by the names of `Settings`.
+
+    Raises:
+        SettingsError: with this task no transformer would start.
 
     Attributes:
         store, publisher: the fakes, to be looked at and to be made to fail.
@@ -84,7 +88,8 @@ class Harness:
         task = task() if isinstance(task, type) else task
         if protocol is not None:
             settings = {"predictor_format": "tensorflow" if protocol == "v1" else "openinference", **settings}
-        self.settings = Settings(task=task, **settings)
+        # Read as at the start of a transformer, which finds labels that have no places of their own.
+        self.settings = replace(Settings.from_environ({}, task), **settings)
         self.store = store or MemoryStore.of(self.settings)
         self.publisher = publisher or MemoryPublisher()
         self.asked: list[Batch] = []
