@@ -258,6 +258,8 @@ def test_what_a_client_lacks_is_told_by_its_name() -> None:
             client.ask(b"")
     with pytest.raises(SettingsError, match="EVENT_MODE"):
         PredictionClient.from_environ(environ={"EVENT_MODE": "x"})
+    with pytest.raises(SettingsError, match="url: 'localhost:8080' is no http or https URL"):
+        PredictionClient.from_environ(environ={}, url="localhost:8080")
 
 
 def test_submit_uploads_a_folder_and_waits_for_its_predictions(user: User, tmp_path: Path) -> None:

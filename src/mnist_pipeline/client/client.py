@@ -22,7 +22,7 @@ from mnist_pipeline.client import topics
 from mnist_pipeline.client.errors import KeyTaken, PredictionRejected, ResultTimeout
 from mnist_pipeline.client.sink import Sink
 from mnist_pipeline.mnist.digits import Digits
-from mnist_pipeline.pipeline import events, notifications
+from mnist_pipeline.pipeline import events, notifications, setting_values
 from mnist_pipeline.pipeline.errors import ObjectGone
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.published import PredictionResult, read_result
@@ -62,12 +62,18 @@ class AsyncPredictionClient:
     Args:
         settings: where the store and Kafka are, and the trace id's name: those of the transformer.
         url: where inline requests are posted: the transformer's `…/v1/models/<model>:predict`, or a Broker's.
+
+    Raises:
+        SettingsError: `url` is no URL.
     """
 
     def __init__(self, settings: Settings, *, url: str | None = None) -> None:
         self.settings = settings
         self._store = None if settings.minio is None else MinioObjectStore(settings.minio)
-        self._sink = None if url is None else Sink(url)
+        try:
+            self._sink = None if url is None else Sink(setting_values.posted_to(url))
+        except ValueError as exc:
+            raise SettingsError([f"url: {exc}"]) from exc
 
     @classmethod
     def from_environ(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from mnist_pipeline.pipeline import setting_values
 from mnist_pipeline.pipeline.errors import BadTraceId
 from mnist_pipeline.pipeline.events import check_trace_id
 
@@ -87,15 +87,9 @@ def path(text: str) -> Path:
 def url(text: str) -> str:
     """An http or https URL that can be posted to."""
     try:
-        parts = urlsplit(text)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if not is_url:
-        raise argparse.ArgumentTypeError(f"{text!r} is no http or https URL")
-    if not re.fullmatch("[!-~]+", text):
-        raise argparse.ArgumentTypeError(f"nothing can be posted to {text!r}: it has characters that a URL must escape")
-    return text
+        return setting_values.posted_to(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
 def topic(text: str) -> str:

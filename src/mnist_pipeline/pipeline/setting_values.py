@@ -219,3 +219,17 @@ def certificate(text: str, key_file: str | None) -> str:
 def slug(label: str | int) -> str:
     """A label as it can stand in a bucket's name: `T-shirt/top` is `t-shirt-top`."""
     return re.sub("[^a-z0-9]+", "-", str(label).lower()).strip("-")
+
+
+def posted_to(text: str) -> str:
+    """An http or https URL that can be posted to."""
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ValueError(f"{text!r} is no http or https URL")
+    if not re.fullmatch("[!-~]+", text):
+        raise ValueError(f"nothing can be posted to {text!r}: it has characters that a URL must escape")
+    return text
