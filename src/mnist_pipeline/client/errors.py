@@ -16,7 +16,9 @@ from mnist_pipeline.pipeline.published import PredictionResult
 
 
 class ClientError(Exception):
-    """Whatever a client raises on purpose."""
+    """What only a client has to tell; where the store or Kafka is away, it raises `StoreUnavailable` or
+    `KafkaUnavailable`, as the transformer does.
+    """
 
 
 class KeyTaken(ClientError):

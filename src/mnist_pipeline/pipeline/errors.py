@@ -42,7 +42,7 @@ _NOT_OF_REASONS = re.compile("[^a-z0-9]")
 
 
 class PipelineError(Exception):
-    """Whatever this package raises on purpose; its text may be shown to a caller and holds no secret.
+    """What is foreseen to fail on the way of an event; its text may be shown to a caller and holds no secret.
 
     `reason` is one word of lower-case letters: the value of the `kne-reason` header, of a rejected object's metadata
     and of a counter's label.
