@@ -263,6 +263,8 @@ def test_a_harness_refuses_a_task_with_which_no_transformer_would_start() -> Non
 
     with pytest.raises(SettingsError, match="gives no places of their own"):
         Harness(Alike, StubPredictor())
+    with pytest.raises(ValueError, match="'V2' is none of v1, v2"):
+        Harness(Digits, StubPredictor(), protocol="V2")
     assert Harness(Digits, StubPredictor(), review_below=0.5).settings.review_below == 0.5
 
 

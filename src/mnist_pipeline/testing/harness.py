@@ -20,7 +20,7 @@ from mnist_pipeline.pipeline.path import Pipeline, verdict
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, format_named
 from mnist_pipeline.pipeline.settings import Settings
-from mnist_pipeline.pipeline.task import Batch, Task
+from mnist_pipeline.pipeline.task import PROTOCOLS, Batch, Task
 from mnist_pipeline.testing.events import minio_event
 from mnist_pipeline.testing.predictor import v2_outputs
 from mnist_pipeline.testing.publisher import MemoryPublisher
@@ -61,13 +61,14 @@ class Harness:
         task: an instance, or its class.
         predictor: stands for the network: it is given tensors `(N, …)`, and answers each with a class number, a
             label's text, or a list of scores.
-        protocol: how the predictor is asked, `v1` or `v2`; None: as the task says.
+        protocol: how the predictor is asked, `v1`, `v2` or `grpc-v2`, which is tested as `v2`; None: as the task says.
         store: None: one with the buckets that `setup` makes for the task.
         publisher: None: one of its own.
         settings: what is changed of them, by the names of `Settings`.
 
     Raises:
         SettingsError: with this task no transformer would start.
+        ValueError: there is no such protocol.
 
     Attributes:
         store, publisher: the fakes, to be looked at and to be made to fail.
@@ -86,10 +87,10 @@ class Harness:
         **settings: Any,
     ) -> None:
         task = task() if isinstance(task, type) else task
-        if protocol is not None:
-            settings = {"predictor_format": "tensorflow" if protocol == "v1" else "openinference", **settings}
+        if protocol not in (None, *PROTOCOLS):
+            raise ValueError(f"the protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
         # Read as at the start of a transformer, which finds labels that have no places of their own.
-        self.settings = replace(Settings.from_environ({}, task), **settings)
+        self.settings = replace(Settings.from_environ({}, task, predictor_protocol=protocol), **settings)
         self.store = store or MemoryStore.of(self.settings)
         self.publisher = publisher or MemoryPublisher()
         self.asked: list[Batch] = []
