@@ -246,6 +246,8 @@ def test_a_broker_topic_or_sink_that_is_not_there_is_one_sentence(user: User) ->
         with pytest.raises(RequestFailed, match="gave no answer") as raised:
             client.ask(digit_png(1))
         assert raised.value.status is None
+        with pytest.raises(RequestFailed, match="gave no answer"):
+            client.ask(digit_png(1), timeout=0.3)  # too little for another attempt
 
 
 def test_what_a_client_lacks_is_told_by_its_name() -> None:

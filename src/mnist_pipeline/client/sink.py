@@ -43,9 +43,10 @@ class Sink:
             except RequestRefused:
                 raise
             except RequestFailed:
-                if attempt == _ATTEMPTS:
+                pause = _BACKOFF_SECONDS * 2 ** (attempt - 1)
+                if attempt == _ATTEMPTS or pause >= deadline.remaining():
                     raise
-                await asyncio.sleep(min(_BACKOFF_SECONDS * 2 ** (attempt - 1), deadline.remaining()))
+                await asyncio.sleep(pause)
             else:
                 return
 

@@ -170,7 +170,7 @@ class NotReady(Retryable):
 
 
 class DeadlineExceeded(Retryable):
-    """`EVENT_TIMEOUT_SECONDS` have passed."""
+    """`EVENT_TIMEOUT_SECONDS` have passed. In a client it is the call's `timeout`."""
 
     status = 504
     reason = "deadline"
