@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,16 @@ def test_results_that_are_not_read_to_their_end_leave_nothing_behind(topic: Topi
     with pytest.raises(RuntimeError, match="the client is closed"):
         client.result("a")
     gc.collect()
+
+
+def test_a_call_that_waits_in_another_thread_while_the_client_is_closed_is_ended(topic: Topic) -> None:
+    with topic.client() as client, ThreadPoolExecutor(1) as thread:
+        waits = thread.submit(client.result, "never", timeout=60)
+        time.sleep(0.5)
+        assert not waits.done()
+        client.close()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            waits.result(timeout=10)
 
 
 def test_what_could_never_have_a_result_is_not_uploaded() -> None:

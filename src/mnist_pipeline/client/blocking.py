@@ -6,6 +6,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import CancelledError
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar, final
 
@@ -53,6 +54,8 @@ class PredictionClient:
 
     def __init__(self, settings: Settings, *, url: str | None = None) -> None:
         self._client = AsyncPredictionClient(settings, url=url)
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="prediction-client", daemon=True)
         self._thread.start()
@@ -83,25 +86,39 @@ class PredictionClient:
             while (result := self._run(_next(found))) is not None:
                 yield result
         finally:
-            if not self._loop.is_closed():
+            if not self._is_closed:
                 self._run(found.aclose())
 
     def close(self) -> None:
-        """Close the connections, and end the thread."""
-        if self._thread.is_alive():
-            self._run(self._client.close())
-            self._run(self._loop.shutdown_asyncgens())  # results that nobody has read to their end
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        """Close the connections, and end the thread; a call that waits in another one raises RuntimeError."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        ending.result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await self._client.close()
+        await self._loop.shutdown_asyncgens()  # results that nobody has read to their end
 
     def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        if self._loop.is_closed():
-            coroutine.close()
-            raise RuntimeError("the client is closed")
-        running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        with self._lock:  # what is begun before the end is begun is ended by it
+            if self._is_closed:
+                coroutine.close()
+                raise RuntimeError("the client is closed")
+            running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return running.result()
+        except CancelledError as exc:
+            raise RuntimeError("the client is closed") from exc
         except BaseException:
             running.cancel()  # Ctrl-C comes to this thread, and not to the loop's
             raise
