@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+# After each run pytester forgets the modules that came with it; half of a package, imported anew, does not go together.
+import mnist_pipeline.local.stack
+import mnist_pipeline.testing  # noqa: F401
+
 pytest_plugins = ["pytester"]
 
 
