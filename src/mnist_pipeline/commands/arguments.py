@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from mnist_pipeline.pipeline import setting_values
@@ -21,6 +22,11 @@ def duration(text: str) -> float:
     if seconds >= _LONGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 2h or 1d")
     return seconds
+
+
+def ago(seconds: float | None) -> datetime | None:
+    """The moment so many seconds before now; None of None."""
+    return None if seconds is None else datetime.now(timezone.utc) - timedelta(seconds=seconds)
 
 
 def trace_id(text: str) -> str:

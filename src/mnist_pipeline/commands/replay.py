@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 
 from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.client.replay import GivenUp, Replay, dead_letters, rejected_objects
@@ -114,7 +113,7 @@ async def _given_up(settings: Settings, options: argparse.Namespace) -> AsyncIte
         if options.topic:
             sink = Sink(options.sink)
             exit_stack.push_async_callback(sink.close)
-            found = dead_letters(_kafka(settings, options.topic), sink, since=_since(options.since))
+            found = dead_letters(_kafka(settings, options.topic), sink, since=arguments.ago(options.since))
         else:
             minio, bucket = _minio(settings), _source_bucket(settings, options.bucket)
             store = MinioObjectStore(minio)
@@ -127,10 +126,6 @@ def _kafka(settings: Settings, topic: str) -> Kafka:
     if settings.kafka is None:
         raise SettingsError(["KAFKA_BOOTSTRAP_SERVERS is not set: there are no dead letters to read"])
     return replace(settings.kafka, topic=topic)
-
-
-def _since(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.now(timezone.utc) - timedelta(seconds=seconds)
 
 
 def _minio(settings: Settings) -> Minio:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 
 import orjson
 
@@ -82,7 +82,7 @@ async def _run(client: AsyncPredictionClient, options: argparse.Namespace) -> in
     since = "10m" if options.since is None and options.trace_id is None else options.since
     if isinstance(since, str):
         since = arguments.duration(since)
-    begin = None if since is None else datetime.now(timezone.utc) - timedelta(seconds=since)
+    begin = arguments.ago(since)
     if options.trace_id is not None and not options.follow:
         return await _one(client, options, begin)
     results = client.results(trace_id=options.trace_id, since=begin, follow=options.follow)

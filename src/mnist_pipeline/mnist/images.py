@@ -2,6 +2,7 @@
 
 MNIST's convention (yann.lecun.com/exdb/mnist): white on black, the digit's longest side scaled to 20 pixels with its
 grey levels kept, its centre of mass in the middle of 28x28. An image that already is so passes through unchanged.
+
 What the kinds of images become:
 
 ================================  ==================================================================================
