@@ -25,6 +25,7 @@ class Digits(Task):
         """One picture in MNIST's convention: float32 `(28, 28)`, 0 for background to 1 for ink.
 
         Raises:
-            BadImage: it cannot be decoded, has too many pixels or nothing in it.
+            BadImage: it cannot be decoded, or has too many pixels.
+            Reject: it shows no digit, several, or a part of one.
         """
         return images.to_tensor(data, max_pixels=self.max_image_pixels)

@@ -14,24 +14,22 @@ EXIF orientation                  applied, from a JPEG and from a PNG's eXIf chu
                                   ignored, or refused where Pillow cannot open the file for it
 interlaced, progressive           as any other
 animated PNG, MPO                 the still image that viewers without animation show, the first picture
-one grey all over                 refused: there is no digit in it
+no digit in it, or more           refused; what else is in a picture is told from the digit (`finding.py`)
 ================================  ==================================================================================
 """
 
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mnist_pipeline.mnist import finding
+from mnist_pipeline.mnist.look import Grey
 from mnist_pipeline.pipeline import pictures
-from mnist_pipeline.pipeline.errors import BadImage
-
-Grey: TypeAlias = NDArray[np.float32]
-"""A grey image, `[height, width]`, 0.0 black to 1.0 white."""
+from mnist_pipeline.pipeline.errors import Reject
 
 _SIDE = 28
 _DIGIT_SIDE = 20
@@ -40,16 +38,12 @@ _DIGIT_SIDE = 20
 # fills a twentieth of it still has all of the 20 pixels that it will have.
 _WORKING_SIDE = 512
 
-# Noise is smoothed away, before anything is looked for, in pictures of at least so many pixels on the longest side; in
-# smaller ones a stroke is as thin as noise.
-_SMOOTHED_SIDE = 100
-
 # MNIST's centres of mass lie around the middle of pixel 14, half a pixel after the middle of the image. They were moved
 # there by whole pixels: all 70,000 lie within 0.52 of it.
 _CENTRE = 14
 _OFF_CENTRE = 0.55
 _WHITE = 254 / 255  # all 70,000 have at least this much in their brightest pixel
-_BLANK = 4 / 255  # less contrast than this is not a digit
+_IS_INK = 0.5  # less is the soft edge of a stroke
 
 
 def to_tensor(data: bytes, *, max_pixels: int = 16_000_000) -> Grey:
@@ -61,21 +55,20 @@ def to_tensor(data: bytes, *, max_pixels: int = 16_000_000) -> Grey:
     12 MB for an ordinary JPEG, which is reduced while it is decoded.
 
     Raises:
-        BadImage: it is empty, truncated, damaged, neither PNG nor JPEG, larger than `max_pixels`, a decompression bomb,
-            or of one grey all over.
+        BadImage: it is empty, truncated, damaged, neither PNG nor JPEG, larger than `max_pixels`, or a decompression
+            bomb; of an ordinary JPEG only the reduced form counts, at least an eighth of its width and height.
+        Reject: there is no digit in it (`nodigit`), more than one (`severaldigits`), or one that the picture's border
+            cuts (`cutoff`).
     """
     with pictures.damage_refused():
-        grey = _greys(data, max_pixels)
-    return grey if _is_in_convention(grey) else _normalise(grey)
+        grey, step = _greys(data, max_pixels)
+    return grey if _is_in_convention(grey) else _framed(finding.digit_ink(grey, step))
 
 
 def _read(data: bytes, max_pixels: int) -> Image.Image:
     """Decode the first picture, upright."""
-    image = pictures.open_picture(data, max_pixels)
+    image = pictures.open_picture(data, max_pixels, side=_WORKING_SIDE)
     raw_mode = image.tile[0].args
-    longest = max(image.size)
-    # libjpeg halves up to three times while it decodes, here not below the working size; a PNG knows no drafts.
-    image.draft("L", (image.width * _WORKING_SIDE // longest or 1, image.height * _WORKING_SIDE // longest or 1))
     image.load()
     if "transparency" in image.info:
         # Pillow scales the pixels to 8 bits, but not the transparent colour that a tRNS chunk names.
@@ -87,8 +80,8 @@ def _read(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _greys(data: bytes, max_pixels: int) -> Grey:
-    """The greys of at most `_WORKING_SIDE` pixels a side, without transparency."""
+def _greys(data: bytes, max_pixels: int) -> tuple[Grey, float]:
+    """The greys of at most `_WORKING_SIDE` pixels a side, without transparency; and the least step between two."""
     image = _read(data, max_pixels)  # in no other name, so that each larger form is freed once it has been converted
     if image.has_transparency_data:
         image = _with_alpha(image)
@@ -96,16 +89,18 @@ def _greys(data: bytes, max_pixels: int) -> Grey:
         image = image.convert("I")
     elif image.mode in ("1", "P"):
         image = image.convert("L")
-    image = image.reduce(-(-max(image.size) // _WORKING_SIDE))  # averages what has alpha by its weight
-    if image.mode not in ("I", "LA"):
+    if max(image.size) > _WORKING_SIDE:
+        image = image.reduce(-(-max(image.size) // _WORKING_SIDE))  # averages what has alpha by its weight
+    if image.mode not in ("I", "L", "LA"):
         image = image.convert("L")
-    greys: Grey = np.asarray(image, np.float32) / np.float32(65535 if image.mode == "I" else 255)
+    most = 65535 if image.mode == "I" else 255
+    greys: Grey = np.asarray(image, np.float32) / np.float32(most)
     if image.mode != "LA":
-        return greys
+        return greys, 1 / most
     light, opacity = greys[:, :, 0] * greys[:, :, 1], greys[:, :, 1]
     if opacity.min() < 1:
         light += (1 - opacity) * np.float32(_behind(light, opacity))
-    return light
+    return light, 1 / most
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:
@@ -120,7 +115,7 @@ def _with_alpha(image: Image.Image) -> Image.Image:
 def _behind(light: Grey, opacity: Grey) -> float:
     """The grey behind transparent pixels: the paper's where the rest is a picture, else unlike the strokes."""
     if not opacity.any():
-        raise BadImage("there is no digit in the image: all of it is transparent")
+        raise Reject("nodigit", "there is no digit in the image: all of it is transparent")
     solid = opacity >= 0.75 * opacity.max()
     inside = light[solid] / opacity[solid]
     usual = float(np.median(inside))
@@ -135,91 +130,37 @@ def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _centre_of_mass(grey: Grey) -> tuple[float, float]:
-    """Its place across and down, in pixels, the middle of the first one at 0."""
-    rows, columns = grey.sum(1), grey.sum(0)
+def _centre_of_mass(rows: Grey, columns: Grey) -> tuple[float, float]:
+    """Its place across and down, of an image with these sums, in pixels, the middle of the first one at 0."""
     mass = rows.sum()
     return float(columns @ np.arange(len(columns)) / mass), float(rows @ np.arange(len(rows)) / mass)
 
 
 def _is_in_convention(grey: Grey) -> bool:
-    """Whether it is 28x28, black around a digit of 19 or 20 pixels centred by mass, as MNIST's 70,000 images are."""
+    """Whether it is 28x28, black around a digit of 19 or 20 pixels centred by mass, as MNIST's 70,000 images are.
+
+    Most images are asked this, so each pixel is looked at three times at most.
+    """
     if grey.shape != (_SIDE, _SIDE) or grey.max() < _WHITE:
         return False
-    left, top, right, bottom = _box(grey > 0)
-    return _DIGIT_SIDE - 1 <= max(right - left, bottom - top) <= _DIGIT_SIDE and all(
-        abs(place - _CENTRE) < _OFF_CENTRE for place in _centre_of_mass(grey)
+    rows, columns = grey.sum(1), grey.sum(0)
+    (down,), (across,) = rows.nonzero(), columns.nonzero()
+    side = max(across[-1] - across[0], down[-1] - down[0]) + 1
+    return _DIGIT_SIDE - 1 <= side <= _DIGIT_SIDE and all(
+        abs(place - _CENTRE) < _OFF_CENTRE for place in _centre_of_mass(rows, columns)
     )
 
 
-def _normalise(grey: Grey) -> Grey:
-    """Find the digit, make it white on black, stretch its greys, scale its longest side to 20 pixels, centre it."""
-    # What is found is found in a smoothed copy, or a few pixels of a photo's noise would count as ink.
-    smooth = _smooth(grey) if max(grey.shape) >= _SMOOTHED_SIDE else grey
-    light = _fall_of_light(smooth)
-    grey, smooth = grey - light, smooth - light
-    if np.ptp(smooth) < _BLANK:
-        raise BadImage("there is no digit in the image: all of it is one grey")
-    threshold = _otsu(smooth)
-    if np.median(np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])) > threshold:
-        grey, smooth, threshold = -grey, -smooth, -threshold
-    is_ink = smooth > threshold
-    background = np.median(smooth[~is_ink])
-    contrast = np.percentile(smooth[is_ink], 95) - background
-    ink = np.clip((grey - background) / contrast, 0, 1).astype(np.float32)
-    return _framed(ink, smooth - background > contrast / 2)
-
-
-def _smooth(grey: Grey) -> Grey:
-    """The mean of each pixel and its eight neighbours."""
-    padded = np.pad(grey, 1, mode="edge")
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    mean: Grey = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9)
-    return mean
-
-
-def _fall_of_light(grey: Grey) -> Grey:
-    """The slope of the background's greys, a plane: a photo's light falls off to one side, a drawing's plane is flat.
-
-    Fitted three times to the larger of the two classes that remain, on a grid of at most 96 points a side.
-    """
-    height, width = grey.shape
-    down, across = np.arange(height) / height, np.arange(width) / width
-    step = -(-max(height, width) // 96)
-    sample = grey[::step, ::step].astype(np.float64)
-    terms = np.stack(np.broadcast_arrays(1.0, down[::step, None], across[None, ::step]), -1)
-    fitted = np.ones(sample.shape, bool)
-    for _ in range(3):
-        (level, fall, drift), *_ = np.linalg.lstsq(terms[fitted], sample[fitted], rcond=None)
-        rest = sample - terms @ (level, fall, drift)
-        lighter = rest > _otsu(rest)
-        fitted = lighter if 2 * lighter.sum() > lighter.size else ~lighter
-    plane: Grey = np.add.outer(fall * down, drift * across).astype(np.float32)
-    return plane
-
-
-def _otsu(grey: NDArray[np.floating]) -> float:
-    """The threshold that parts the greys best into two classes (N. Otsu, 1979), from a histogram of 256 bins.
-
-    Where several part them equally well, which is where a gap is in the histogram, it is their middle.
-    """
-    lowest, highest = float(grey.min()), float(grey.max())
-    counts, edges = np.histogram(grey, 256, (lowest, highest))
-    below = counts.cumsum()[:-1]
-    moment = (counts * np.arange(256)).cumsum()
-    apart = (moment[-1] * below / grey.size - moment[:-1]) ** 2 / np.maximum(below * (grey.size - below), 1)
-    return float(edges[1:-1][apart == apart.max()].mean())
-
-
-def _framed(ink: Grey, is_ink: NDArray[np.bool_]) -> Grey:
+def _framed(ink: Grey) -> Grey:
     """Scale and centre the ink in one resampling, so that no grey is averaged twice."""
-    left, top, right, bottom = _box(is_ink)
+    left, top, right, bottom = _box(ink > _IS_INK)
     pixel = max(right - left, bottom - top) / _DIGIT_SIDE  # the side of a pixel to be, in pixels that are
     # The soft edge of a stroke lies outside of what the threshold calls ink; what lies further out is not the digit.
     edge = math.ceil(pixel)
     digit = Image.fromarray(ink).crop((left - edge, top - edge, right + edge, bottom + edge))
     # The frame may reach beyond the digit, where a crop is black, and a lopsided digit beyond the frame.
-    x, y = (place + 0.5 - (_CENTRE + 0.5) * pixel for place in _centre_of_mass(np.asarray(digit)))
+    inside = np.asarray(digit)
+    x, y = (place + 0.5 - (_CENTRE + 0.5) * pixel for place in _centre_of_mass(inside.sum(1), inside.sum(0)))
     left, top, side = math.floor(x), math.floor(y), math.ceil(_SIDE * pixel) + 1
     frame = digit.crop((left, top, left + side, top + side))
     box = (x - left, y - top, x - left + _SIDE * pixel, y - top + _SIDE * pixel)

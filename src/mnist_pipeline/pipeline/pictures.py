@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Literal
@@ -23,7 +24,8 @@ from mnist_pipeline.pipeline.errors import BadImage
 _COLOURS = 3
 
 # By a file's first bytes. Not Image.open: it has a limit of its own for sizes, and warns about them.
-_READERS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_READERS = {_PNG: PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 
 # libjpeg works through all pixels for each scan of a progressive JPEG, and a scan takes 31 bytes; usual files have ten.
 _SCAN = b"\xff\xda"
@@ -48,8 +50,14 @@ def read_picture(data: bytes, mode: Literal["L", "RGB"], *, max_pixels: int) -> 
         return image.convert(mode)
 
 
-def open_picture(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+def open_picture(data: bytes, max_pixels: int, *, side: int | None = None) -> ImageFile.ImageFile:
     """The file, after all that can be known before a pixel is decoded; of several pictures the first.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: what is larger is refused; of a JPEG that is reduced row by row, while it is decoded, what its
+            reduced form has.
+        side: a JPEG may be reduced to an eighth, in grey, but not below this many pixels on its longest side.
 
     Raises:
         BadImage: it is empty, neither PNG nor JPEG, or larger than `max_pixels`.
@@ -59,17 +67,41 @@ def open_picture(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     reader = next((reader for signature, reader in _READERS.items() if data.startswith(signature)), None)
     if reader is None:
         raise BadImage("neither a PNG nor a JPEG: it does not begin as they do")
-    header = reader(BytesIO(data))
-    if header.width * header.height > max_pixels:
-        raise BadImage(f"the image is {header.width}x{header.height}, more than {max_pixels:,} pixels")
+    image = reader(BytesIO(data))
+    width, height = image.size
+    # Of a progressive one libjpeg keeps all coefficients, however much it reduces.
+    if side and (width * height <= max_pixels or "progressive" not in image.info):
+        image.draft("L", (width * side // max(width, height) or 1, height * side // max(width, height) or 1))
+    if image.width * image.height > max_pixels:
+        raise BadImage(f"the image is {width}x{height}, more than {max_pixels:,} pixels")
     if reader is JpegImageFile and data.count(_SCAN) > _MAX_SCANS:
         raise BadImage(f"the image has more than {_MAX_SCANS} scans")
-    header.verify()  # a PNG's checksums, which no other call looks at; afterwards the reader is spent
-    return reader(BytesIO(data))
+    if reader is PngImageFile:
+        _check_sums(data)
+    return image
+
+
+def _check_sums(png: bytes) -> None:
+    """See that each chunk of a PNG is as it was written (PNG specification, section 5.3).
+
+    Pillow does so only with a reader that cannot be used afterwards.
+
+    Raises:
+        ValueError: one is not, or the file ends before its last one.
+    """
+    start, kind = len(_PNG), b""
+    while kind != b"IEND":
+        end = start + 8 + int.from_bytes(png[start : start + 4], "big")
+        kind = png[start + 4 : start + 8]
+        if zlib.crc32(memoryview(png)[start + 4 : end]) != int.from_bytes(png[end : end + 4], "big") or not kind:
+            raise ValueError(f"the checksum of chunk {kind!a} is wrong")
+        start = end + 4
 
 
 def turn_upright(image: Image.Image) -> None:
     """Turn a picture that is loaded as its EXIF says; nonsense in EXIF is no harm."""
+    if not image.info:
+        return
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
