@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PYTHONS = (signal.default_int_handler, signal.SIG_DFL)
 
 # These ask the predictor by way of the model.
-_WITH_MODEL = {"serve", "setup", "reconcile"}
+_WITH_MODEL = {"serve", "consume", "setup", "reconcile"}
 
 
 def main(

@@ -38,7 +38,12 @@ from mnist_pipeline.adapters.kafka_troubles import (
     USER_REFUSED,
     Certainty,
 )
-from mnist_pipeline.adapters.producer_connection import CLOSE_SECONDS, CurrentConnection, ProducerConnection
+from mnist_pipeline.adapters.producer_connection import (
+    CLOSE_SECONDS,
+    MOST_BYTES,
+    CurrentConnection,
+    ProducerConnection,
+)
 from mnist_pipeline.adapters.threads import in_thread, is_done_within
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, PipelineError
 from mnist_pipeline.pipeline.ports import Deadline, Message
@@ -75,9 +80,10 @@ class KafkaPublisher:
     Args:
         kafka: where the brokers are, who we are there, and the topic; secrets appear in no message.
         timeout_seconds: how long a broker may take to answer; one that refuses us for good is not asked that long.
+        most_bytes: larger messages are not sent to a broker.
     """
 
-    def __init__(self, kafka: Kafka, *, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, kafka: Kafka, *, timeout_seconds: float = 10.0, most_bytes: int = MOST_BYTES) -> None:
         self._topic = kafka.topic
         self._timeout_seconds = timeout_seconds
         # A batch counts as lost a second after its request does, so that the request's own error comes first.
@@ -95,6 +101,7 @@ class KafkaPublisher:
             "delivery_timeout_ms": int(self._delivery_seconds * 1000),
             # kafka-python's 30 s would be added to every outage.
             "reconnect_backoff_max_ms": 1000,
+            "max_request_size": most_bytes,
             "metrics_enabled": False,
             **kafka.client_options(),
         }

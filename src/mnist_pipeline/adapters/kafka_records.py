@@ -1,10 +1,9 @@
-"""Kafka records as plain values, and reading them from a topic without joining a consumer group."""
+"""Reading a topic's records with kafka-python, without joining a consumer group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +13,7 @@ from kafka.partitioner.default import murmur2
 
 from mnist_pipeline.adapters.kafka_connection import Connections
 from mnist_pipeline.adapters.kafka_troubles import TOPIC_REFUSED
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
 
@@ -22,19 +22,6 @@ CONNECT_SECONDS = 10.0
 
 # How long a broker may hold a fetch that has nothing to give, and so how late Ctrl-C and a new record can be.
 _FETCH_WAIT_MS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """One record as it lies in a topic; `value` is None for a tombstone."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def record_of(consumed: Any) -> Record:
@@ -71,13 +58,27 @@ class TopicReader:
         self._kafka = kafka
         self._connections = Connections()
         self._consumer: KafkaConsumer | None = None
-        self._since_ms = 0
+        # Of each partition whose older records are left out.
+        self._since_ms: dict[int, int] = {}
         self._ends: dict[TopicPartition, int] = {}
 
     def open(
-        self, *, key: bytes | None = None, since: datetime | None = None, timeout_seconds: float = CONNECT_SECONDS
+        self,
+        *,
+        key: bytes | None = None,
+        since: datetime | None = None,
+        after: Mapping[int, int] | None = None,
+        new_only: bool = False,
+        timeout_seconds: float = CONNECT_SECONDS,
     ) -> None:
         """Connect, and begin at `since`, else at the beginning; with a key in its partition only.
+
+        Args:
+            key: whose partition is read.
+            since: only records from this moment on.
+            after: the offset behind which to begin instead, of each partition that has been read before.
+            new_only: begin where it ends.
+            timeout_seconds: how long to try.
 
         Raises:
             KafkaUnavailable: one line that names the variables to check.
@@ -88,6 +89,8 @@ class TopicReader:
             timeout_seconds=timeout_seconds,
             client_id="mnist-pipeline-reader",
             enable_auto_commit=False,
+            # Where the records behind the last one are gone, or the topic was made anew, at what there is.
+            auto_offset_reset="earliest",
             allow_auto_create_topics=False,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             reconnect_backoff_max_ms=1000,
@@ -106,6 +109,20 @@ class TopicReader:
             self._ends = consumer.end_offsets(places)
             if since is not None:
                 self._skip_to(int(since.timestamp() * 1000))
+            self._go_on_behind(after or {})
+            if new_only:
+                for place, end in self._ends.items():
+                    consumer.seek(place, end)
+
+    def check(self, seconds: float) -> None:
+        """Ask the brokers for something small, to know that they still answer: `poll` takes silence for no records.
+
+        Raises:
+            KafkaUnavailable: they do not, within so many seconds; one line that names the variables to check.
+        """
+        consumer = self._opened()
+        with self._translated():
+            consumer.end_offsets(list(self._ends), timeout_ms=int(seconds * 1000))
 
     def is_at_end(self) -> bool:
         """Whether all is read that was there when it was opened."""
@@ -123,7 +140,10 @@ class TopicReader:
         with self._translated():
             batches = consumer.poll(timeout_ms=int(seconds * 1000)).values()
         records = [
-            record_of(consumed) for batch in batches for consumed in batch if consumed.timestamp >= self._since_ms
+            record_of(consumed)
+            for batch in batches
+            for consumed in batch
+            if consumed.timestamp >= self._since_ms.get(consumed.partition, 0)
         ]
         return sorted(records, key=_by_time)
 
@@ -137,7 +157,7 @@ class TopicReader:
         self._connections.give_up()
 
     def _skip_to(self, since_ms: int) -> None:
-        self._since_ms = since_ms
+        self._since_ms = dict.fromkeys(self.partitions, since_ms)
         consumer = self._opened()
         found = consumer.offsets_for_times(dict.fromkeys(self._ends, since_ms))
         # librdkafka's mock, the local stack's broker, knows no times: there what is older is read, and left out.
@@ -147,6 +167,13 @@ class TopicReader:
                 consumer.seek(place, found[place].offset)
             elif first[place] is not None:
                 consumer.seek(place, end)
+
+    def _go_on_behind(self, after: Mapping[int, int]) -> None:
+        for place, end in self._ends.items():
+            # A partition with fewer records than were read is of another topic that has the name by now.
+            if after.get(place.partition, end) < end:
+                self._since_ms.pop(place.partition, None)
+                self._opened().seek(place, after[place.partition] + 1)
 
     def _opened(self) -> KafkaConsumer:
         if self._consumer is None:

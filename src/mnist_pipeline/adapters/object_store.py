@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import http
 import logging
 import urllib.parse
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from minio.error import S3Error
-from minio.helpers import check_bucket_name, check_object_name, md5sum_hash
+from minio.helpers import md5sum_hash
 from minio.time import from_http_header, from_iso8601utc
 from urllib3 import HTTPResponse
 
 from mnist_pipeline.adapters.s3 import MOST_ANSWER_BYTES, S3, Answer, Patience, Request
 from mnist_pipeline.adapters.s3_credentials import MakeProvider
+from mnist_pipeline.adapters.s3_deletes import as_xml, batches, outcomes_in
 from mnist_pipeline.adapters.s3_errors import (
     COPY_ANSWERS,
     DELETE_ANSWERS,
     GET_ANSWERS,
     NO_ANSWERS,
     PUT_ANSWERS,
+    REMOVED,
     TAGGING_ANSWERS,
     place,
     translated,
 )
 from mnist_pipeline.adapters.s3_headers import etag_of, metadata_headers, version_of
-from mnist_pipeline.pipeline.errors import BadKey, StoreUnavailable
-from mnist_pipeline.pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, ObjectVersion, StoredObject
+from mnist_pipeline.adapters.s3_names import check_names
+from mnist_pipeline.pipeline.concurrently import concurrently
+from mnist_pipeline.pipeline.errors import ObjectRetained, PipelineError, raise_where_nothing_is_known, without_frames
+from mnist_pipeline.pipeline.ports import KEYS_A_PAGE, Deadline, ListedObject, ObjectVersion, StoredObject
 from mnist_pipeline.pipeline.settings import Minio
 
 log = logging.getLogger(__name__)
 
-_KEYS_A_LISTING = 1000
+# Of one `delete_all`: other requests want connections too.
+_DELETES_AT_ONCE = 8
+_MOST_ENDED = 100
 
 
 class MinioObjectStore:
@@ -55,6 +62,8 @@ class MinioObjectStore:
     def __init__(self, minio: Minio, *, connections: int = 64, credentials: MakeProvider | None = None) -> None:
         self._s3 = S3(minio, connections=connections, credentials=credentials)
         self._unversioned_seen = False
+        # The store's tokens for what follows the last key of a page.
+        self._ended: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     async def get(
         self, bucket: str, key: str, version_id: str | None, *, limit: int, deadline: Deadline
@@ -158,9 +167,29 @@ class MinioObjectStore:
                 request = _object("DELETE", bucket, key, version_id=version_id)
                 await self._send(request, Patience(deadline=deadline, attempts=1))
             except S3Error as exc:
-                if exc.code not in ("NoSuchKey", "NoSuchVersion"):
+                if exc.code not in REMOVED:
                     raise
             return True
+
+    async def delete_all(self, versions: Sequence[ObjectVersion], *, deadline: Deadline) -> list[bool | PipelineError]:
+        """Remove exactly these versions: one round trip for each bucket and each thousand of them.
+
+        Those without a version id of their own, or with a name that may not come through in XML, are deleted one by
+        one, a few at a time.
+        """
+        slots = asyncio.Semaphore(_DELETES_AT_ONCE)
+        outcomes: dict[int, bool | PipelineError] = {}
+
+        async def settle(numbers: Sequence[int]) -> None:
+            async with slots:
+                outcomes.update(
+                    zip(numbers, await self._deleted([versions[number] for number in numbers], deadline), strict=True)
+                )
+
+        await concurrently([settle(numbers) for numbers in batches(versions)])
+        in_order = [outcomes[number] for number in range(len(versions))]
+        raise_where_nothing_is_known(in_order)
+        return in_order
 
     async def set_tags(self, bucket: str, key: str, tags: Mapping[str, str], *, deadline: Deadline) -> None:
         """Replace the tags of the current object (S3: PutObjectTagging); one round trip."""
@@ -188,7 +217,9 @@ class MinioObjectStore:
                 if exc.code != "NoSuchBucket":
                     raise
 
-    async def list_after(self, bucket: str, key: str, *, deadline: Deadline) -> list[ListedObject]:
+    async def list_after(
+        self, bucket: str, key: str, *, most: int = KEYS_A_PAGE, deadline: Deadline
+    ) -> list[ListedObject]:
         """The next objects of a bucket after `key`, in the order of their names, at most a thousand; one round trip.
 
         Only those that are current are listed. None: `key` was the last one.
@@ -197,26 +228,24 @@ class MinioObjectStore:
             StoreUnavailable, DeadlineExceeded: as the methods of the port.
         """
         # Names may have characters that XML cannot carry.
-        query = {
-            "list-type": "2",
-            "prefix": "",
-            "delimiter": "",
-            "encoding-type": "url",
-            "start-after": key,
-            "max-keys": str(_KEYS_A_LISTING),
-        }
+        query = {"list-type": "2", "prefix": "", "delimiter": "", "encoding-type": "url", "max-keys": str(most)}
+        # A store that is told where it ended need not look for that place again, which takes long where keys are many.
+        if token := self._ended.pop((bucket, key), None):
+            query["continuation-token"] = token
+        else:
+            query["start-after"] = key
         with translated("list", bucket, None, NO_ANSWERS):
             request = Request(method="GET", bucket=bucket, query=query)
             answer = await self._send(request, Patience(deadline=deadline))
             now = from_http_header(answer.headers.get("date", ""))
-            return [
-                ListedObject(
-                    key=urllib.parse.unquote_plus(found.findtext("{*}Key", "")),
-                    # The store's clock is told in whole seconds, an object's time more exactly.
-                    age_seconds=max((now - _time(found.findtext("{*}LastModified", ""))).total_seconds(), 0.0),
-                )
-                for found in ET.fromstring(answer.body or b"").iterfind("{*}Contents")  # noqa: S314 - as minio-py does
-            ]
+            root = ET.fromstring(answer.body or b"")  # noqa: S314 - as minio-py does
+            page = [_listed(found, now) for found in root.iterfind("{*}Contents")]
+            if page and (ended := root.findtext("{*}NextContinuationToken")):
+                self._ended[bucket, page[-1].key] = ended
+                # Of listings that nobody goes on with.
+                if len(self._ended) > _MOST_ENDED:
+                    self._ended.popitem(last=False)
+            return page
 
     async def close(self) -> None:
         """Close the connections, those in use too; a later call opens new ones."""
@@ -231,6 +260,30 @@ class MinioObjectStore:
                 raise
         # A HEAD has no body to say whether it is our credentials that are refused, or this user for good.
         return (await self._send(_object("GET", bucket, key, version_id="null", limit=0), patience)).headers
+
+    async def _deleted(self, batch: Sequence[ObjectVersion], deadline: Deadline) -> list[bool | PipelineError]:
+        """What became of each of a batch."""
+        try:
+            if len(batch) > 1:
+                return await self._deleted_together(batch, deadline)
+            return [await self.delete(batch[0], deadline=deadline)]
+        except ObjectRetained as exc:
+            if len(batch) == 1:
+                return [without_frames(exc)]
+        except PipelineError as exc:
+            return [without_frames(exc)] * len(batch)
+        # The store refuses the request as such; what it says of each must be asked one by one.
+        return [outcome for version in batch for outcome in await self._deleted([version], deadline)]
+
+    async def _deleted_together(self, batch: Sequence[ObjectVersion], deadline: Deadline) -> list[bool | PipelineError]:
+        """What a multi-object delete answers (S3: DeleteObjects) for versions of one bucket."""
+        bucket, body = batch[0].bucket, as_xml(batch)
+        with translated("DELETE", bucket, None, DELETE_ANSWERS):
+            # AWS wants it: https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+            headers = {"Content-MD5": md5sum_hash(body) or ""}
+            request = Request(method="POST", bucket=bucket, query={"delete": ""}, headers=headers, body=body)
+            answer = await self._send(request, Patience.until(deadline, attempts=1))
+            return outcomes_in(answer.body or b"", batch)
 
     async def _tags(self, version: ObjectVersion, patience: Patience) -> dict[str, str]:
         version_id, query = version.version_id or "null", {"tagging": ""}
@@ -249,7 +302,7 @@ class MinioObjectStore:
             )
 
     async def _send(self, request: Request, patience: Patience) -> Answer:
-        _check_names(request.bucket, request.key)
+        check_names(request.bucket, request.key)
         return await self._s3.send(request, patience)
 
 
@@ -277,30 +330,16 @@ def _object(
     )
 
 
-@functools.lru_cache(maxsize=256)
-def _is_bucket(name: str) -> bool:
-    """Whether S3 takes the name; it is the same few all the time."""
-    try:
-        check_bucket_name(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_names(bucket: str, key: str | None) -> None:
-    if not _is_bucket(bucket):
-        raise StoreUnavailable(f"{bucket!r:.80} is no name of a bucket")
-    if key is None:
-        return
-    try:
-        # `.` and `..` would be resolved on the way; a lone surrogate cannot be sent.
-        check_object_name(key)
-        length = len(key.encode())
-    except ValueError as exc:
-        raise BadKey(f"{key!r:.200} can be no object's key") from exc
-    # MinIO refuses it only to who writes; to who reads it says that there is no such object.
-    if length > MAX_KEY_BYTES:
-        raise BadKey(f"{key!r:.200} is longer than {MAX_KEY_BYTES:,} bytes and can be no object's key")
+def _listed(found: ET.Element, now: datetime) -> ListedObject:
+    modified = _time(found.findtext("{*}LastModified", ""))
+    return ListedObject(
+        key=urllib.parse.unquote_plus(found.findtext("{*}Key", "")),
+        size=int(found.findtext("{*}Size", "0")),
+        etag=found.findtext("{*}ETag", "").strip('"'),
+        modified=modified,
+        # The store's clock is told in whole seconds, an object's time more exactly.
+        age_seconds=max((now - modified).total_seconds(), 0.0),
+    )
 
 
 def _time(text: str) -> datetime:

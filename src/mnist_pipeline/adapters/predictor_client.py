@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import ssl
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,16 +24,12 @@ from kserve.predictor_config import PredictorConfig
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
+from mnist_pipeline.adapters.timeouts import timeout_after
 from mnist_pipeline.pipeline.errors import PipelineError, PredictorUnavailable, TensorRefused
 from mnist_pipeline.pipeline.interpretation import Output, Prediction
 from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, Outputs, V1Format, by_name
 from mnist_pipeline.pipeline.settings import CA_BUNDLES
 from mnist_pipeline.pipeline.task import Batch, Task
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout as timeout_after
-else:
-    from async_timeout import timeout as timeout_after  # aiohttp brings it along
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +50,10 @@ _ENCODED_ON_THE_LOOP = 8 * 784
 
 
 class PredictorClient:
-    """Asks one predictor; belongs to one event loop. Connections are made when first needed, and closed by `close`."""
+    """Asks one predictor; belongs to one event loop. Connections are made when first needed, and closed by `close`.
+
+    `trace_configs` and `interceptors` are what instruments the requests, over HTTP and over gRPC.
+    """
 
     def __init__(
         self,
@@ -65,12 +63,16 @@ class PredictorClient:
         task: Task,
         *,
         connections: int,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     ) -> None:
         self._model = model_name
         self._config = config
         self._format = predictor_format
         self._task = task
         self._connections = connections
+        self._trace_configs = trace_configs
+        self._interceptors = interceptors
         self._session: aiohttp.ClientSession | None = None
         self._channel: grpc.aio.Channel | None = None
         self._spec: InputSpec | None = None
@@ -234,6 +236,7 @@ class PredictorClient:
                 connector=aiohttp.TCPConnector(limit=self._connections, ssl=_ca() if self._config.use_ssl else True),
                 timeout=aiohttp.ClientTimeout(total=None),  # `predictions` has the one clock
                 auto_decompress=True,
+                trace_configs=[*self._trace_configs],
             )
         return self._session
 
@@ -281,9 +284,12 @@ class PredictorClient:
                 ("grpc.address_http_proxy_enabled_addresses", ""),
             ]
             if self._config.use_ssl:
-                self._channel = grpc.aio.secure_channel(host, grpc.ssl_channel_credentials(_ca_pem()), options=options)
+                credentials = grpc.ssl_channel_credentials(_ca_pem())
+                self._channel = grpc.aio.secure_channel(
+                    host, credentials, options=options, interceptors=self._interceptors
+                )
             else:
-                self._channel = grpc.aio.insecure_channel(host, options=options)
+                self._channel = grpc.aio.insecure_channel(host, options=options, interceptors=self._interceptors)
         return GRPCInferenceServiceStub(self._channel)
 
 

@@ -18,6 +18,10 @@ from mnist_pipeline.pipeline.ports import Deadline
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 3.0
+
+MOST_BYTES = 1024 * 1024
+"""Of a message, where nothing else is said; as many as brokers take where nothing else is said to them."""
+
 _PAUSE_SECONDS = 1.0
 
 _P = TypeVar("_P")

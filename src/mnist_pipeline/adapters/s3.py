@@ -1,51 +1,45 @@
-"""Requests to an S3-compatible store: signed by minio-py, sent by aiohttp, each within its time.
+"""Requests to an S3-compatible store, each within its time.
 
 minio-py's own client blocks, and its public methods cannot send `If-None-Match` with a PUT, send a HEAD before each
-copy, and lose what their classes of a bucket's configuration do not know. Its public parts are used: URLs, signatures,
-credentials and errors.
+copy, and lose what their classes of a bucket's configuration do not know. Its public parts are used: URLs, credentials
+and errors.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import math
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import SplitResult
 
-import aiohttp
-import minio.time
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientTimeout
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
-from minio.helpers import BaseURL, md5sum_hash, sha256_hash
-from minio.signer import sign_v4_s3
+from minio.helpers import md5sum_hash, sha256_hash
 from urllib3 import HTTPResponse
-from yarl import URL
 
+from mnist_pipeline.adapters.http1 import BrokenConnection, head_of
+from mnist_pipeline.adapters.http1_pool import Pool, Times
+from mnist_pipeline.adapters.http1_response import Response
 from mnist_pipeline.adapters.s3_credentials import KeptCredentials, MakeProvider
+from mnist_pipeline.adapters.s3_signature import authorization
+from mnist_pipeline.adapters.s3_urls import Urls
 from mnist_pipeline.pipeline.errors import StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.settings import Minio
 
-CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 
 MOST_ANSWER_BYTES = 16 * 1024 * 1024
 """Of what is no object: a listing of a thousand keys, each byte of them escaped, is 4 MB."""
 
 _SUCCESS = (200, 204, 206)
-_CHUNK_BYTES = 64 * 1024
+# A digest of so many bytes takes less than the hop to a thread.
 _QUICK_BYTES = 256 * 1024
-# An error is a few hundred bytes; what is longer is none of S3's.
-_MOST_ERROR_BYTES = 64 * 1024
-# Of an answer. The 2 KB of metadata that S3 takes can be 150 short ones; no less than http.client took.
-_MOST_HEADERS = 1000
-_MOST_HEADER_BYTES = 64 * 1024
-# Not signed: proxies may change them.
-_HEADERS = {"User-Agent": "mnist-pipeline", "Accept-Encoding": "identity"}
+# Not signed, because proxies may change them; the second, because bytes are filed as they are stored.
+_UNSIGNED = {"User-Agent": "mnist-pipeline", "Accept-Encoding": "identity"}
 
 # What a status means that comes without a word, as that of every HEAD does.
 _SILENT = {
@@ -93,21 +87,17 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A success: its headers, and its body, None where it is longer than the limit that was given."""
+    """A success: its headers, by lower-case names, and its body, None where it is longer than the limit."""
 
     headers: Mapping[str, str]
     body: bytes | None
 
 
-class BrokenConnection(Exception):
-    """The connection broke, or none could be made; the cause says how."""
-
-
 class S3:
-    """One store, for one event loop; its session is made at the first request, and once more after `close`.
+    """One store, for one event loop; its connections are made when needed, after `close` too.
 
-    It can be pickled at any time: the session stays behind. Redirects are not followed: they would carry a signature,
-    or repeat a DELETE.
+    It can be pickled at any time: the connections stay behind. Redirects are not followed: they would carry a
+    signature, or repeat a DELETE.
 
     Args:
         minio: where the store is, and who we are there. Its `ca_cert`, where it has one, holds the only certificates
@@ -120,12 +110,12 @@ class S3:
         self._minio = minio
         self._connections = connections
         self._make_provider = credentials
-        self._session: aiohttp.ClientSession | None = None
+        self._urls = Urls(minio)
+        self._pool: Pool | None = None
         self._credentials: KeptCredentials | None = None
-        self._base_url: BaseURL | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None, "_credentials": None, "_base_url": None}
+        return {**self.__dict__, "_pool": None, "_credentials": None}
 
     async def send(self, request: Request, patience: Patience) -> Answer:
         """Send it, and read its answer.
@@ -135,7 +125,7 @@ class S3:
             BrokenConnection, asyncio.TimeoutError: there was no answer.
             DeadlineExceeded: there is no time for it.
             StoreUnavailable: a setting cannot be used, or there are no credentials.
-            other errors of aiohttp, minio-py and Python: the answer makes no sense, or the request can be none.
+            other errors of minio-py and Python: the answer makes no sense, or the request can be none.
         """
         for _ in range(1, patience.attempts):
             with contextlib.suppress(BrokenConnection, asyncio.TimeoutError, TimeoutError):
@@ -144,44 +134,30 @@ class S3:
 
     async def close(self) -> None:
         """Close the connections, those in use too; a later request opens new ones."""
-        session, self._session, self._credentials = self._session, None, None
-        if session is not None:
-            await session.close()
+        pool, self._pool, self._credentials = self._pool, None, None
+        if pool is not None:
+            await pool.close()
 
     async def _send(self, request: Request, patience: Patience) -> Answer:
         url, headers = await self._signed(request, patience.deadline)
-        session = await self._opened()
+        target = f"{url.path}?{url.query}" if url.query else url.path
+        head = head_of(request.method, target, headers, len(request.body))
+        pool = await self._opened()
         # Not before here, because nothing may be begun after the deadline.
         left = patience.deadline.remaining()
         # So that a second attempt has its time; a body that is large and comes at all has until the deadline.
         share = left / patience.attempts
-        timeout = ClientTimeout(
-            total=left,
-            connect=share,
-            sock_connect=min(CONNECT_SECONDS, share),
-            sock_read=min(patience.read_seconds, share),
-            # aiohttp rounds longer ones up to whole seconds.
-            ceil_threshold=math.inf,
-        )
-        async with session.request(
-            request.method, url, headers=headers, data=_payload(request.body), allow_redirects=False, timeout=timeout
-        ) as response:
-            if response.status in _SUCCESS:
-                return Answer(headers=response.headers, body=await _read(response, request.limit))
-            error = await _read(response, _MOST_ERROR_BYTES)
-        raise _error(request, response, error)
+        times = Times(total=left, connect=share, pause=min(patience.read_seconds, share))
+        response = await pool.send(url.netloc, head, request.body, limit=request.limit, times=times)
+        if response.status in _SUCCESS:
+            return Answer(headers=response.headers, body=response.body)
+        raise _error(request, response)
 
-    async def _signed(self, request: Request, deadline: Deadline) -> tuple[URL, dict[str, Any]]:
+    async def _signed(self, request: Request, deadline: Deadline) -> tuple[SplitResult, dict[str, str]]:
         """The URL and the headers of a request, with the signature (AWS Signature Version 4)."""
         deadline.remaining()
-        parts = self._base().build(
-            method=request.method,
-            region=self._minio.region,
-            bucket_name=request.bucket,
-            object_name=request.key,
-            query_params=dict(request.query),
-        )
-        headers: dict[str, Any] = {**request.headers, "Host": parts.netloc}
+        parts = self._urls.of(request.method, request.bucket, request.key, request.query)
+        headers = {"Host": parts.netloc, **request.headers}
         if self._credentials is None:
             self._credentials = KeptCredentials.of(self._minio, self._make_provider)
         credentials = await self._credentials.retrieve(deadline)
@@ -194,48 +170,20 @@ class S3:
         headers["x-amz-content-sha256"] = digest
         if credentials.session_token:
             headers["X-Amz-Security-Token"] = credentials.session_token
-        now = minio.time.utcnow()
-        headers["x-amz-date"] = minio.time.to_amz_date(now)
-        signed = sign_v4_s3(
-            method=request.method,
-            url=parts,
-            region=self._minio.region,
-            headers=headers,
-            credentials=credentials,
-            content_sha256=digest,
-            date=now,
+        headers["x-amz-date"] = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        headers["Authorization"] = authorization(
+            request.method, parts, headers, digest, credentials=credentials, region=self._minio.region
         )
-        return URL(parts.geturl(), encoded=True), signed
+        return parts, {**headers, **_UNSIGNED}
 
-    def _base(self) -> BaseURL:
-        """What minio-py makes URLs of: with the bucket in the path, or in the host's name where AWS wants it."""
-        if self._base_url is None:
-            scheme = "https" if self._minio.secure else "http"
-            try:
-                self._base_url = BaseURL(f"{scheme}://{self._minio.endpoint}", self._minio.region)
-            except ValueError as exc:
-                raise StoreUnavailable(f"check MINIO_ENDPOINT and MINIO_REGION: {exc}") from exc
-        return self._base_url
-
-    async def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    async def _opened(self) -> Pool:
+        if self._pool is None:
             # Certificates are read from files.
-            tls = await asyncio.to_thread(self._tls) if self._minio.secure else True
+            tls = await asyncio.to_thread(self._tls) if self._minio.secure else None
             # Another request may have opened it meanwhile.
-            if self._session is None:
-                self._session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=self._connections, ssl=tls),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    headers=_HEADERS,
-                    skip_auto_headers=("Accept", "Content-Type"),
-                    # Bytes are filed as they are stored.
-                    auto_decompress=False,
-                    max_line_size=_MOST_HEADER_BYTES,
-                    max_field_size=_MOST_HEADER_BYTES,
-                    max_headers=_MOST_HEADERS,
-                    middlewares=(_once,),
-                )
-        return self._session
+            if self._pool is None:
+                self._pool = Pool(self._connections, tls)
+        return self._pool
 
     def _tls(self) -> ssl.SSLContext:
         try:
@@ -249,43 +197,13 @@ async def _of_body(digest: Callable[[bytes], str | None], body: bytes) -> str:
     return (digest(body) if len(body) <= _QUICK_BYTES else await asyncio.to_thread(digest, body)) or ""
 
 
-def _payload(body: bytes) -> bytes | io.BytesIO | None:
-    """The body as aiohttp takes it: a large one piece by piece, so that others have their turn."""
-    return (body if len(body) <= _QUICK_BYTES else io.BytesIO(body)) or None
-
-
-async def _once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    """Let aiohttp send a request once: by itself it sends a DELETE again whose connection broke."""
-    try:
-        return await handler(request)
-    except (aiohttp.ClientConnectionError, asyncio.TimeoutError, TimeoutError) as exc:
-        raise BrokenConnection from exc
-
-
-async def _read(response: ClientResponse, limit: int) -> bytes | None:
-    """The body, or None where it is longer than `limit`; of that at most one chunk more is read.
-
-    What is not read to its end takes its connection with it. aiohttp raises where a body is shorter than announced.
-    """
-    if (response.content_length or 0) > limit:
-        response.close()
-        return None
-    # BytesIO gives away the buffer that it has filled: a list of chunks, once joined, would take twice the room.
-    body = io.BytesIO()
-    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        body.write(chunk)
-        if body.tell() > limit:
-            response.close()
-            return None
-    return body.getvalue()
-
-
-def _error(request: Request, response: ClientResponse, body: bytes | None) -> MinioException:
+def _error(request: Request, response: Response) -> MinioException:
     """What minio-py makes of an answer that is no success: an S3Error, if it is one of S3's."""
     kind = response.headers.get("content-type", "")
-    headers = dict(response.headers)
-    answer = HTTPResponse(body=body or b"", status=response.status, headers=headers, request_method=request.method)
-    if body and "application/xml" in kind.split(";"):
+    answer = HTTPResponse(
+        body=response.body or b"", status=response.status, headers=response.headers, request_method=request.method
+    )
+    if response.body and "application/xml" in kind.split(";"):
         return S3Error.fromxml(answer)
     if request.method != "HEAD":
         return InvalidResponseError(response.status, kind, None)

@@ -8,11 +8,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import aiohttp
-from aiohttp.http import HttpProcessingError
 from minio.error import MinioAdminException, MinioException, S3Error
 
-from mnist_pipeline.adapters.s3 import BrokenConnection
+from mnist_pipeline.adapters.http1 import BrokenConnection
+from mnist_pipeline.adapters.http1_response import BadResponse
 from mnist_pipeline.pipeline.errors import (
     BadKey,
     MetadataTooLarge,
@@ -50,6 +49,9 @@ COPY_ANSWERS: dict[str, type[PipelineError]] = {
     "EntityTooLarge": ObjectTooLarge,
     "InvalidRequest": ObjectTooLarge,  # AWS's answer to more than 5 GiB
 }
+REMOVED = ("NoSuchKey", "NoSuchVersion")
+"""Codes of a DELETE that had nothing to do."""
+
 DELETE_ANSWERS: dict[str, type[PipelineError]] = dict.fromkeys(
     (
         "AccessDenied",  # a policy without delete, MFA delete; AWS's and Ceph's answer to a lock
@@ -81,17 +83,18 @@ _HINTS = {
     "RequestTimeTooSkewed": "check the clocks",
 }
 
-# What minio-py, aiohttp and ElementTree raise. ValueError: names and answers that cannot be read; OSError: files.
+# What minio-py, our HTTP client and ElementTree raise. ValueError: names and answers that cannot be read; LookupError:
+# answers in an encoding that Python does not have; OSError: files, and connections that end within an answer.
 _FOREIGN_ERRORS = (
     MinioException,
     MinioAdminException,
     BrokenConnection,
-    aiohttp.ClientError,
-    HttpProcessingError,
+    BadResponse,
     asyncio.TimeoutError,
     TimeoutError,
     OSError,
     ValueError,
+    LookupError,
     ET.ParseError,
 )
 
@@ -107,13 +110,16 @@ def translated(action: str, bucket: str, key: str | None, answers: Mapping[str, 
     try:
         yield
     except S3Error as exc:
-        raise _refusal(exc, f"{action} {place(bucket, key)}", bucket, answers) from exc
+        raise refusal(exc.code or "", action, bucket, key, answers) from exc
     except _FOREIGN_ERRORS as exc:
         raise _failure(exc, f"{action} {place(bucket, key)}") from exc
 
 
-def _refusal(exc: S3Error, action: str, bucket: str, answers: Mapping[str, type[PipelineError]]) -> PipelineError:
-    code = exc.code or ""
+def refusal(
+    code: str, action: str, bucket: str, key: str | None, answers: Mapping[str, type[PipelineError]]
+) -> PipelineError:
+    """What the code of an S3 error means, by `answers`."""
+    action = f"{action} {place(bucket, key)}"
     if kind := answers.get(code):
         return kind(f"{action}: the store answered {code!r:.80}")
     if code == "NoSuchBucket":
@@ -126,13 +132,11 @@ def _failure(exc: Exception, action: str) -> PipelineError:
     """What happened below S3; the text of foreign errors is left out, it can hold anything that the store has sent."""
     below = exc.__cause__ if isinstance(exc, BrokenConnection) else exc
     kind = type(below).__name__
-    if isinstance(below, aiohttp.ClientConnectorCertificateError):
-        failed, why, hint = below.certificate_error, kind, "check MINIO_CA_CERT"
-        if isinstance(failed, ssl.SSLCertVerificationError):
-            why, hint = failed.verify_message, _ENDPOINT if failed.verify_code in _OTHER_HOST else hint
-        return StoreUnavailable(f"{action}: the store's certificate is not trusted ({why}); {hint}")
-    if isinstance(below, aiohttp.ClientSSLError):
+    if isinstance(below, ssl.SSLCertVerificationError):
+        hint = _ENDPOINT if below.verify_code in _OTHER_HOST else "check MINIO_CA_CERT"
+        return StoreUnavailable(f"{action}: the store's certificate is not trusted ({below.verify_message}); {hint}")
+    if isinstance(below, ssl.SSLError):
         return StoreUnavailable(f"{action}: the store speaks no TLS there; {_ENDPOINT}, S3_USE_HTTPS")
-    if isinstance(below, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError, OSError)):
+    if isinstance(below, (asyncio.TimeoutError, OSError)):
         return StoreUnavailable(f"{action}: no answer from the store ({kind}); {_ENDPOINT}")
     return StoreUnavailable(f"{action}: the store's answer makes no sense ({kind}); {_ENDPOINT}")

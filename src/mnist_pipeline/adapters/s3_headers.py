@@ -79,7 +79,7 @@ def encoded(value: str) -> str:
 
 
 def decoded(value: str) -> str:
-    """The text of a header's value, which aiohttp has read as UTF-8, and what is none as lone surrogates."""
+    """The text of a header's value, which was read as UTF-8, and what is none as lone surrogates."""
     if not value.isascii():
         raw = value.encode("utf-8", "surrogateescape")
         try:

@@ -16,8 +16,8 @@ from typing import Any, final
 
 import orjson
 
-from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.adapters.object_store import MinioObjectStore
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.client import topics
 from mnist_pipeline.client.errors import KeyTaken, PredictionRejected, ResultTimeout
 from mnist_pipeline.client.sink import Sink
@@ -28,6 +28,7 @@ from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.published import PredictionResult, read_result
 from mnist_pipeline.pipeline.settings import Kafka, Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
+from mnist_pipeline.telemetry.traces import current_context
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 """So much may our clock and the transformer's be apart."""
@@ -53,6 +54,8 @@ class Submission:
 @final
 class AsyncPredictionClient:
     """Sends images to a site and reads its results; for one event loop.
+
+    Within a span of OpenTelemetry, what is sent belongs to its trace.
 
         async with AsyncPredictionClient.from_environ() as client:
             sent = await client.upload(data, key="0.png")
@@ -134,7 +137,7 @@ class AsyncPredictionClient:
             data,
             content_type=content_type or mimetypes.guess_type(key)[0] or "application/octet-stream",
             content_headers={},
-            metadata={trace_key: trace_id},
+            metadata={**current_context(), trace_key: trace_id},
             tags={},
             deadline=deadline,
         )
@@ -178,6 +181,7 @@ class AsyncPredictionClient:
             "ce-source": "mnist-pipeline/client",
             "ce-type": _EVENT_TYPE,
             "content-type": "application/json",
+            **current_context(),
         }
         sent = Submission(trace_id=trace_id, place=self._sink.url, time=datetime.now(timezone.utc))
         await self._sink.post(body, headers, deadline=Deadline(timeout))

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 
-from mnist_pipeline.adapters.kafka_records import Record
 from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.client import topics
 from mnist_pipeline.client.errors import ClientError, KeyTaken
 from mnist_pipeline.client.sink import Sink
+from mnist_pipeline.pipeline.cloud_events import event_headers
 from mnist_pipeline.pipeline.errors import ObjectGone, ObjectTooLarge, PipelineError
 from mnist_pipeline.pipeline.filing import PUBLISHED_AS, REJECTED_REASON
 from mnist_pipeline.pipeline.ports import Deadline, ObjectVersion
-from mnist_pipeline.pipeline.results import percent_encoded
 from mnist_pipeline.pipeline.settings import Kafka, Settings
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ REPLAYED = "replayed"
 _SECONDS = 60.0
 _AT_ONCE = 8
 # What Knative adds to a dead letter: its own, and the refusal's `kne-reason`.
-_ADDED = ("knativeerror", "reason")
+_ADDED = ("ce-knativeerror", "ce-reason")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,30 +56,14 @@ async def dead_letters(kafka: Kafka, sink: Sink, *, since: datetime | None = Non
     async with contextlib.aclosing(topics.records(kafka, since=since)) as records:
         async for record in records:
             place = f"{record.topic} partition {record.partition} offset {record.offset}"
-            headers = event_headers(record)
+            headers = event_headers(record.headers)
             if headers is None:
                 log.warning("%s is left out: it is no CloudEvent", place)
                 continue
+            headers = {name: value for name, value in headers.items() if not name.startswith(_ADDED)}
             reason = dict(record.headers).get("ce_reason", b"").decode("latin-1")
             send = partial(_post, sink, record.value or b"", headers)
             yield GivenUp(name=place, reason=reason, send=send)
-
-
-def event_headers(record: Record) -> dict[str, str] | None:
-    """The headers by which the event in a record is posted (CloudEvents HTTP binding 1.0.2), without what was added
-    when it was given up; None where it is no event.
-    """
-    given = {name.lower(): value.decode("utf-8", "replace") for name, value in record.headers}
-    content_type = given.get("content-type", "")
-    if content_type.startswith("application/cloudevents+json"):
-        return {"content-type": content_type}
-    if "ce_specversion" not in given:
-        return None
-    attributes = {name.removeprefix("ce_"): value for name, value in given.items() if name.startswith("ce_")}
-    headers = {
-        f"ce-{name}": percent_encoded(value) for name, value in attributes.items() if not name.startswith(_ADDED)
-    }
-    return headers | ({"content-type": content_type} if content_type else {})
 
 
 async def rejected_objects(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from mnist_pipeline.adapters.kafka_records import CONNECT_SECONDS, Record, TopicReader
+from mnist_pipeline.adapters.kafka_records import CONNECT_SECONDS, TopicReader
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.adapters.threads import in_thread
 from mnist_pipeline.pipeline.settings import Kafka
 
@@ -35,6 +36,14 @@ class OpenTopic:
         """Whether all is read that was there when it was opened."""
         return await self.call(self._reader.is_at_end)
 
+    async def check(self, seconds: float) -> None:
+        """See that the brokers still answer.
+
+        Raises:
+            KafkaUnavailable: they do not, within so many seconds.
+        """
+        await self.call(partial(self._reader.check, seconds))
+
     def call(self, method: Callable[[], _T]) -> asyncio.Future[_T]:
         """Call a method of the reader once the call before it has ended; nobody need wait for it."""
 
@@ -47,9 +56,17 @@ class OpenTopic:
 
 @contextlib.asynccontextmanager
 async def opened(
-    kafka: Kafka, *, key: bytes | None = None, since: datetime | None = None, timeout: float = CONNECT_SECONDS
+    kafka: Kafka,
+    *,
+    key: bytes | None = None,
+    since: datetime | None = None,
+    after: Mapping[int, int] | None = None,
+    new_only: bool = False,
+    timeout: float = CONNECT_SECONDS,
 ) -> AsyncGenerator[OpenTopic, None]:
     """A topic, read from `since` or from its beginning; with a key, only the partition where its records are.
+
+    `after` has the offsets behind which it is gone on with, by partition; with `new_only` only what comes is read.
 
     Raises:
         KafkaUnavailable: Kafka is away, or no answer came within `timeout` seconds, or it refuses us or the topic.
@@ -58,7 +75,8 @@ async def opened(
     topic = OpenTopic(reader)
     seconds = min(timeout, CONNECT_SECONDS)
     try:
-        await topic.call(partial(reader.open, key=key, since=since, timeout_seconds=seconds))
+        open_it = partial(reader.open, key=key, since=since, after=after, new_only=new_only, timeout_seconds=seconds)
+        await topic.call(open_it)
         yield topic
     finally:
         reader.give_up()

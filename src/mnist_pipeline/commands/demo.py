@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 
 from mnist_pipeline.commands import arguments, console, usage
 from mnist_pipeline.commands.demo_objects import DIGITS, Upload, suffixes_of, uploads
+from mnist_pipeline.commands.demo_page import LivePage
 from mnist_pipeline.commands.demo_report import (
     MOST_ROWS,
     Arrival,
@@ -57,6 +58,7 @@ _EXAMPLES = """\
   mnist-pipeline demo --images scans           # your own
   mnist-pipeline demo --count 300 --rows       # many, and a row for each
   mnist-pipeline demo --keep                   # leave it up, and show how to use it
+  mnist-pipeline demo --web                    # leave it up, and draw digits in a browser
   make demo ARGS='--images scans'              # the same from a checkout
 """
 
@@ -64,12 +66,13 @@ _EXAMPLES_OF_A_TASK = """\
   mnist-pipeline demo --images DIR                     # your own
   mnist-pipeline demo --images DIR --count 300 --rows  # many, and a row for each
   mnist-pipeline demo --images DIR --keep              # leave it up, and show how to use it
+  mnist-pipeline demo --images DIR --web               # leave it up, and watch it in a browser
 """
 
 _CODES = """\
   0    every object arrived where it belongs; what can never be classified in the bucket of rejected ones
   1    something is not as it should be, or a part did not start: the lines say what
-  2    nothing to upload, or flags that cannot work
+  2    nothing to upload, flags that cannot work, or a --web-port that is taken
   130  stopped by Ctrl-C
 """
 
@@ -88,6 +91,13 @@ def parser(task: Task) -> argparse.ArgumentParser:
         "--json", action="store_true", help="print one JSON document; all else goes to the standard error"
     )
     parser.add_argument("--keep", action="store_true", help="leave the stack up, and show how to use it")
+    parser.add_argument("--web", action="store_true", help="leave the stack up, with its live page for a browser")
+    parser.add_argument(
+        "--web-port",
+        type=arguments.natural,
+        metavar="PORT",
+        help="of the page, with --web (default: 8090, or a free one where that is taken)",
+    )
     parser.add_argument("--predictor_host", metavar="HOST[:PORT]", help="your own predictor (default: the demo's)")
     parser.add_argument(
         "--predictor_protocol", default=task.predictor_protocol, choices=PROTOCOLS, help="(default: %(default)s)"
@@ -99,9 +109,12 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     """Run the demo; exit code 0 only if every check holds."""
     flags = parser(task)
     options = flags.parse_args(argv)
+    if options.web_port is not None and not options.web:
+        flags.error("--web-port is of the page, and goes with --web")
     try:
         given, left_out = uploads(task, options.images, options.count)
         stack = _stack(task, given, options)
+        page = LivePage(options.web_port) if options.web else None
     except (OSError, ValueError) as exc:
         flags.error(str(exc))
     # What is given up is seen in the table.
@@ -112,7 +125,7 @@ def main(argv: Sequence[str], *, task: Task) -> int:
         if more := left_out[_MOST_LEFT_OUT:]:
             print(f"left out: {len(more)} more")
         try:
-            document = _run(stack, given, options)
+            document = _run(stack, given, options, page)
         except (PartFailed, S3Error) as exc:
             print(f"\n{exc}", file=sys.stderr)
             return 1
@@ -141,7 +154,7 @@ def _stack(task: Task, given: Sequence[Upload], options: argparse.Namespace) -> 
     )
 
 
-def _run(stack: Stack, given: Sequence[Upload], options: argparse.Namespace) -> dict[str, Any]:
+def _run(stack: Stack, given: Sequence[Upload], options: argparse.Namespace, page: LivePage | None) -> dict[str, Any]:
     """Show it, and give all of it as values."""
     started = time.monotonic()
     print("Starting MinIO's gateway, Kafka, the predictor, the transformer and the source:", end="", flush=True)
@@ -159,6 +172,9 @@ def _run(stack: Stack, given: Sequence[Upload], options: argparse.Namespace) -> 
         _tell(stack, arrivals, found)
         if options.keep:
             print(how_to_use(stack, given[0], arrivals[0].result), flush=True)
+        if page is not None:
+            page.serve(stack, options.predictor_protocol)
+        elif options.keep:
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
     print(f"Everything is stopped and removed ({time.monotonic() - started:.1f} s in all).")

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
-from mnist_pipeline.adapters.kafka_records import Record
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.commands import console
 from mnist_pipeline.commands.demo_objects import Upload
 from mnist_pipeline.local.stack import Stack

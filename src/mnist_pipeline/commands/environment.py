@@ -24,11 +24,16 @@ def tell_unknown_settings(arguments: Sequence[str], task: Task) -> None:
             print(sentence, file=sys.stderr)
 
 
-def problems_of_libraries(flags: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[str]:
-    """What libraries read from the environment by themselves, and would fail for in every request or with a stack."""
+def problems_of_metrics(environ: Mapping[str, str]) -> Iterator[str]:
+    """What prometheus-client reads by itself, and would fail for with a stack."""
     for name in _METRICS_DIRECTORY:
         if name in environ and not (Path(environ[name]).is_dir() and os.access(environ[name], os.W_OK)):
             yield f"{name} names {environ[name]!r}, which is no directory that can be written to"
+
+
+def problems_of_libraries(flags: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[str]:
+    """What libraries read from the environment by themselves, and would fail for in every request or with a stack."""
+    yield from problems_of_metrics(environ)
     bundle = next((name for name in CA_BUNDLES if environ.get(name)), None)
     if bundle and flags.predictor_use_ssl.lower() not in _FALSE:
         try:

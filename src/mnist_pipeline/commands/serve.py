@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mnist_pipeline.adapters.sockets import PortTaken
 from mnist_pipeline.commands import usage
 from mnist_pipeline.commands.environment import problems_of_libraries
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.setting_table import told
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.task import Task
+from mnist_pipeline.telemetry.multiprocess import counted_together
 
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline.path import Pipeline
@@ -49,6 +51,11 @@ def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | No
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
+    with counted_together(_workers(argv)):
+        return _serve(settings, argv, task, model)
+
+
+def _serve(settings: Settings, argv: Sequence[str], task: Task, model: type[ObjectTransformer] | None) -> int:
     # Not before here: wrong settings are told at once, and these imports take seconds.
     try:
         from mnist_pipeline.serving import server
@@ -61,10 +68,14 @@ def main(argv: Sequence[str], *, task: Task, model: type[ObjectTransformer] | No
     args = parser(task).parse_args(argv)
     kind = model or (MnistTransformer if isinstance(task, Digits) else ObjectTransformer)
     try:
-        server.serve(kind(args.model_name, pipeline_of(settings), server.predictor_of(args)), args)
-    except (SettingsError, server.PortTaken) as exc:
+        pipeline = pipeline_of(settings, args.model_name)
+        server.serve(kind(args.model_name, pipeline, server.predictor_of(args)), args)
+    except (SettingsError, PortTaken) as exc:
         print(exc, file=sys.stderr)
         return 2
+    if args.workers > 1 and pipeline.tracer is not None:
+        # A worker does it when it closes its clients; this process has answered gRPC.
+        pipeline.tracer.flush()
     return 0
 
 
@@ -77,11 +88,13 @@ def parser(task: Task) -> argparse.ArgumentParser:
     return server.argument_parser(task, make)
 
 
-def pipeline_of(settings: Settings) -> Pipeline:
+def pipeline_of(settings: Settings, model_name: str) -> Pipeline:
     """The pipeline on the real adapters; what is not configured is left out, and said once."""
     from mnist_pipeline.adapters.kafka import publisher_of
     from mnist_pipeline.adapters.object_store import MinioObjectStore
     from mnist_pipeline.pipeline.path import Pipeline
+    from mnist_pipeline.telemetry.metrics import Metrics
+    from mnist_pipeline.telemetry.traces import tracer_of
 
     store = publisher = None
     if settings.minio is None:
@@ -92,7 +105,20 @@ def pipeline_of(settings: Settings) -> Pipeline:
         log.warning("KAFKA_BOOTSTRAP_SERVERS is not set: results are not published")
     else:
         publisher = publisher_of(settings.kafka)
-    return Pipeline(settings, store, publisher)
+    tracer = tracer_of(
+        service=settings.inference_service_name or model_name,
+        topic=None if settings.kafka is None else settings.kafka.topic,
+    )
+    return Pipeline(settings, store, publisher, observer=Metrics(model_name), tracer=tracer)
+
+
+def _workers(arguments: Sequence[str]) -> int:
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    flags.add_argument("--workers", type=int, default=1)
+    try:
+        return int(flags.parse_known_args(arguments)[0].workers)
+    except argparse.ArgumentError:  # which is told with all of the flags
+        return 1
 
 
 def _settings_of(task: Task, arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:

@@ -99,6 +99,12 @@ def parser(task: Task) -> argparse.ArgumentParser:
     )
     parser.add_argument("--topic", default=task.name, help="the topic of MinIO's notifications (default: %(default)s)")
     parser.add_argument(
+        "--dead-letter-topic",
+        type=arguments.topic,
+        metavar="TOPIC",
+        help="the topic of what `consume` gives up (default: none is made)",
+    )
+    parser.add_argument(
         "--partitions",
         type=arguments.positive,
         metavar="N",
@@ -140,6 +146,9 @@ def _settings(task: Task, args: argparse.Namespace, environ: Mapping[str, str]) 
         problems.append("MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set: setup needs the store")
     if settings.kafka is not None and settings.kafka.topic == args.topic:
         problems.append(f"KAFKA_TOPIC is {args.topic}, which is --topic: results would come back as notifications")
+    results = settings.kafka.topic if settings.kafka else None
+    if args.dead_letter_topic and args.dead_letter_topic in (args.topic, results):
+        problems.append(f"--dead-letter-topic is {args.dead_letter_topic}, which is the notifications' or the results'")
     if settings.minio is None or problems:
         raise SettingsError(problems)
     return settings, settings.minio
@@ -155,6 +164,7 @@ async def _handle(
     wishes = Wishes(
         topic=args.topic,
         notification_arn=args.notification_arn,
+        dead_letter_topic=args.dead_letter_topic,
         partitions=args.partitions,
         replication=args.replication,
     )

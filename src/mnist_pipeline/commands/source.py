@@ -15,6 +15,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from mnist_pipeline.adapters.group_member import Subscription
 from mnist_pipeline.adapters.kafka_connection import Connections
 from mnist_pipeline.commands import arguments, usage
 from mnist_pipeline.local.delivery import DeadLetter, SinkConnection
@@ -73,7 +74,11 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: ended.put(number))
-    source = _source(kafka, options, on_failure=lambda: ended.put(0))
+    try:
+        source = _source(kafka, options, on_failure=lambda: ended.put(0))
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
     source.begin()
     ended.get()
     log.info("finishing what is in flight")
@@ -116,18 +121,16 @@ def parser(task: Task) -> argparse.ArgumentParser:
 
 
 def _source(kafka: Kafka, options: argparse.Namespace, *, on_failure: Callable[[], None]) -> Source:
-    client_options = kafka.client_options()
     on_dead_letter: Callable[[DeadLetter], None] | None = None
     if options.dead_letter_url:
         on_dead_letter = _to_url(options.dead_letter_url)
     elif options.dead_letter_topic:
-        on_dead_letter = _to_topic(options.dead_letter_topic, client_options)
+        on_dead_letter = _to_topic(options.dead_letter_topic, kafka.client_options())
     backoff_policy: Backoff = options.backoff_policy
     return Source(
-        kafka.bootstrap_servers,
-        options.topic,
+        kafka,
+        Subscription(topics=(options.topic,), group=options.group, initial_offset=options.initial_offset),
         options.sink,
-        group=options.group,
         namespace=options.namespace,
         name=options.name,
         ordered=not options.unordered,
@@ -136,8 +139,6 @@ def _source(kafka: Kafka, options: argparse.Namespace, *, on_failure: Callable[[
         backoff_policy=backoff_policy,
         timeout_seconds=options.timeout,
         max_in_flight=options.max_in_flight,
-        initial_offset=options.initial_offset,
-        client_options=client_options,
         on_dead_letter=on_dead_letter,
         on_failure=on_failure,
     )

@@ -91,7 +91,7 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     options = flags.parse_args(argv)
     try:
         settings = Settings.from_environ(os.environ, task)
-        images, left_out = _images(options.images, options.prefix, settings, inline=options.url is not None)
+        images, left_out = images_of(options.images, options.prefix, settings, inline=options.url is not None)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -106,7 +106,7 @@ def main(argv: Sequence[str], *, task: Task) -> int:
     return code or bool(left_out)
 
 
-def _images(given: Sequence[Path], prefix: str, settings: Settings, *, inline: bool) -> tuple[list[Image], list[str]]:
+def images_of(given: Sequence[Path], prefix: str, settings: Settings, *, inline: bool) -> tuple[list[Image], list[str]]:
     """The files, those of folders in the order of their names; and a sentence for each that is left out."""
     images, left_out = [], []
     for path in given:

@@ -12,37 +12,39 @@ import collections
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
-import numpy as np
-
 from mnist_pipeline.pipeline import events, notifications
-from mnist_pipeline.pipeline.errors import ObjectGone, Permanent, PipelineError, Retryable
-from mnist_pipeline.pipeline.events import Notification
+from mnist_pipeline.pipeline.errors import ObjectGone, Permanent, PipelineError
 from mnist_pipeline.pipeline.notifications import ObjectRef
-from mnist_pipeline.pipeline.path import Go, Pipeline, Predict
-from mnist_pipeline.pipeline.ports import Deadline, ListedObject
+from mnist_pipeline.pipeline.objects import Wanted
+from mnist_pipeline.pipeline.outcomes import Outcome, may_succeed_later
+from mnist_pipeline.pipeline.passage import Go, Predict
+from mnist_pipeline.pipeline.path import Pipeline
+from mnist_pipeline.pipeline.ports import KEYS_A_PAGE, Deadline, ListedObject
 from mnist_pipeline.pipeline.settings import Settings
-from mnist_pipeline.pipeline.settlement import Outcome
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 8
-"""Objects in hand at once."""
+AT_ONCE = 32
+"""Objects that are settled together."""
 
-DOUBT_AFTER = 3 * AT_ONCE
-"""Objects in a row that could not be settled: then it is looked at whether something is away."""
+LIST_SECONDS = 60.0
+"""For one page of a listing."""
 
-_LIST_SECONDS = 60.0
-_PROGRESS_SECONDS = 5.0
+PROGRESS_SECONDS = 5.0
+"""Between two lines that tell how far it is."""
+
 _CHECK_SECONDS = 10.0
 
 
 class Listing(Protocol):
     """What of a store is asked for beyond the port."""
 
-    async def list_after(self, bucket: str, key: str, *, deadline: Deadline) -> list[ListedObject]:
+    async def list_after(
+        self, bucket: str, key: str, *, most: int = KEYS_A_PAGE, deadline: Deadline
+    ) -> list[ListedObject]:
         """The next current objects of a bucket after `key`, in the order of their names' bytes; none at its end."""
         ...
 
@@ -55,18 +57,19 @@ async def missed(listing: Listing, settings: Settings, *, older_than_seconds: fl
     """
     for bucket in settings.source_buckets:
         after = ""
-        while page := await listing.list_after(bucket, after, deadline=Deadline(_LIST_SECONDS)):
+        while page := await listing.list_after(bucket, after, deadline=Deadline(LIST_SECONDS)):
             for one in page:
-                if one.age_seconds >= older_than_seconds and _is_source(bucket, one.key, settings):
+                if is_missed(bucket, one, settings, older_than_seconds=older_than_seconds):
                     yield ObjectRef(bucket=bucket, key=one.key)
             after = page[-1].key
 
 
-def _is_source(bucket: str, key: str, settings: Settings) -> bool:
-    if notifications.is_output(bucket, key, settings):
+def is_missed(bucket: str, one: ListedObject, settings: Settings, *, older_than_seconds: float) -> bool:
+    """Whether an event would name this object, and it has been there for so long."""
+    if one.age_seconds < older_than_seconds or notifications.is_output(bucket, one.key, settings):
         return False
     try:
-        notifications.check_source(bucket, key, settings)
+        notifications.check_source(bucket, one.key, settings)
     except Permanent:
         return False
     return True
@@ -98,7 +101,8 @@ class Reconciler:
         self._predict = predict
         self._go = go or pipeline.through(predict)
         self._pause_seconds = 1 / rate if rate else 0.0
-        self._failed_in_a_row = 0
+        # Of a low rate nobody waits for seconds.
+        self._at_once = AT_ONCE if rate is None else max(1, min(AT_ONCE, int(rate)))
         self._told_at = time.monotonic()
 
     @property
@@ -129,20 +133,21 @@ class Reconciler:
     ) -> set[ObjectRef]:
         """Settle these, a few at once; give those that were released."""
         released: set[ObjectRef] = set()
-        in_hand: dict[asyncio.Task[Outcome], ObjectRef] = {}
+        group: list[ObjectRef] = []
         try:
             async for ref in found:
                 if self.stopped or self.gave_up:
                     break
                 if only is not None and ref not in only:
                     continue
-                in_hand[asyncio.create_task(self._settled(ref))] = ref
-                if len(in_hand) == AT_ONCE:
-                    await self._collect(in_hand, released)
+                group.append(ref)
+                if len(group) >= self._at_once:
+                    released |= await self._settle(group)
+                    group = []
                 await self._pause()
         finally:
-            while in_hand:
-                await self._collect(in_hand, released)
+            if group and not self.gave_up:
+                released |= await self._settle(group)
         return released
 
     async def _pause(self) -> None:
@@ -151,42 +156,46 @@ class Reconciler:
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), self._pause_seconds)
 
-    async def _settled(self, ref: ObjectRef) -> Outcome:
-        """Send one object down the path, with a deadline of its own."""
-        settings = self._pipeline.settings
-        request = Notification(objects=(ref,), caller=events.caller_of({}, settings))
-        try:
-            (outcome,) = await self._pipeline.settle(request, self._go, Deadline(settings.event_timeout_seconds))
-        except Exception:
-            # A bug of ours, or of another transformer's; it must not keep the others from being settled.
-            log.exception("%s/%s failed in a way that nobody foresaw", ref.bucket, ascii(ref.key))
-            return Outcome(reason=PipelineError.reason, error=PipelineError("internal error"), stays=True)
-        return outcome
-
-    async def _collect(self, in_hand: dict[asyncio.Task[Outcome], ObjectRef], released: set[ObjectRef]) -> None:
-        """Wait for one object at least, and count what became of it."""
-        done, _ = await asyncio.wait(in_hand, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            ref, outcome = in_hand.pop(task), task.result()
+    async def _settle(self, group: Sequence[ObjectRef]) -> set[ObjectRef]:
+        """Settle these together, and what fails by itself alone; give those that were released."""
+        settled = await self._sent(group)
+        failed = [ref for ref, outcome in settled.items() if outcome.error and may_succeed_later(outcome.error)]
+        if failed:
+            self.gave_up = await self._is_something_away()
+            # One that fails must not keep those beside it from being settled.
+            if not self.gave_up and len(group) > 1:
+                for ref in failed:
+                    settled |= await self._sent([ref])
+        for outcome in settled.values():
             self.outcomes[outcome.reason] += 1
             self.left += outcome.stays
-            if not (outcome.stays or outcome.retained or outcome.reason == ObjectGone.reason):
-                released.add(ref)
-            self._failed_in_a_row = self._failed_in_a_row + 1 if isinstance(outcome.error, Retryable) else 0
-        if self._failed_in_a_row >= DOUBT_AFTER and not self.gave_up:
-            # Objects that fail by themselves must not keep those behind them from being reached.
-            self.gave_up = await self._something_is_away()
-            self._failed_in_a_row = 0
-        if time.monotonic() - self._told_at > _PROGRESS_SECONDS:
+        if time.monotonic() - self._told_at > PROGRESS_SECONDS:
             self._told_at = time.monotonic()
             log.info("so far: %s", self.summary())
+        return {
+            ref
+            for ref, outcome in settled.items()
+            if not (outcome.stays or outcome.retained or outcome.reason == ObjectGone.reason)
+        }
 
-    async def _something_is_away(self) -> bool:
-        deadline = Deadline(_CHECK_SECONDS)
-        wanted = self._pipeline.settings.task.input
+    async def _sent(self, group: Sequence[ObjectRef]) -> dict[ObjectRef, Outcome]:
+        """Send objects down the path together, with a deadline of their own."""
+        settings = self._pipeline.settings
+        caller = events.caller_of({}, settings)
+        wanted = [Wanted(ref=ref, caller=caller) for ref in group]
+        deadline = Deadline(settings.event_timeout_seconds)
         try:
-            await self._pipeline.check(deadline)
-            await self._predict(np.zeros((1, *wanted.shape), wanted.datatype), deadline)
+            await self._pipeline.settle_objects(wanted, self._go, deadline, slots=len(group))
+        except Exception:
+            # A bug of ours, or of another transformer's; it must not keep the others from being settled.
+            names = ", ".join(f"{ref.bucket}/{ref.key!a}" for ref in group)
+            log.exception("%s failed in a way that nobody foresaw", names)
+        bug = Outcome(reason=PipelineError.reason, error=PipelineError("internal error"), stays=True)
+        return {one.ref: next(iter(one.outcomes), bug) for one in wanted}
+
+    async def _is_something_away(self) -> bool:
+        try:
+            await self._pipeline.check_with(self._predict, Deadline(_CHECK_SECONDS))
         except PipelineError as exc:
             log.error("giving up: %s", exc)
             return True

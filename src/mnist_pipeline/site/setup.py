@@ -1,8 +1,8 @@
 """Makes what a site needs, again and again to the same end; or only looks.
 
 What a site needs: the source buckets, with versions, a lifecycle rule for the old ones and a notification to Kafka; the
-buckets in which objects are filed, rejected or put aside for review; the two topics. Each is one part, printed as one
-line, by its outcome:
+buckets in which objects are filed, rejected or put aside for review; the topics of notifications, of results and, where
+`consume` reads them, of dead letters. Each is one part, printed as one line, by its outcome:
 
 | line begins with | meaning | exit code |
 |---|---|---|
@@ -16,7 +16,8 @@ line, by its outcome:
 `--check` is meant to be run with the transformer's own credentials. What its policy need not grant (to read a bucket's
 configuration, to describe the notifications' topic, to remove a probe) is then `not allowed to look`; what the
 transformer cannot do without (to list a source bucket and delete from it, to write into the rejected bucket, to produce
-to `KAFKA_TOPIC`) is a `problem`. With the credentials that set the site up, everything is looked at.
+to `KAFKA_TOPIC` and to the topic of dead letters) is a `problem`. With the credentials that set the site up, everything
+is looked at.
 """
 
 from __future__ import annotations
@@ -72,12 +73,14 @@ class Wishes:
     Attributes:
         topic: of the store's notifications.
         notification_arn: the store's own name of its Kafka target.
+        dead_letter_topic: of what `consume` gives up; None: there is none.
         partitions: of a topic that is made; None: six.
         replication: of a topic that is made; None: the brokers' own.
     """
 
     topic: str
     notification_arn: str
+    dead_letter_topic: str | None = None
     partitions: int | None = None
     replication: int | None = None
 
@@ -102,15 +105,19 @@ async def handle_store(settings: Settings, minio: Minio, wishes: Wishes, report:
 
 
 async def handle_topics(kafka: Kafka, wishes: Wishes, report: Report, *, checking: bool) -> None:
-    """Make both topics, or check them and whether our user may produce."""
+    """Make the topics, or check them and whether our user may produce."""
+    produced_to = [topic for topic in (kafka.topic, wishes.dead_letter_topic) if topic]
     try:
         topics = await Topics.connect(kafka)
         try:
-            results = Topic(topics, kafka.topic, wishes.partitions, wishes.replication, needed=True)
-            notifications = Topic(topics, wishes.topic, wishes.partitions, wishes.replication, needed=False)
-            await each_of([[notifications], [results]], report, check if checking else set_up)
+            groups = [
+                [Topic(topics, name, wishes.partitions, wishes.replication, needed=name in produced_to)]
+                for name in (wishes.topic, *produced_to)
+            ]
+            await each_of(groups, report, check if checking else set_up)
             if checking:
-                await _check_producing(topics, kafka.topic, report)
+                for name in produced_to:
+                    await _check_producing(topics, name, report)
         finally:
             await topics.close()
     except (Refused, Away) as exc:
@@ -262,4 +269,4 @@ async def _check_producing(topics: Topics, topic: str, report: Report) -> None:
     elif "WRITE" in found.operations:
         report.say(Outcome.THERE, what)
     else:
-        report.say(Outcome.PROBLEM, what, f"it is missing; {KAFKA_USER_HINT} (operation Write on KAFKA_TOPIC)")
+        report.say(Outcome.PROBLEM, what, f"it is missing; {KAFKA_USER_HINT} (operation Write on {topic})")

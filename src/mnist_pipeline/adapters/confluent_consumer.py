@@ -1,0 +1,227 @@
+"""`ConfluentGroupConsumer`: a member's client on confluent-kafka, librdkafka's client; of the extra `[fast]`.
+
+librdkafka fetches in threads of its own. What the group decides, and how connections end, it tells in `poll()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from mnist_pipeline.adapters.group_member import (
+    FETCH_BYTES,
+    METADATA_SECONDS,
+    NOT_ALLOWED,
+    PARTITION_BYTES,
+    REQUEST_SECONDS,
+    STALLED_SECONDS,
+    Owner,
+    Subscription,
+    commit_settled,
+)
+from mnist_pipeline.adapters.kafka_troubles import FAILED
+from mnist_pipeline.adapters.librdkafka import LOOK_UP_SECONDS, Connections, name_of
+from mnist_pipeline.adapters.records import Partition, Record
+from mnist_pipeline.pipeline.errors import KafkaUnavailable
+from mnist_pipeline.pipeline.settings import Kafka
+
+_POLL_RECORDS = 1000
+_NOT_ALLOWED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"})
+_UNKNOWN_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
+
+
+class ConfluentGroupConsumer:
+    """By the port `GroupConsumer`; the arguments are `KafkaGroupConsumer`'s.
+
+    Attributes:
+        is_joined: whether the group has let us in.
+    """
+
+    def __init__(self, kafka: Kafka, subscription: Subscription, owner: Owner) -> None:
+        self.is_joined = False
+        self._topics = subscription.topics
+        self._owner = owner
+        self._connections = Connections(
+            kafka,
+            timeout_seconds=REQUEST_SECONDS,
+            group_id=subscription.group,
+            enable_auto_commit=False,
+            enable_auto_offset_store=False,
+            auto_offset_reset=subscription.initial_offset,
+            partition_assignment_strategy="cooperative-sticky",
+            session_timeout_ms=_ms(subscription.session_timeout_seconds),
+            heartbeat_interval_ms=_ms(subscription.heartbeat_seconds),
+            max_poll_interval_ms=_ms(STALLED_SECONDS),
+            topic_metadata_refresh_interval_ms=_ms(METADATA_SECONDS),
+            fetch_wait_max_ms=_ms(subscription.fetch_wait_seconds),
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=PARTITION_BYTES,
+            # Fetched ahead at most, beyond what one fetch brings.
+            queued_max_messages_kbytes=FETCH_BYTES // 1024,
+            # Else it waits for a second where it has enough.
+            fetch_queue_backoff_ms=10,
+        )
+        self._consumer: Any = None
+        self._is_closing = False
+        self._ours: set[Partition] = set()
+        self._paused: set[Partition] = set()
+        self._taken_back: set[Partition] = set()
+        self._missing: Sequence[str] = ()
+        self._must_look = True
+        self._given_up = False
+        self._refusal: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What the connections tell, else why we are not let in, or may not read."""
+        is_well = self._consumer is not None and self._connections.trouble is None
+        return self._refusal if is_well else self._connections.explain()
+
+    def open(self) -> None:
+        """Connect and subscribe; the group is joined by the first `poll`."""
+        consumer = self._connections.open(Consumer)
+        end = time.monotonic() + REQUEST_SECONDS
+        while not _answers(consumer):
+            consumer.poll(0)  # which tells the connections why
+            if time.monotonic() >= end or self._given_up or self._connections.is_hopeless:
+                consumer.close()
+                raise KafkaUnavailable(self._connections.explain())
+        self._connections.forget()
+        consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._consumer = consumer
+
+    def missing(self) -> Sequence[str]:
+        """Ask for the topics where one was not there, or where we do not know whether a broker is there."""
+        if self._must_look or self._missing or self.trouble is not None:
+            # What it raises says nothing; the reasons come to the connections.
+            with contextlib.suppress(KafkaException):
+                self._missing = [topic for topic in self._topics if not self._is_there(topic)]
+                self._connections.forget()
+                self._must_look = False
+        return self._missing
+
+    def poll(self, seconds: float) -> list[Record]:
+        """What comes first, and what else is there by then."""
+        self._taken_back.clear()
+        with _translated():
+            first = self._consumer.poll(seconds)
+            consumed = [] if first is None else [first, *self._consumer.consume(_POLL_RECORDS, 0)]
+        records = [_record_of(one) for one in consumed if one.error() is None]
+        if len(records) < len(consumed):
+            self._note([one.error() for one in consumed if one.error() is not None])
+        elif records:
+            self._refusal = None
+        if self._taken_back:
+            records = [one for one in records if Partition(one.topic, one.partition) not in self._taken_back]
+        return records
+
+    def pause(self, partitions: Collection[Partition] | None) -> None:
+        """Pause these, and resume the others."""
+        wanted = self._ours.copy() if partitions is None else self._ours.intersection(partitions)
+        if wanted != self._paused:
+            self._consumer.pause([TopicPartition(*partition) for partition in wanted - self._paused])
+            self._consumer.resume([TopicPartition(*partition) for partition in self._paused - wanted])
+            self._paused = wanted
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit them."""
+        wanted = [TopicPartition(*partition, offset) for partition, offset in offsets.items()]
+        with _translated():
+            for done in self._consumer.commit(offsets=wanted, asynchronous=False):
+                if done.error is not None:
+                    raise KafkaException(done.error)
+
+    def give_up(self) -> None:
+        """Let `open` end; no other call can be ended."""
+        self._given_up = True
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._is_closing = True
+        self._consumer.close()
+
+    def _is_there(self, topic: str) -> bool:
+        return self._consumer.list_topics(topic, timeout=LOOK_UP_SECONDS).topics[topic].error is None
+
+    def _note(self, errors: Sequence[KafkaError]) -> None:
+        for error in errors:
+            if error.fatal():
+                raise KafkaException(error)
+            if error.name() in _UNKNOWN_TOPIC:
+                self._must_look = True
+            else:
+                self._refusal = str(_failure(KafkaException(error)))
+
+    def _assigned(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        added = _in_ours(partitions)
+        self._ours |= added
+        if added or not self.is_joined:
+            self._owner.assigned(added)
+        self.is_joined = True
+        self._refusal = None
+
+    def _revoked(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        if not self._is_closing:
+            commit_settled(self._owner, self.commit)
+        self._owner.revoked(self._forget(partitions))
+
+    def _lost(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self.is_joined = False
+        self._owner.lost(self._forget(partitions))
+
+    def _forget(self, partitions: Sequence[TopicPartition]) -> set[Partition]:
+        gone = _in_ours(partitions)
+        if paused := gone & self._paused:
+            # librdkafka would remember it, should they be ours again.
+            self._consumer.resume([TopicPartition(*partition) for partition in paused])
+        self._ours -= gone
+        self._paused -= gone
+        self._taken_back |= gone
+        return gone
+
+
+def _answers(consumer: Any) -> bool:
+    """Whether a broker does."""
+    try:
+        consumer.list_topics(timeout=LOOK_UP_SECONDS)
+    except KafkaException:
+        return False
+    return True
+
+
+def _record_of(consumed: Any) -> Record:
+    return Record(
+        topic=consumed.topic(),
+        partition=consumed.partition(),
+        offset=consumed.offset(),
+        timestamp_ms=consumed.timestamp()[1],
+        key=consumed.key(),
+        value=consumed.value(),
+        headers=tuple((name, value or b"") for name, value in consumed.headers() or ()),
+    )
+
+
+def _in_ours(partitions: Sequence[TopicPartition]) -> set[Partition]:
+    return {Partition(one.topic, one.partition) for one in partitions}
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as exc:
+        raise _failure(exc) from exc
+
+
+def _failure(exc: KafkaException) -> KafkaUnavailable:
+    name = name_of(exc)
+    return KafkaUnavailable(f"{NOT_ALLOWED if name in _NOT_ALLOWED else FAILED} ({name})")
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -1,0 +1,1 @@
+"""Straight from Kafka: the path fed by a consumer group, in batches."""
