@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline.errors import StoreUnavailable as StoreUnavailable
     from mnist_pipeline.pipeline.interpretation import Output as Output
     from mnist_pipeline.pipeline.interpretation import Prediction as Prediction
+    from mnist_pipeline.pipeline.outcomes import Observer as Observer
+    from mnist_pipeline.pipeline.outcomes import Outcome as Outcome
     from mnist_pipeline.pipeline.path import Pipeline as Pipeline
     from mnist_pipeline.pipeline.ports import Deadline as Deadline
     from mnist_pipeline.pipeline.ports import ListedObject as ListedObject
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline.settings import Minio as Minio
     from mnist_pipeline.pipeline.settings import Settings as Settings
     from mnist_pipeline.pipeline.settings import SettingsError as SettingsError
+    from mnist_pipeline.pipeline.stages import Span as Span
+    from mnist_pipeline.pipeline.stages import Tracer as Tracer
     from mnist_pipeline.pipeline.task import Destination as Destination
     from mnist_pipeline.pipeline.task import Task as Task
     from mnist_pipeline.pipeline.task import Tensor as Tensor
@@ -101,6 +105,8 @@ _HOMES = {
     "ObjectTransformer": "serving.transformer",
     "ObjectVersion": "pipeline.ports",
     "OpenInference": "pipeline.predictor_formats",
+    "Observer": "pipeline.outcomes",
+    "Outcome": "pipeline.outcomes",
     "Output": "pipeline.interpretation",
     "Permanent": "pipeline.errors",
     "Pipeline": "pipeline.path",
@@ -120,11 +126,13 @@ _HOMES = {
     "serve": "cli",
     "Settings": "pipeline.settings",
     "SettingsError": "pipeline.settings",
+    "Span": "pipeline.stages",
     "StoredObject": "pipeline.ports",
     "StoreUnavailable": "pipeline.errors",
     "Submission": "client.client",
     "Task": "pipeline.task",
     "Tensor": "pipeline.task",
+    "Tracer": "pipeline.stages",
     "V1Format": "pipeline.predictor_formats",
 }
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from confluent_kafka import cimpl
 
 from mnist_pipeline.local.processes import Part, PartFailed
+from mnist_pipeline.pipeline.settings import Kafka
 
 API_VERSION = (2, 3)
 """What kafka-python must be told as `api_version`."""
@@ -24,6 +25,8 @@ API_VERSION = (2, 3)
 _PRODUCER = 0  # RD_KAFKA_PRODUCER
 _CONF_OK = 0  # RD_KAFKA_CONF_OK
 _ERROR_BYTES = 512
+# A mock cluster counts its brokers from 1.
+_BROKER_ID = 1
 
 
 def _library() -> ctypes.CDLL:
@@ -42,6 +45,8 @@ def _library() -> ctypes.CDLL:
         "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
         "rd_kafka_mock_topic_create": (integer, [pointer, text, integer, integer]),
         "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_down": (integer, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_up": (integer, [pointer, ctypes.c_int32]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)
@@ -84,6 +89,10 @@ class Broker(Part):
             self.close()
             raise
 
+    def kafka(self, topic: str, *, client: str = "kafka-python") -> Kafka:
+        """How to reach it."""
+        return Kafka(bootstrap_servers=self.bootstrap_servers, topic=topic, client=client, api_version=API_VERSION)
+
     def create_topic(self, topic: str, partitions: int) -> None:
         """Make a topic.
 
@@ -95,6 +104,14 @@ class Broker(Part):
             raise PartFailed(
                 "broker", f"refused to make the topic {topic!r} with {partitions} partitions (error {code})"
             )
+
+    def go_away(self) -> None:
+        """Break all connections and refuse others, until `come_back`; its records stay."""
+        self._library.rd_kafka_mock_broker_set_down(self._cluster, _BROKER_ID)
+
+    def come_back(self) -> None:
+        """Take connections again."""
+        self._library.rd_kafka_mock_broker_set_up(self._cluster, _BROKER_ID)
 
     def close(self) -> None:
         """Stop the broker and forget all records; safe to call twice."""

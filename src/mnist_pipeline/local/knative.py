@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import MAXYEAR, datetime, timezone
 from typing import Any, Literal, NoReturn
 
-from mnist_pipeline.adapters.kafka_records import Record
+from mnist_pipeline.adapters.records import Record
 
 Backoff = Literal["exponential", "linear"]
 

@@ -18,7 +18,9 @@ from typing import NoReturn, TypeVar
 
 from minio import Minio
 
-from mnist_pipeline.adapters.kafka_records import Record, read_topic
+from mnist_pipeline.adapters.group_member import Subscription
+from mnist_pipeline.adapters.kafka_records import read_topic
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.local.broker import API_VERSION, Broker
 from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
@@ -46,7 +48,7 @@ RESULTS_TOPIC = "mnist-predictions"
 
 _PARTITIONS = 6
 # The broker holds an empty fetch for its whole wait, so this is how late a record can be; the default is 500 ms.
-_FETCH_WAIT_MS = 20
+_FETCH_WAIT_SECONDS = 0.02
 # A group that a member has left lets the next one in only after this time.
 _SESSION_TIMEOUT_SECONDS = 3.0
 
@@ -147,6 +149,22 @@ class Stack(Part):
             "SOURCE_SUFFIXES": ",".join(self.places.source_suffixes),
         }
 
+    @property
+    def settings(self) -> Settings:
+        """Those of its transformer, as whatever else works on the same site reads them."""
+        return Settings.from_environ(
+            {**self.environ, **self._settings},
+            self.task,
+            model_name=self.task.name,
+            predictor_protocol=self._predictor_protocol,
+        )
+
+    def predictor_address(self, protocol: str) -> str:
+        """`host:port` of the predictor, by which it is asked in this protocol."""
+        if self._predictor_host is not None:
+            return self._predictor_host
+        return self.predictor.grpc_address if protocol == "grpc-v2" else f"127.0.0.1:{self.predictor.http_port}"
+
     def places_of(self, label: Label | None, score: float | None) -> tuple[str, ...]:
         """The beginnings of where an object may lie: one, unless its label is unknown."""
         one = () if label is None else (self.places.place_of(Prediction(label, score)),)
@@ -194,17 +212,18 @@ class Stack(Part):
         self._on_ready("transformer")
         self.source = self._owned(
             Source(
-                self.broker.bootstrap_servers,
-                self.notifications_topic,
+                self.broker.kafka(self.notifications_topic),
+                Subscription(
+                    topics=(self.notifications_topic,),
+                    group=self.task.name,
+                    # Nothing that was uploaded before the source had joined may be missed.
+                    initial_offset="earliest",
+                    session_timeout_seconds=_SESSION_TIMEOUT_SECONDS,
+                    fetch_wait_seconds=_FETCH_WAIT_SECONDS,
+                ),
                 self.transformer.predict_url,
-                group=self.task.name,
                 ordered=self._ordered,
                 max_in_flight=self._max_in_flight,
-                # Nothing that was uploaded before the source had joined may be missed.
-                initial_offset="earliest",
-                api_version=API_VERSION,
-                session_timeout_seconds=_SESSION_TIMEOUT_SECONDS,
-                client_options={"fetch_max_wait_ms": _FETCH_WAIT_MS},
             )
         )
         self.source.start()
@@ -224,14 +243,10 @@ class Stack(Part):
         Raises:
             PartFailed: it cannot be started.
         """
-        host = self._predictor_host
-        if host is None:
-            is_grpc = predictor_protocol == "grpc-v2"
-            host = f"127.0.0.1:{self.predictor.grpc_port if is_grpc else self.predictor.http_port}"
         return self._owned(
             start_transformer(
                 self.sandbox,
-                predictor_host=host,
+                predictor_host=self.predictor_address(predictor_protocol),
                 env={**self.environ, **(settings or {})},
                 name=name,
                 program=self._program,

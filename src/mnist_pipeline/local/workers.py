@@ -8,37 +8,35 @@ import queue
 import threading
 from typing import Protocol
 
-from mnist_pipeline.adapters.kafka_records import Record
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.local.delivery import Delivery, place
-from mnist_pipeline.local.offsets import Lane
 
 _log = logging.getLogger(__name__)
 
 
 class Done(Protocol):
-    """Called for each record, with the lock held."""
+    """Called with the lock held."""
 
-    def __call__(self, lane: Lane, record: Record, *, settled: bool) -> None:
+    def __call__(self, record: Record, *, settled: bool) -> None:
         """`settled`: it is delivered, or given up."""
 
 
 class Workers:
     """At most `most` of them; one more is started where none is idle."""
 
-    def __init__(self, delivery: Delivery, lock: threading.Lock, *, most: int, done: Done) -> None:
+    def __init__(self, delivery: Delivery, lock: threading.Lock, *, most: int) -> None:
         self._delivery = delivery
         self._lock = lock
         self._most = most
-        self._done = done
-        self._tasks: queue.SimpleQueue[tuple[Lane, Record] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[Record, Done] | None] = queue.SimpleQueue()
         self._queued = 0
         self._idle = 0
         self._threads: list[threading.Thread] = []
 
-    def put(self, lane: Lane, record: Record) -> None:
-        """Have a record delivered. The lock is held."""
+    def put(self, record: Record, done: Done) -> None:
+        """Have a record delivered, and `done` called then. The lock is held."""
         self._queued += 1
-        self._tasks.put((lane, record))
+        self._tasks.put((record, done))
         if self._queued > self._idle and len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, name=f"source-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
@@ -56,7 +54,7 @@ class Workers:
         connection = self._delivery.connect()
         with contextlib.closing(connection):
             while task := self._tasks.get():
-                lane, record = task
+                record, done = task
                 with self._lock:
                     self._queued -= 1
                     self._idle -= 1
@@ -67,4 +65,4 @@ class Workers:
                     settled = False
                 with self._lock:
                     self._idle += 1
-                    self._done(lane, record, settled=settled)
+                    done(record, settled=settled)

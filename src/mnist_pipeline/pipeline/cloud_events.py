@@ -8,10 +8,10 @@ shape alone.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from cloudevents.exceptions import GenericException
 from cloudevents.http import from_dict, from_http
@@ -81,6 +81,31 @@ def structured(envelope: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         return attributes, base64.b64decode("".join(encoded.split()), validate=True)
     except ValueError as exc:
         raise MalformedBody("the event's data_base64 is no base64") from exc
+
+
+def event_headers(given: Iterable[tuple[str, bytes]]) -> dict[str, str] | None:
+    """The headers by which the event in a Kafka record comes over HTTP (Kafka binding 1.0.2, sections 3.2 and 3.3);
+    None where they are of none.
+    """
+    headers = {name.lower(): value.decode("utf-8", "replace") for name, value in given}
+    content_type = headers.get("content-type", "")
+    if content_type.startswith("application/cloudevents+json"):
+        return {"content-type": content_type}
+    if "ce_specversion" not in headers:
+        return None
+    attributes = {
+        name.replace("ce_", "ce-", 1): percent_encoded(value)
+        for name, value in headers.items()
+        if name.startswith("ce_")
+    }
+    return attributes | ({"content-type": content_type} if content_type else {})
+
+
+def percent_encoded(value: str) -> str:
+    """An attribute's value as a header (HTTP binding 1.0.2, section 3.1.3.2)."""
+    # Space, double quote, percent and all outside printable ASCII are encoded.
+    printable = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+    return quote(value, safe=printable)
 
 
 def cloudevent_of(attributes: Mapping[str, Any]) -> CloudEvent | None:

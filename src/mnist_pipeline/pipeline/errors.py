@@ -35,6 +35,7 @@ statuses.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TypeVar
 
 # What may stand in a header, in metadata and in the label of a counter.
@@ -249,3 +250,10 @@ def without_frames(error: _Error) -> _Error:
     """
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
+
+
+def raise_where_nothing_is_known(outcomes: Sequence[object]) -> None:
+    """Raise the first of these outcomes, where each of them is an error after which the same may succeed."""
+    first = next(iter(outcomes), None)
+    if isinstance(first, Retryable) and all(isinstance(outcome, Retryable) for outcome in outcomes):
+        raise first

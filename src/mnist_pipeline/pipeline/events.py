@@ -11,7 +11,7 @@ import codecs
 import contextlib
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -22,6 +22,7 @@ from mnist_pipeline.pipeline.errors import BadEvent, BadTraceId, MalformedBody, 
 from mnist_pipeline.pipeline.notifications import ObjectRef, Records
 from mnist_pipeline.pipeline.setting_values import has_control_characters
 from mnist_pipeline.pipeline.settings import Settings
+from mnist_pipeline.pipeline.stages import TraceContext, trace_context
 
 MAX_TRACE_ID = 256
 
@@ -31,11 +32,15 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff")
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """What of a request's headers travels on to its result; None is left out there."""
+    """What of a request's headers travels on to its result; None is left out there.
+
+    `trace` is the distributed trace that the request belongs to, which has nothing to do with its trace id.
+    """
 
     request_host: str | None = None
     isvc_name: str | None = None
     isvc_namespace: str | None = None
+    trace: TraceContext = field(default_factory=dict)
 
 
 NOBODY = Caller()
@@ -106,7 +111,7 @@ def parse(body: bytes, headers: Mapping[str, str], settings: Settings) -> Reques
     if cloudevent and _is_own_reply(cloudevent, settings):
         return Nothing(reason="ownreply")
     trace_id = _trace_id_of(payload if isinstance(payload, dict) else {}, attributes, headers, settings.trace_key)
-    caller = caller_of(headers, settings)
+    caller = caller_of(headers, settings, attributes)
     if notifications.is_notification(payload):
         return _notification(notifications.read(payload, settings), trace_id, caller)
     instances, refusal = _instances(payload)
@@ -136,7 +141,7 @@ def inline_v2(
     attributes = cloud_events.binary_attributes(headers)
     cloudevent = cloud_events.cloudevent_of(attributes)
     trace_id = _trace_id_of(parameters, attributes, headers, settings.trace_key)
-    caller = caller_of(headers, settings)
+    caller = caller_of(headers, settings, attributes)
     return _inline(instances, content, refusal=refusal, trace_id=trace_id, cloudevent=cloudevent, caller=caller)
 
 
@@ -159,13 +164,23 @@ def check_trace_id(trace_id: str) -> str:
     return _checked(trace_id, "the trace id")
 
 
-def caller_of(headers: Mapping[str, str], settings: Settings) -> Caller:
-    """Who asked, by the request's headers, else by the settings that KServe and the manifests give."""
+def caller_of(headers: Mapping[str, str], settings: Settings, attributes: Mapping[str, object] | None = None) -> Caller:
+    """Who asked, by the request's headers, else by the settings that KServe and the manifests give.
+
+    `attributes`: of the CloudEvent that the request is.
+    """
     return Caller(
+        trace=trace_context(headers) or _trace_of(attributes or {}),
         request_host=headers.get("host"),
         isvc_name=headers.get("kserve-isvc-name") or settings.inference_service_name,
         isvc_namespace=headers.get("kserve-isvc-namespace") or settings.pod_namespace,
     )
+
+
+def _trace_of(attributes: Mapping[str, object]) -> TraceContext:
+    """The distributed tracing extension of CloudEvents 1.0, else the headers of the Kafka record that it was."""
+    record = {name: attributes.get("kafkaheader" + name) for name in ("traceparent", "tracestate")}
+    return trace_context(attributes) or trace_context(record)
 
 
 def _payload(body: bytes, content_type: object) -> Any:

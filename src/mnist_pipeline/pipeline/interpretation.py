@@ -109,6 +109,22 @@ def interpreted(
     raise PredictorUnavailable(f"no output of the predictor tells the {called} of {n}: {_listed(everything)}")
 
 
+def scores_of_all(outputs: Mapping[str, Output], n: int, labels: Sequence[Label]) -> list[list[float] | None]:
+    """How sure the predictor is of each label, in 0..1 and in the labels' order, for each of `n` instances.
+
+    None for an instance of which the answer does not say it: classes alone, or what only a task's `interpret` reads.
+    """
+    known = _Labels(labels, "label")
+    everything = list(outputs.values())
+    if len(everything) == 1 and everything[0].datatype == JSON:
+        rows = [_scores_in(row, known) for row in everything[0].data.tolist()]
+    else:
+        tables = [o for o in everything if o.datatype in _FLOATS and o.shape == (n, len(labels))]
+        rows = list(_beside(tables, n))
+    shares = [_shares(row) if known.are_scores(row) else None for row in rows]
+    return shares if len(shares) == n else [None] * n
+
+
 class _Labels:
     """The labels, and how predictors name them."""
 
@@ -140,7 +156,7 @@ class _Labels:
 
     def prediction(self, index: int, scores: object) -> Prediction:
         """The label of this number, with its own score where there are scores."""
-        own = _share(scores, index) if self.are_scores(scores) else None
+        own = _shares(scores)[index] if self.are_scores(scores) else None
         return Prediction(self._labels[index], own)
 
     def are_scores(self, value: object) -> TypeGuard[list[float]]:
@@ -154,13 +170,21 @@ class _Labels:
 
 def _of_json(row: object, known: _Labels) -> Prediction:
     if isinstance(row, dict):
-        scores = [row[name] for name in (*_SCORE_NAMES, "predictions") if known.are_scores(row.get(name))]
+        scores = _scores_in(row, known)
         if "classes" in row:
-            return known.prediction(known.index(_alone(row["classes"])), scores[0] if scores else None)
-        if scores and "predictions" not in row:
-            return known.best(scores[0])
+            return known.prediction(known.index(_alone(row["classes"])), scores)
+        if scores is not None and "predictions" not in row:
+            return known.best(scores)
     row = _alone(row)
     return known.best(row) if isinstance(row, list) else known.prediction(known.index(row), None)
+
+
+def _scores_in(row: object, known: _Labels) -> object:
+    """The scores of each label in a row of JSON; None where an object has none."""
+    if isinstance(row, dict):
+        named = (row.get(name) for name in (*_SCORE_NAMES, "predictions"))
+        return next((value for value in named if known.are_scores(value)), None)
+    return _alone(row)
 
 
 def _alone(value: object) -> object:
@@ -168,13 +192,14 @@ def _alone(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list) else value
 
 
-def _share(scores: list[float], index: int) -> float:
-    """How sure the scores are of one of them; they are softmaxed where they are no distribution."""
+def _shares(scores: list[float]) -> list[float]:
+    """How sure the scores are of each label; they are softmaxed where they are no distribution."""
     if min(scores) < 0 or abs(sum(scores) - 1) > _SUM_TOLERANCE:
         highest = max(scores)
         powers = [math.exp(score - highest) for score in scores]
-        return powers[index] / sum(powers)
-    return float(min(scores[index], 1.0))
+        total = sum(powers)
+        return [power / total for power in powers]
+    return [float(min(score, 1.0)) for score in scores]
 
 
 def _beside(scores: Sequence[Output], n: int) -> Sequence[object]:

@@ -8,8 +8,10 @@ as their HTTP deliveries, Lambda and Kafka connectors show them, a batch of Clou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -27,6 +29,8 @@ _CREATED = frozenset("ObjectCreated:" + how for how in ("Put", "Post", "Copy", "
 _MEMBERS = frozenset(
     ("Records", "s3", "eventName", "detail-type", "Event", "Message", "Sns", "body", "Body", "Messages", "payload")
 )
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?")
+
 # S3 in SNS in SQS in an array takes five.
 _MOST_ENVELOPES = 8
 # Services put one record into an event, or ten; a body could hold hundreds of thousands that are none.
@@ -44,6 +48,7 @@ class ObjectRef:
 
     Stores differ in how they escape a key: `other_keys` are the other ways to read it, where they give other names.
     `is_sure`: the store is one of whom it is known, so that the first reading is the right one where its ETag is.
+    `created`: when, in seconds since 1970, by the store's clock, where it says so.
     """
 
     bucket: str
@@ -52,6 +57,7 @@ class ObjectRef:
     etag: str | None = None
     other_keys: tuple[str, ...] = ()
     is_sure: bool = field(default=False, compare=False)
+    created: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,14 +180,14 @@ def _created(record: Any, settings: Settings) -> ObjectRef | None:
     match record:
         case {"eventName": str(name), "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **more}}}:
             source = record.get("eventSource") or ""
-            version_id, etag = more.get("versionId"), more.get("eTag")
+            version_id, etag, time = more.get("versionId"), more.get("eTag"), record.get("eventTime")
             is_created = name.removeprefix("s3:") in _CREATED
         case {
             "detail-type": str(name),
             "detail": {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **more}},
         }:
             source = "ceph:"  # EventBridge does not escape either
-            version_id, etag = more.get("version-id"), more.get("etag")
+            version_id, etag, time = more.get("version-id"), more.get("etag"), record.get("time")
             is_created = name == "Object Created"
         case _ if _is_test(record):
             return None
@@ -200,7 +206,20 @@ def _created(record: Any, settings: Settings) -> ObjectRef | None:
         etag=etag.strip('"') or None if isinstance(etag, str) else None,
         other_keys=tuple(other for other in others if _may_be_source(bucket, other, settings)),
         is_sure=str(source).startswith((*_ESCAPING, *_PLAIN)),
+        created=_seconds(time),
     )
+
+
+def _seconds(time: object) -> float | None:
+    """An ISO 8601 time as seconds since 1970; None where it is none. Services give none to nine digits of a second."""
+    if not isinstance(time, str) or (match := _TIME.fullmatch(time)) is None:
+        return None
+    whole, fraction, zone = match.groups("")
+    try:
+        moment = datetime.fromisoformat(whole + (zone.replace("Z", "") or "+00:00"))
+    except ValueError:
+        return None
+    return moment.timestamp() + float(f"0{fraction}")
 
 
 def _readings(key: str, source: str) -> list[str]:

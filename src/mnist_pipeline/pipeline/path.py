@@ -7,14 +7,18 @@ source, and the same event delivered again converges: the copy is found to be th
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from mnist_pipeline.pipeline import instances
+from mnist_pipeline.pipeline.concurrently import concurrently
 from mnist_pipeline.pipeline.decoding import Decoder
 from mnist_pipeline.pipeline.errors import (
     BadTensor,
@@ -31,10 +35,13 @@ from mnist_pipeline.pipeline.errors import (
     TensorRefused,
     without_frames,
 )
+from mnist_pipeline.pipeline.event_log import EventLog
 from mnist_pipeline.pipeline.events import Inline, Notification, trace_id_in
 from mnist_pipeline.pipeline.fetching import fetch
 from mnist_pipeline.pipeline.interpretation import Label, Prediction
-from mnist_pipeline.pipeline.notifications import ObjectRef
+from mnist_pipeline.pipeline.objects import Fetched, Wanted, object_outcome, wanted_by
+from mnist_pipeline.pipeline.outcomes import Nobody, Observer, Outcome
+from mnist_pipeline.pipeline.passage import Go, Passage, Predict
 from mnist_pipeline.pipeline.ports import Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
 from mnist_pipeline.pipeline.results import (
     Result,
@@ -44,13 +51,14 @@ from mnist_pipeline.pipeline.results import (
     trace_id_of,
 )
 from mnist_pipeline.pipeline.settings import Settings
-from mnist_pipeline.pipeline.settlement import Fetched, Outcome, Settlement, failed, stored_in
+from mnist_pipeline.pipeline.settlement import Settlement, stored_in
+from mnist_pipeline.pipeline.stages import NO_TRACE, Journey, Tracer, trace_context
 from mnist_pipeline.pipeline.task import Batch
 
 log = logging.getLogger(__name__)
 
 RECORDS_AT_ONCE = 8
-"""Records of one event that are in hand together, as long as their bytes are not more than one object may have."""
+"""Records of one event that are in hand together; their bytes are together not more than one object may have."""
 
 FETCH_SHARE = 0.5
 """What of an event's time its objects may take to be fetched, and its instances to be decoded."""
@@ -58,45 +66,37 @@ FETCH_SHARE = 0.5
 PREDICT_SHARE = 0.5
 """What of the time that is then left the predictor may take; filing, publishing and releasing have the rest."""
 
+_CANCELLED = "cancelled"
+_HUNG_UP = "the caller has hung up, or we are to stop"
+_BUG = Outcome(reason=PipelineError.reason, error=PipelineError("internal error"))
+
 _ROUNDING = 1e-3
 """So much may a score lie outside 0..1."""
-
-
-@dataclass(kw_only=True)
-class Passage:
-    """One pass along the path: what `prepare` was given, and what it leaves for `finish`.
-
-    `fetched` are the objects in hand that are not settled yet, `outcomes` what became of the others.
-    `later` are the objects of a notification that are still to be prepared, in a pass of their own; None until then.
-    `result` is that of an inline request, once it is published.
-    """
-
-    request: Notification | Inline
-    deadline: Deadline
-    fetched: list[Fetched] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
-    later: tuple[ObjectRef, ...] | None = None
-    result: Result | None = None
-
-
-Go: TypeAlias = Callable[[Passage], Awaitable[Any]]
-"""Takes a passage through `prepare`, the predictor and `finish`; what counts is what it then holds."""
-
-Predict: TypeAlias = Callable[[Batch, Deadline], Awaitable[Sequence[Prediction | Label]]]
-"""Tensors `(N, …)`, and by when → N predictions; raises Retryable."""
 
 
 class Pipeline:
     """The path, on a store and a publisher; `settings` says for which task. It belongs to one event loop.
 
     `store` is None: requests that name objects are answered as if the store were away. `publisher` is None: nothing is
-    published. It may be pickled as long as its parts can be.
+    published. `observer` is told what becomes of each object and request, beside the log; `tracer` makes a trace of it.
+    It may be pickled as long as its parts can be.
     """
 
-    def __init__(self, settings: Settings, store: ObjectStore | None, publisher: Publisher | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: ObjectStore | None,
+        publisher: Publisher | None,
+        *,
+        observer: Observer | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.settings = settings
         self.store = store
         self.publisher = publisher
+        self._observer = observer or Nobody()
+        self.tracer = tracer
+        self._log = EventLog()
         self._decoder = Decoder(settings)
         self._settlement = Settlement(settings, store, publisher)
 
@@ -104,30 +104,35 @@ class Pipeline:
 
     async def settle(self, request: Notification, go: Go, deadline: Deadline) -> list[Outcome]:
         """Settle every record of a notification, a few at a time; nothing is begun after the deadline."""
-        outcomes = [Outcome(reason=refusal.reason, error=refusal) for refusal in request.refused]
-        outcomes += [Outcome(reason="ignored")] * request.ignored
-        while request.objects:
-            try:
-                deadline.remaining()
-            except DeadlineExceeded as exc:
-                log.error("%d objects of one event are not begun: %s", len(request.objects), exc)
-                outcomes.append(Outcome(reason=exc.reason, error=without_frames(exc), stays=True))
-                break
-            passage = Passage(request=request, deadline=deadline)
-            try:
-                await go(passage)
-                if passage.later is None or passage.fetched:
-                    raise Retryable("preprocess and postprocess have to call their super's")
-            except PipelineError as exc:
-                # What never came to `prepare` has nothing of its own to settle.
-                if passage.later is None:
+        outcomes = self.tell_of_records(request)
+        wanted = wanted_by(request, arrived=deadline.began)
+        await self.settle_objects(wanted, go, deadline)
+        return outcomes + [outcome for one in wanted for outcome in one.outcomes]
+
+    async def settle_objects(self, wanted: Sequence[Wanted], go: Go, deadline: Deadline, *, slots: int = 1) -> None:
+        """Settle objects, several at a time, and note what became of each; nothing is begun after the deadline.
+
+        Args:
+            wanted: in the order of their events; two of one key are not in hand together.
+            go: the way of a passage.
+            deadline: of all.
+            slots: as many of `MAX_IN_FLIGHT` they take, and so how often the bytes that one object may have.
+        """
+        pending = deque(wanted)
+        with self._in_hand(len(wanted)):
+            while pending:
+                try:
+                    deadline.remaining()
+                except DeadlineExceeded as exc:
+                    self._fail(pending, exc, f"{len(pending)} objects of one event are not begun")
+                    break
+                passage = self._next_passage(pending, slots, deadline)
+                try:
+                    await self._pass(passage, go)
+                except BaseException as exc:
+                    self._cut_short(passage, exc)
                     raise
-                if not passage.fetched:
-                    outcomes.append(Outcome(reason=exc.reason, error=without_frames(exc)))
-                await self.abandon(passage, exc)
-            outcomes += passage.outcomes
-            request = replace(request, objects=passage.later)
-        return outcomes
+                pending.extendleft(reversed(passage.again))
 
     async def answer(self, request: Inline, go: Go, deadline: Deadline) -> Result:
         """Classify and publish an inline request; what can never be classified is published as rejected.
@@ -136,29 +141,46 @@ class Pipeline:
             Permanent: why it can never be classified.
             Retryable: the predictor or Kafka is away, slow or confused.
         """
-        passage = Passage(request=request, deadline=deadline)
-        try:
-            given = await go(passage)
-        except TensorRefused as exc:
-            if all(instances.is_image(instance) for instance in request.instances):
+        journey = Journey("process inline request", deadline.began, request.caller.trace, self.tracer)
+        journey.found(NO_TRACE)
+        passage = Passage(request=request, deadline=deadline, journey=journey)
+        outcome = Outcome(reason="predicted", trace_id=request.trace_id, seconds=journey.seconds)
+        with self._in_hand(1):
+            try:
+                result = await self._answered(passage, request, go)
+            except PipelineError as exc:
+                rejected = isinstance(exc, Permanent) and request.identity is not None
+                self._end(replace(outcome, reason=exc.reason, error=exc, rejected=rejected), journey)
                 raise
-            refusal: Permanent = BadTensor(str(exc))
-        except Permanent as exc:
-            refusal = without_frames(exc)
-        else:
-            # A hook may answer with a result of its own, once ours is published.
-            if passage.result is None:
-                raise Retryable("postprocess has to call its super's")
-            return given if isinstance(given, Result) else passage.result
-        await self._reject_inline(request, refusal, deadline)
-        raise refusal
+            except asyncio.CancelledError:
+                self._end(replace(outcome, reason=_CANCELLED, error=Retryable(_HUNG_UP)), journey)
+                raise
+            except BaseException:
+                journey.end(_BUG)
+                raise
+            self._end(replace(outcome, predictions=passage.predictions, trace_id=result.trace_id), journey)
+            return result
+
+    def tell_of_records(self, request: Notification) -> list[Outcome]:
+        """Tell of a notification's records that are refused, or are nothing to us; and give what became of them."""
+        refused = [Outcome(reason=refusal.reason, error=refusal) for refusal in request.refused]
+        return [self.tell(outcome) for outcome in refused + [Outcome(reason="ignored")] * request.ignored]
+
+    def tell(self, outcome: Outcome) -> Outcome:
+        """Tell the log and the observer what became of a request that has not come as far as here."""
+        self._log.tell(outcome)
+        self._observer.settled(outcome)
+        return outcome
 
     def through(self, predict: Predict) -> Go:
         """The way of a passage where nobody stands between the steps, as KServe does."""
 
         async def go(passage: Passage) -> Any:
             tensors = await self.prepare(passage)
-            predictions = await predict(tensors, passage.deadline.share(PREDICT_SHARE)) if len(tensors) else []
+            predictions: Sequence[Prediction | Label] = []
+            if len(tensors):
+                with passage.predicting():
+                    predictions = await predict(tensors, passage.deadline.share(PREDICT_SHARE))
             return await self.finish(passage, predictions)
 
         return go
@@ -178,11 +200,16 @@ class Pipeline:
         if isinstance(passage.request, Inline):
             if passage.request.refusal is not None:
                 raise passage.request.refusal
-            return await self._decoder.decode_all(passage.request.instances, deadline)
-        await self._fetch_some(passage, passage.request, deadline)
-        tensors = [one.tensor for one in passage.fetched if one.tensor is not None]
+            with passage.journey.stage("decode"):
+                tensors = await self._decoder.decode_all(passage.request.instances, deadline)
+            passage.prepared()
+            return tensors
+        fetched = await concurrently([self._fetched(one, passage, deadline) for one in passage.wanted])
+        passage.fetched = [one for one in fetched if one is not None]
+        given = [one.tensor for one in passage.fetched if one.tensor is not None]
         wanted = self.settings.task.input
-        return np.stack(tensors) if tensors else np.empty((0, *wanted.shape), wanted.datatype)
+        passage.prepared()
+        return np.stack(given) if given else np.empty((0, *wanted.shape), wanted.datatype)
 
     async def finish(self, passage: Passage, predictions: Sequence[Prediction | Label]) -> Sequence[Outcome] | Result:
         """Settle every object: file and publish the classified ones, reject the others, release both. Or publish the
@@ -196,63 +223,84 @@ class Pipeline:
             PredictorUnavailable: there is not one prediction a tensor; nothing is settled.
             ResultTooLarge, KafkaUnavailable, DeadlineExceeded: the result of an inline request is not published.
         """
+        passage.predicted()
         if isinstance(passage.request, Inline):
-            checked = self._checked(predictions, len(passage.request.instances))
-            passage.result = await self._publish_inline(passage.request, checked, passage.deadline)
+            passage.predictions = self._checked(predictions, len(passage.request.instances))
+            passage.result = await self._publish_inline(passage.request, passage)
             return passage.result
-        caller = passage.request.caller
         tensors = sum(item.tensor is not None for item in passage.fetched)
-        waiting = iter(self._checked(predictions, tensors))
-        while passage.fetched:
-            item = passage.fetched.pop(0)
-            prediction = next(waiting) if item.tensor is not None else None
-            passage.outcomes.append(await self._settlement.settle(item, prediction, caller, passage.deadline))
-        return passage.outcomes
+        given = iter(self._checked(predictions, tensors))
+        objects = [(item, next(given) if item.tensor is not None else None) for item in passage.fetched]
+        for item, outcome in await self._settlement.settle(objects, passage.deadline):
+            self._ended(item, outcome)
+        passage.fetched.clear()
+        passage.is_finished = True
+        return [outcome for one in passage.wanted for outcome in one.outcomes]
 
-    async def abandon(self, passage: Passage, error: PipelineError) -> Sequence[Outcome]:
+    async def abandon(self, passage: Passage, error: PipelineError) -> None:
         """Settle objects whose prediction failed: what can never be classified is rejected all the same."""
+        refused = [(item, None) for item in passage.fetched if item.refusal is not None]
         for item in passage.fetched:
-            if item.refusal is not None:
-                outcome = await self._settlement.settle(item, None, passage.request.caller, passage.deadline)
-            else:
-                outcome = failed(item.stored.version, error)
-            passage.outcomes.append(outcome)
-        return passage.outcomes
+            if item.refusal is None:
+                self._ended(item, item.outcome(error.reason, error=without_frames(error), stays=True))
+        for item, outcome in await self._settlement.settle(refused, passage.deadline):
+            self._ended(item, outcome)
 
     # --- objects ---
 
-    async def _fetch_some(self, passage: Passage, request: Notification, deadline: Deadline) -> None:
-        limit = room = self.settings.max_object_bytes
-        also_meant: list[ObjectRef] = []
-        begun = 0
-        for ref in request.objects[:RECORDS_AT_ONCE]:
-            try:
-                stored, others = await fetch(stored_in(self.store), ref, room, deadline)
-                if stored.data is None and room < limit:
-                    break  # there is no room for it beside the others: it is fetched again with the next ones
-                also_meant += others
-                room -= len(stored.data or b"")
-                passage.fetched.append(await self._decoded(stored, request.trace_id, passage.deadline))
-            except ObjectGone as exc:
-                log.info("%s/%s is gone: %s", ref.bucket, ascii(ref.key), exc)
-                passage.outcomes.append(Outcome(reason=exc.reason))
-            except PipelineError as exc:
-                passage.outcomes.append(failed(ref, exc))
-            begun += 1
-        passage.later = (*also_meant, *request.objects[begun:])
+    def _next_passage(self, pending: deque[Wanted], slots: int, deadline: Deadline) -> Passage:
+        """Those of the pending ones that may be in hand together."""
+        group = [pending.popleft()]
+        keys = {(group[0].ref.bucket, group[0].ref.key)}
+        while pending and len(group) < max(slots, RECORDS_AT_ONCE) and not (group[0].is_alone or pending[0].is_alone):
+            ref = pending[0].ref
+            if (ref.bucket, ref.key) in keys:
+                break
+            keys.add((ref.bucket, ref.key))
+            group.append(pending.popleft())
+        limit = self.settings.max_object_bytes
+        first = group[0]
+        request = Notification(objects=tuple(one.ref for one in group), trace_id=first.trace_id, caller=first.caller)
+        room = min(limit, slots * limit // len(group))
+        return Passage(request=request, wanted=group, room=room, deadline=deadline)
 
-    async def _decoded(self, stored: StoredObject, trace_id: str | None, deadline: Deadline) -> Fetched:
+    async def _fetched(self, wanted: Wanted, passage: Passage, deadline: Deadline) -> Fetched | None:
+        """The object in hand; None where what became of it is known, or where it is to be fetched again, alone."""
+        ref, room = wanted.ref, passage.room
+        journey = Journey(f"process {ref.bucket}", wanted.arrived, wanted.caller.trace, self.tracer)
+        try:
+            with journey.stage("fetch"):
+                stored, others = await fetch(stored_in(self.store), ref, room, deadline)
+            if stored.data is None and room < self.settings.max_object_bytes:
+                wanted.is_alone = True
+                passage.again.append(wanted)
+                return None
+            passage.journeys.append(journey)
+            passage.again += [replace(wanted, ref=other) for other in others]
+            return await self._decoded(stored, wanted, journey, passage.deadline)
+        except ObjectGone as exc:
+            outcome = object_outcome(ref, exc.reason, journey, created=ref.created, says=str(exc))
+        except PipelineError as exc:
+            error = without_frames(exc)
+            outcome = object_outcome(ref, exc.reason, journey, created=ref.created, error=error, stays=True)
+        wanted.outcomes.append(self._end(outcome, journey))
+        return None
+
+    async def _decoded(self, stored: StoredObject, wanted: Wanted, journey: Journey, deadline: Deadline) -> Fetched:
         version = stored.version
-        trace_id = trace_id or self._trace_id_of(version)
+        journey.found(trace_context(version.metadata))
+        trace_id = wanted.trace_id or self._trace_id_of(version)
+        fetched = Fetched(wanted=wanted, stored=stored, journey=journey, trace_id=trace_id)
         if stored.data is None:
             refusal = ObjectTooLarge(f"the object is larger than {self.settings.max_object_bytes:,} bytes")
-            return Fetched(stored=stored, trace_id=trace_id, refusal=refusal)
+            return replace(fetched, refusal=refusal)
         encoding = version.content_headers.get("content-encoding", "")
         try:
-            tensor = await self._decoder.decode(stored.data, deadline, encoding=encoding)
+            with journey.stage("decode"):
+                tensor = await self._decoder.decode(stored.data, deadline, encoding=encoding)
         except Permanent as exc:
-            return Fetched(stored=stored, trace_id=trace_id, refusal=without_frames(exc))
-        return Fetched(stored=stored, trace_id=trace_id, tensor=tensor)
+            return replace(fetched, refusal=without_frames(exc))
+        return replace(fetched, tensor=tensor)
 
     def _trace_id_of(self, version: ObjectVersion) -> str:
         try:
@@ -264,27 +312,92 @@ class Pipeline:
 
     # --- inline requests ---
 
-    async def _publish_inline(self, request: Inline, predictions: Sequence[Prediction], deadline: Deadline) -> Result:
-        settings = self.settings
+    async def _answered(self, passage: Passage, request: Inline, go: Go) -> Result:
+        try:
+            given = await go(passage)
+        except TensorRefused as exc:
+            if all(instances.is_image(instance) for instance in request.instances):
+                raise
+            refusal: Permanent = BadTensor(str(exc))
+        except Permanent as exc:
+            refusal = without_frames(exc)
+        else:
+            # A hook may answer with a result of its own, once ours is published.
+            if passage.result is None:
+                raise Retryable("postprocess has to call its super's")
+            return given if isinstance(given, Result) else passage.result
+        await self._reject_inline(request, refusal, passage)
+        raise refusal
+
+    async def _publish_inline(self, request: Inline, passage: Passage) -> Result:
+        settings, predictions = self.settings, passage.predictions
         data = settings.task.data(predictions, inline=True)
         labels = [prediction.label for prediction in predictions]
         result = inline_result(request, data, type=settings.event_type, source=settings.event_source, labels=labels)
         try:
-            await self._settlement.publish(result, deadline)
+            await self._settlement.publish(result, passage.journey, passage.deadline)
         except MessageTooLarge as exc:
             raise ResultTooLarge(str(exc)) from exc
         return result
 
-    async def _reject_inline(self, request: Inline, refusal: Permanent, deadline: Deadline) -> None:
+    async def _reject_inline(self, request: Inline, refusal: Permanent, passage: Passage) -> None:
         """Publish why an inline request is refused, where it has an identity under which somebody may wait for it."""
         if request.identity is None:
             return
         settings = self.settings
         data = rejected_data(refusal)
         result = inline_result(request, data, type=settings.rejected_type, source=settings.event_source)
-        await self._settlement.publish(result, deadline)
+        await self._settlement.publish(result, passage.journey, passage.deadline)
 
     # --- both ---
+
+    async def _pass(self, passage: Passage, go: Go) -> None:
+        """Take objects along; what is raised on their way becomes what became of them."""
+        try:
+            await go(passage)
+            if not passage.is_finished:
+                raise Retryable("preprocess and postprocess have to call their super's")
+        except PipelineError as exc:
+            if passage.fetched:
+                await self.abandon(passage, exc)
+            else:
+                self._fail(passage.wanted, exc)
+
+    def _fail(self, wanted: Iterable[Wanted], error: PipelineError, says: str = "") -> None:
+        """Tell once of objects none of which is in hand that they are not settled."""
+        failed = self.tell(Outcome(reason=error.reason, error=without_frames(error), stays=True, says=says))
+        for one in wanted:
+            one.outcomes.append(failed)
+
+    def _cut_short(self, passage: Passage, error: BaseException) -> None:
+        """Tell what a caller who hangs up has cut short, and end its spans; of a bug our caller tells."""
+        if isinstance(error, asyncio.CancelledError):
+            hung_up = Retryable(_HUNG_UP)
+            unsettled = [item for item in passage.fetched if not item.journey.ended]
+            for item in unsettled:
+                self._ended(item, item.outcome(_CANCELLED, error=hung_up, stays=True))
+            if not unsettled:
+                self.tell(Outcome(reason=_CANCELLED, error=hung_up, stays=True))
+        for journey in passage.journeys:
+            if not journey.ended:
+                journey.end(_BUG)
+
+    def _ended(self, item: Fetched, outcome: Outcome) -> None:
+        item.wanted.outcomes.append(self._end(outcome, item.journey))
+
+    def _end(self, outcome: Outcome, journey: Journey) -> Outcome:
+        journey.end(outcome)
+        return self.tell(outcome)
+
+    @contextmanager
+    def _in_hand(self, number: int) -> Iterator[None]:
+        for _ in range(number):
+            self._observer.begun()
+        try:
+            yield
+        finally:
+            for _ in range(number):
+                self._observer.ended()
 
     def _checked(self, predictions: Sequence[Prediction | Label], n: int) -> list[Prediction]:
         """Nothing is filed by a guess, whoever has made the prediction: a label each, or a prediction with one."""
@@ -308,19 +421,24 @@ class Pipeline:
         if self.publisher is not None:
             await self.publisher.check(deadline=deadline)
 
+    async def check_with(self, predict: Predict, deadline: Deadline) -> None:
+        """The same of the predictor too, which is asked about nothing but zeros.
+
+        Raises:
+            Retryable: one of the three does not.
+        """
+        await self.check(deadline)
+        wanted = self.settings.task.input
+        await predict(np.zeros((1, *wanted.shape), wanted.datatype), deadline)
+
     async def close(self) -> None:
         """Release the connections of both ports, and the threads; a later call may open new ones."""
         self._decoder.close()
         for port in (self.store, self.publisher):
             if port is not None:
                 await port.close()
-
-
-def verdict(outcomes: Sequence[Outcome]) -> PipelineError | None:
-    """The one answer to an event: the first retryable error, else the first permanent one, else None."""
-    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-    retryable = (error for error in errors if isinstance(error, Retryable))
-    return next(retryable, errors[0] if errors else None)
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.flush)
 
 
 def _is_one_of(labels: Sequence[Label], given: object) -> bool:

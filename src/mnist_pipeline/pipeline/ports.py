@@ -7,26 +7,31 @@ Both belong to one event loop, and never block it. Adapters: `adapters.object_st
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
-from mnist_pipeline.pipeline.errors import DeadlineExceeded
+from mnist_pipeline.pipeline.errors import DeadlineExceeded, PipelineError
 
 MAX_KEY_BYTES = 1024
 """S3: a key is at most so many bytes of UTF-8."""
+
+KEYS_A_PAGE = 1000
+"""S3: a listing has at most so many keys at once."""
 
 CONTENT_HEADERS = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires")
 """What S3 keeps of an upload's own headers beside its content type ("system-defined metadata" that a user may set)."""
 
 
 class Deadline:
-    """A point in monotonic time by which an event must be settled, shared by all of its steps."""
+    """A point in monotonic time by which an event must be settled, shared by all of its steps; `began`: since when."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_end", "began")
 
     def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+        self.began = time.monotonic()
+        self._end = self.began + seconds
 
     def remaining(self) -> float:
         """Seconds left, above zero.
@@ -74,9 +79,12 @@ class StoredObject:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedObject:
-    """One object in a listing; its age is by the store's own clock."""
+    """One object in a listing; its times are by the store's own clock, its ETag is without quotes."""
 
     key: str
+    size: int
+    etag: str
+    modified: datetime
     age_seconds: float
 
 
@@ -147,6 +155,15 @@ class ObjectStore(Protocol):
 
         Raises:
             ObjectRetained: the store refuses it, and would refuse it again.
+        """
+        ...
+
+    async def delete_all(self, versions: Sequence[ObjectVersion], *, deadline: Deadline) -> list[bool | PipelineError]:
+        """Remove exactly these versions, with as few requests as the store takes; what `delete` would say of each, or
+        the error that it would raise, in the order of `versions`.
+
+        Never repeated, and no request is begun after the deadline: what became of some may be known, and of others not.
+        It raises only where each of them may still be there, and could be removed later; the first one's error.
         """
         ...
 

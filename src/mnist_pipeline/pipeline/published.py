@@ -6,14 +6,19 @@ mode), with the names that `results` says more of.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 import orjson
 
 from mnist_pipeline.pipeline.interpretation import Label
+
+# Of ours; what somebody else's record has there may be of any length.
+_DURATION = re.compile(r"(\w{1,40});dur=(\d{1,12}(?:\.\d{1,12})?)")
+_MOST_STAGES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +28,12 @@ class PredictionResult:
     Attributes:
         trace_id: under which it was asked for.
         event: all of it, as JSON: the context attributes and `data`, whichever mode it came in.
+        stages: how many milliseconds each stage took until it was published, in their order; older ones do not say.
     """
 
     trace_id: str
     event: Mapping[str, Any]
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -35,8 +42,9 @@ class PredictionResult:
 
     @property
     def time(self) -> datetime:
-        """When it was published."""
-        return datetime.fromisoformat(self.event["time"])
+        """When it was published; a time without a zone, which none of ours is, is taken for UTC."""
+        time = datetime.fromisoformat(self.event["time"])
+        return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
     @property
     def subject(self) -> str | None:
@@ -99,8 +107,14 @@ def read_result(
         return None
     match content:
         case {"specversion": "1.0", "id": str(), "type": str(), "time": str(time), "data": dict()}:
-            return PredictionResult(trace_id=trace_id, event=content) if _is_time(time) else None
+            stages = _stages(given.get("server-timing", b""))
+            return PredictionResult(trace_id=trace_id, event=content, stages=stages) if _is_time(time) else None
     return None
+
+
+def _stages(timing: bytes) -> dict[str, float]:
+    """The durations of a `server-timing` header, as `results` writes it (W3C Server Timing, section 3)."""
+    return {name: float(took) for name, took in _DURATION.findall(timing.decode("latin-1"))[:_MOST_STAGES]}
 
 
 def _attributes(headers: Mapping[str, bytes]) -> dict[str, str]:

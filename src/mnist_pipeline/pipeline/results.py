@@ -13,17 +13,19 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Any, Literal, cast
-from urllib.parse import quote
 
 import orjson
 from cloudevents import conversion, kafka
 from cloudevents.http import CloudEvent
 
+from mnist_pipeline.pipeline.cloud_events import percent_encoded
 from mnist_pipeline.pipeline.errors import Permanent
 from mnist_pipeline.pipeline.events import NOBODY, Caller, Inline
 from mnist_pipeline.pipeline.interpretation import Label
 from mnist_pipeline.pipeline.ports import Message, ObjectVersion
+from mnist_pipeline.pipeline.stages import NO_TRACE, TraceContext
 
 _JSON = {"datacontenttype": "application/json"}
 
@@ -120,8 +122,19 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
 
 
-def to_message(result: Result, *, mode: Literal["structured", "binary"], trace_key: str) -> Message:
-    """The Kafka record of a result, keyed by its trace id, which is among its headers in both modes."""
+def to_message(
+    result: Result,
+    *,
+    mode: Literal["structured", "binary"],
+    trace_key: str,
+    seconds: Mapping[str, float] = MappingProxyType({}),
+    trace: TraceContext = NO_TRACE,
+) -> Message:
+    """The Kafka record of a result, keyed by its trace id, which is among its headers in both modes.
+
+    So are, where they are given, how long each stage took, as `server-timing` (W3C Server Timing, section 3: names, and
+    milliseconds), and the context of the distributed trace.
+    """
     key = result.trace_id.encode()
     extensions = _extensions(result, trace_key)
     if mode == "structured":
@@ -140,6 +153,10 @@ def to_message(result: Result, *, mode: Literal["structured", "binary"], trace_k
             key_mapper=lambda _: key,
         )
         headers = record.headers | {name: value.encode() for name, value in extensions.items()}
+    if seconds:
+        timing = ", ".join(f"{stage};dur={took * 1000:.2f}" for stage, took in seconds.items())
+        headers["server-timing"] = timing.encode()
+    headers |= {name: value.encode() for name, value in trace.items()}
     # Bytes, as orjson has made them.
     return Message(key=key, value=cast("bytes", record.value), headers=tuple(headers.items()))
 
@@ -178,10 +195,3 @@ def _extensions(result: Result, trace_key: str) -> dict[str, str]:
 
 def _legal(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-def percent_encoded(value: str) -> str:
-    """An attribute's value as a header (CloudEvents HTTP binding 1.0.2, section 3.1.3.2)."""
-    # Space, double quote, percent and all outside printable ASCII are encoded.
-    printable = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
-    return quote(value, safe=printable)

@@ -130,13 +130,22 @@ SETTINGS: tuple[Setting, ...] = (
         "grpc-v2.",
     ),
     Setting(
+        name="LOG_FORMAT",
+        default="console",
+        meaning="How the log is written: console, lines to read, or json, an object a line.",
+    ),
+    Setting(
         name="MAX_BODY_BYTES",
         default="16777216",
         meaning="The largest body of a request over HTTP; all bodies together may have MAX_IN_FLIGHT times as much. "
         "Over gRPC KServe's --grpc_max_receive_message_length counts.",
     ),
     Setting(name="MAX_OBJECT_BYTES", default="10485760", meaning="The largest object that is read."),
-    Setting(name="MAX_IMAGE_PIXELS", default="16000000", meaning="The most pixels that an image may have."),
+    Setting(
+        name="MAX_IMAGE_PIXELS",
+        default="16000000",
+        meaning="The most pixels that an image is decoded to; a digit's JPEG is reduced while it is decoded.",
+    ),
     Setting(
         name="EVENT_TIMEOUT_SECONDS",
         default="60",

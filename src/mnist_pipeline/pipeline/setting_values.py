@@ -109,6 +109,14 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def log_format(text: str) -> Literal["console", "json"]:
+    """How the log is written."""
+    match text:
+        case "console" | "json":
+            return text
+    raise ValueError(f"is {text!r}, not one of console, json")
+
+
 def event_mode(text: str) -> Literal["structured", "binary"]:
     """How a result event is written."""
     match text:

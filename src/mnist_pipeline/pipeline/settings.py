@@ -96,6 +96,7 @@ class Settings:
     event_source: str = ""
     event_mode: Literal["structured", "binary"] = "structured"
     predictor_format: str = ""
+    log_format: Literal["console", "json"] = "console"
     max_body_bytes: int = 16 * 1024 * 1024
     max_object_bytes: int = 10 * 1024 * 1024
     max_image_pixels: int = 0
@@ -168,8 +169,16 @@ class Settings:
         return tuple(dict.fromkeys((*self.destinations, *map(Destination, self.aside_buckets))))
 
     def _by_pattern(self, label: str | int) -> Destination:
+        if (known := self._places.get(label)) is not None:
+            return known
         names = {"name": self.task.name, "label": values.slug(label), self.task.called: values.slug(label)}
-        return Destination.named(self.destination.format_map(names))
+        place = self._places[label] = Destination.named(self.destination.format_map(names))
+        return place
+
+    @cached_property
+    def _places(self) -> dict[str | int, Destination]:
+        """By label; there are as many as the task has labels."""
+        return {}
 
     @classmethod
     def from_environ(
@@ -209,6 +218,7 @@ def read_settings(read: Reader, task: Task, model_name: str | None, predictor_pr
         event_source=read.parsed("EVENT_SOURCE", values.attribute, f"mnist-pipeline/{model_name or task.name}"),
         event_mode=read.parsed("EVENT_MODE", values.event_mode, Settings.event_mode),
         predictor_format=_predictor_format(read, predictor_protocol or task.predictor_protocol, task),
+        log_format=read.parsed("LOG_FORMAT", values.log_format, Settings.log_format),
         max_body_bytes=read.parsed("MAX_BODY_BYTES", values.positive, Settings.max_body_bytes),
         max_object_bytes=read.parsed("MAX_OBJECT_BYTES", values.positive, Settings.max_object_bytes),
         max_image_pixels=read.parsed("MAX_IMAGE_PIXELS", values.positive, 0),

@@ -1,61 +1,62 @@
-"""One object is settled: filed or rejected, its result published, its source released; in this order.
+"""Objects are settled: filed or rejected, their results published, their sources released; in this order.
 
-So the source goes only when its copy lies there and the broker has acknowledged the result, and a result never
-announces what is not there.
+So a source goes only when its copy lies there and the broker has acknowledged the result, and a result never announces
+what is not there. Objects that are in hand together take each step together: their results share a request to the
+broker, and their sources one to the store.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from mnist_pipeline.pipeline import filing
+from mnist_pipeline.pipeline.concurrently import concurrently
 from mnist_pipeline.pipeline.errors import (
     ObjectGone,
     ObjectRetained,
-    Permanent,
     PipelineError,
     Retryable,
     StoreUnavailable,
     without_frames,
 )
-from mnist_pipeline.pipeline.events import Caller
 from mnist_pipeline.pipeline.filing import Copy
 from mnist_pipeline.pipeline.interpretation import Prediction
-from mnist_pipeline.pipeline.notifications import ObjectRef
-from mnist_pipeline.pipeline.ports import Deadline, ObjectStore, ObjectVersion, Publisher, StoredObject
+from mnist_pipeline.pipeline.objects import Fetched
+from mnist_pipeline.pipeline.outcomes import Outcome
+from mnist_pipeline.pipeline.ports import Deadline, ObjectStore, Publisher
 from mnist_pipeline.pipeline.results import Result, object_result, rejected_data, to_message
 from mnist_pipeline.pipeline.settings import Settings
-from mnist_pipeline.pipeline.task import Batch, Destination
+from mnist_pipeline.pipeline.stages import Journey
+from mnist_pipeline.pipeline.task import Destination
 
 log = logging.getLogger(__name__)
 
+_Step = TypeVar("_Step")
+
+Ended = tuple[Fetched, Outcome]
+"""An object, and what became of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one record: a word that is counted, and the error where it is not settled well.
+class _Filed:
+    """An object whose copy lies there, the word for that, and its result."""
 
-    `stays`: the object is not settled and still in its source bucket. A rejected one has an error, but is settled.
-    `retained`: it is settled, and still there because the store does not let it go.
-    """
-
+    item: Fetched
+    prediction: Prediction | None
     reason: str
-    error: PipelineError | None = None
-    stays: bool = False
-    retained: bool = False
+    copy: Copy
+    result: Result
 
-
-@dataclass(frozen=True, kw_only=True)
-class Fetched:
-    """An object in hand with its trace id: with a tensor, or with the reason why it can never have one."""
-
-    stored: StoredObject
-    trace_id: str
-    tensor: Batch | None = None
-    refusal: Permanent | None = None
+    @property
+    def is_new(self) -> bool:
+        """Whether the copy does not say that the result is published."""
+        return self.result.id not in self.copy.published
 
 
 class Settlement:
@@ -66,32 +67,39 @@ class Settlement:
         self._store = store
         self._publisher = publisher
 
-    async def settle(self, item: Fetched, prediction: Prediction | None, caller: Caller, deadline: Deadline) -> Outcome:
-        """File, publish, release: in this order, whatever becomes of the others."""
-        version = item.stored.version
-        try:
-            if item.refusal is not None:
-                log.warning("%s/%s is rejected: %s", version.bucket, ascii(version.key), item.refusal)
-                place, outcome = Destination(self._settings.rejected_bucket), item.refusal.reason
-                data: dict[str, Any] = rejected_data(item.refusal)
-            elif prediction is not None:
-                place, outcome, data = self._filing_of(prediction)
-            else:
-                raise AssertionError("an object with a tensor has a prediction")
+    async def settle(self, objects: Sequence[tuple[Fetched, Prediction | None]], deadline: Deadline) -> list[Ended]:
+        """File, publish, release: in this order, each object whatever becomes of the others; those that end early come
+        first.
+
+        An object without a prediction has a refusal.
+        """
+        filing_ = [_or_ended(item, self._filed(item, prediction, deadline)) for item, prediction in objects]
+        filed, ended = _parted(await concurrently(filing_))
+        publishing = [_or_ended(one.item, self._published(one, deadline)) for one in filed]
+        published, failed = _parted(await concurrently(publishing))
+        return [*ended, *failed, *(await self._released(published, deadline))]
+
+    async def _filed(self, item: Fetched, prediction: Prediction | None, deadline: Deadline) -> _Filed:
+        settings = self._settings
+        if item.refusal is not None:
+            place, reason = Destination(settings.rejected_bucket), item.refusal.reason
+            kind, data = settings.rejected_type, rejected_data(item.refusal)
+        elif prediction is not None:
+            place, reason, data = self._filing_of(prediction)
+            kind = settings.event_type
+        else:
+            raise AssertionError("an object with a tensor has a prediction")
+        with item.journey.stage("file"):
             copy = await self._file(item, place, deadline)
-            result = self._object_result(item, copy, data, caller)
-            is_new = result.id not in copy.published
-            if is_new:
-                await self.publish(result, deadline)
-            released = await self._release(version, copy, result.id if is_new else None, deadline)
-        except ObjectGone as exc:
-            log.info("%s/%s is gone: %s", version.bucket, ascii(version.key), exc)
-            return Outcome(reason=exc.reason)
-        except PipelineError as exc:
-            return failed(version, exc)
-        if not released and item.refusal is None:
-            outcome = ObjectRetained.reason
-        return Outcome(reason=outcome, error=item.refusal, retained=not released)
+        result = object_result(
+            item.stored.version,
+            item.trace_id,
+            {**data, "destination": f"{copy.bucket}/{copy.key}"},
+            type=kind,
+            source=settings.event_source,
+            caller=item.wanted.caller,
+        )
+        return _Filed(item=item, prediction=prediction, reason=reason, copy=copy, result=result)
 
     def _filing_of(self, prediction: Prediction) -> tuple[Destination, str, dict[str, Any]]:
         """Where an object with this prediction is filed, the word for it, and what its result says."""
@@ -118,21 +126,31 @@ class Settlement:
         key = place.prefix + version.key
         return await filing.put(stored_in(self._store), version, data, place.bucket, key, own=own, deadline=deadline)
 
-    async def _release(self, version: ObjectVersion, copy: Copy, new_id: str | None, deadline: Deadline) -> bool:
-        """Release the source; False where the store does not let it go.
+    async def _published(self, one: _Filed, deadline: Deadline) -> _Filed:
+        if one.is_new:
+            await self.publish(one.result, one.item.journey, deadline)
+        return one
 
-        The result's id is then noted on the copy, if it is new, so that it is not published again.
+    async def _released(self, published: Sequence[_Filed], deadline: Deadline) -> list[Ended]:
+        """Release the sources, and say what became of each object.
+
+        Where the store does not let one go, its result's id is noted on the copy, so that it is not published again.
         """
+        if not published:
+            return []
+        began = time.monotonic()
+        answers: Sequence[bool | PipelineError]
         try:
-            if not await stored_in(self._store).delete(version, deadline=deadline):
-                log.info("%s/%s was overwritten meanwhile and stays", version.bucket, ascii(version.key))
-        except ObjectRetained as exc:
-            says = "%s/%s stays, though all is done: a retention, a legal hold or a policy keeps it (%s)"
-            log.warning(says, version.bucket, ascii(version.key), exc)
-            if new_id is not None and self._publisher is not None:
-                await self._mark(copy, new_id, deadline)
-            return False
-        return True
+            versions = [one.item.stored.version for one in published]
+            answers = await stored_in(self._store).delete_all(versions, deadline=deadline)
+        except PipelineError as exc:
+            answers = [exc] * len(published)
+        for one in published:
+            one.item.journey.note("release", began, time.monotonic())
+        retained = [one for one, answer in zip(published, answers, strict=True) if isinstance(answer, ObjectRetained)]
+        if self._publisher is not None:
+            await concurrently([self._mark(one.copy, one.result.id, deadline) for one in retained if one.is_new])
+        return [(one.item, _end_of(one, answer)) for one, answer in zip(published, answers, strict=True)]
 
     async def _mark(self, copy: Copy, result_id: str, deadline: Deadline) -> None:
         try:
@@ -140,20 +158,13 @@ class Settlement:
         except PipelineError as exc:
             log.warning("the result of %s/%s will be published again: %s", copy.bucket, ascii(copy.key), exc)
 
-    def _object_result(self, item: Fetched, copy: Copy, data: dict[str, Any], caller: Caller) -> Result:
-        return object_result(
-            item.stored.version,
-            item.trace_id,
-            {**data, "destination": f"{copy.bucket}/{copy.key}"},
-            type=self._settings.event_type if item.refusal is None else self._settings.rejected_type,
-            source=self._settings.event_source,
-            caller=caller,
-        )
-
-    async def publish(self, result: Result, deadline: Deadline) -> None:
+    async def publish(self, result: Result, journey: Journey, deadline: Deadline) -> None:
         """Publish a result, where there is somewhere to publish."""
-        if self._publisher is not None:
-            message = to_message(result, mode=self._settings.event_mode, trace_key=self._settings.trace_key)
+        if self._publisher is None:
+            return
+        mode, trace_key = self._settings.event_mode, self._settings.trace_key
+        with journey.stage("publish") as trace:
+            message = to_message(result, mode=mode, trace_key=trace_key, seconds=journey.seconds, trace=trace)
             await self._publisher.publish(message, deadline=deadline)
 
 
@@ -168,13 +179,34 @@ def stored_in(store: ObjectStore | None) -> ObjectStore:
     return store
 
 
-def failed(what: ObjectRef | ObjectVersion, error: PipelineError) -> Outcome:
-    """An object that is not settled, said in the log."""
-    log.log(
-        logging.WARNING if isinstance(error, Permanent) else logging.ERROR,
-        "%s/%s is not settled: %s",
-        what.bucket,
-        ascii(what.key),
-        error,
+def _end_of(one: _Filed, answer: object) -> Outcome:
+    """What became of an object, by what the store has answered to the release of its source."""
+    item = one.item
+    version, kept = item.stored.version, isinstance(answer, ObjectRetained)
+    if isinstance(answer, PipelineError) and not kept:
+        return item.outcome(answer.reason, error=without_frames(answer), stays=True)
+    if answer is False:
+        log.info("%s/%s was overwritten meanwhile and stays", version.bucket, ascii(version.key))
+    return item.outcome(
+        ObjectRetained.reason if kept and item.refusal is None else one.reason,
+        error=item.refusal,
+        retained=kept,
+        rejected=item.refusal is not None,
+        predictions=() if one.prediction is None else (one.prediction,),
+        destination=f"{one.copy.bucket}/{one.copy.key}",
+        says=str(answer) or ObjectRetained.reason if kept else "",
     )
-    return Outcome(reason=error.reason, error=without_frames(error), stays=True)
+
+
+async def _or_ended(item: Fetched, step: Awaitable[_Step]) -> _Step | Ended:
+    """What a step comes to; where it fails, what became of the object."""
+    try:
+        return await step
+    except ObjectGone as exc:
+        return item, item.outcome(exc.reason, says=str(exc))
+    except PipelineError as exc:
+        return item, item.outcome(exc.reason, error=without_frames(exc), stays=True)
+
+
+def _parted(steps: Sequence[_Filed | Ended]) -> tuple[list[_Filed], list[Ended]]:
+    return [one for one in steps if isinstance(one, _Filed)], [one for one in steps if isinstance(one, tuple)]

@@ -27,9 +27,13 @@ class PipelineServicer(InferenceServicer):  # type: ignore[misc]  # kserve has n
     async def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: N802 - gRPC's name
         """Answer one inference request."""
         try:
-            model = self._data_plane.model_registry.get_model(request.model_name)
+            models = self._data_plane.model_registry
+            model = models.get_model(request.model_name)
             if model is None or request.model_version:
-                raise UnknownPath("there is no model of this name and version here")
+                unknown = UnknownPath("there is no model of this name and version here")
+                for ours in models.get_models().values():  # there is one
+                    ours.refused(unknown)
+                raise unknown
             # Names that end in -bin have bytes, which are no header that we know.
             headers = {name: value for name, value in to_headers(context).items() if isinstance(value, str)}
             reply, _ = await model.handle(inference_v2.of_grpc(request), headers)

@@ -37,6 +37,9 @@ class InferenceModel(Protocol):
     async def handle(self, request: bytes | RestRequest, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
         """Payload and headers of the answer to one request; raises PipelineError for every other."""
 
+    def refused(self, error: PipelineError) -> None:
+        """Tell of a request that is refused without it."""
+
     async def close_clients(self) -> None:
         """Close the clients of this process."""
 
@@ -62,12 +65,14 @@ class PipelineMiddleware:
             path = re.sub("//+", "/", scope["path"]).rstrip("/") or "/"
             is_v2 = _is_v2(scope["method"], path, self._model.name)
             if is_v2 is None:
-                await self._app({**scope, "path": path}, receive, _with_reason(send))
+                await self._app({**scope, "path": path}, receive, self._with_reason(send, scope["method"]))
             else:
                 await self._infer(scope, receive, send, is_v2=is_v2)
         except PipelineError as error:
+            self._model.refused(error)
             await _refuse(send, error)
         except BodyRefused as refused:
+            self._model.refused(refused.error)
             await _refuse(send, refused.error, close=refused.close)
         except ClientGone:
             pass
@@ -77,8 +82,31 @@ class PipelineMiddleware:
         async with self._bodies.read(scope, receive) as body:
             if not await self._model.healthy():
                 raise NotReady("the store, Kafka or the predictor has not answered yet")
-            payload, answer_headers = await self._model.handle(RestRequest(body) if is_v2 else body, headers)
+            try:
+                payload, answer_headers = await self._model.handle(RestRequest(body) if is_v2 else body, headers)
+            except PipelineError as error:
+                await _refuse(send, error)
+                return
         await _answer(send, HTTPStatus.OK, payload, answer_headers)
+
+    def _with_reason(self, send: Send, method: str) -> Send:
+        """Sends KServe's own refusals with a reason too: the status in one word, as HTTP calls it.
+
+        They are told of where something was posted: it may be events, to a wrong URL.
+        """
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
+                status = HTTPStatus(message["status"])
+                error = PipelineError(f"KServe answers {status.value} {status.phrase}")
+                error.status = status.value
+                error.reason = "".join(letter for letter in status.phrase.lower() if letter.isalpha())[:20]
+                message = {**message, "headers": [*message["headers"], (b"kne-reason", error.reason.encode())]}
+                if method == "POST":
+                    self._model.refused(error)
+            await send(message)
+
+        return sent
 
     def _watching(self, receive: Receive) -> Receive:
         async def watched() -> Message:
@@ -111,19 +139,6 @@ def _is_v2(method: str, path: str, model_name: str) -> bool | None:
     if method != "POST":
         raise MethodNotAllowed("inference takes a POST")
     return v2 is not None
-
-
-def _with_reason(send: Send) -> Send:
-    """Sends KServe's own refusals with a reason too: the status in one word, as HTTP calls it."""
-
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
-            phrase = HTTPStatus(message["status"]).phrase.lower()
-            reason = "".join(letter for letter in phrase if letter.isalpha())[:20].encode()
-            message = {**message, "headers": [*message["headers"], (b"kne-reason", reason)]}
-        await send(message)
-
-    return sent
 
 
 async def _refuse(send: Send, error: PipelineError, *, close: bool = False) -> None:

@@ -8,24 +8,21 @@ What KServe 0.21 lacks, each mended here by name:
 - every probe of a model that is not ready, and every wrong URL, gets a stack in the log: `_WithoutStacks`;
 - an upgrade that a client offers loses the request's body: `NoUpgradeProtocol`;
 - gRPC input that is not well formed is an INTERNAL with a stack: `PipelineServicer`;
-- a port that is taken ends it with a stack, or not at all: `_check_port`;
+- a port that is taken ends it with a stack, or not at all: `sockets.listen`;
 - it listens on all addresses: `listening.ModelServer`;
-- one worker runs plain asyncio, whatever `--event_loop` says: `_use_uvloop`.
+- of several workers its `/metrics` tells the numbers of one: `metrics.registry`;
+- one worker runs plain asyncio, whatever `--event_loop` says: `use_uvloop`.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
 import logging
-import socket
-import sys
 import time
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import kserve
 from kserve import context as kserve_context
@@ -33,30 +30,24 @@ from kserve import model_server
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 from kserve.predictor_config import PredictorConfig
 from kserve.protocol.grpc import server as grpc_server
+from kserve.protocol.rest import server as rest_server
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from uvicorn.config import HTTP_PROTOCOLS
 
+from mnist_pipeline.adapters.event_loop import calm_garbage_collector, use_uvloop
+from mnist_pipeline.adapters.sockets import listen
 from mnist_pipeline.pipeline.task import Task
 from mnist_pipeline.serving.grpc_servicer import PipelineServicer
 from mnist_pipeline.serving.http_protocol import NoUpgradeProtocol
 from mnist_pipeline.serving.listening import ModelServer
 from mnist_pipeline.serving.middleware import InferenceModel, PipelineMiddleware
+from mnist_pipeline.telemetry import logs, metrics
 
 # A worker that has not answered by then will not: imports take a second or two, on a busy machine many times that.
 _FIRST_PONG_SECONDS = 300.0
 
-# Of a larger number the resolver takes what remains of it: 99999 would listen on 34463. 0 is any that is free.
-_PORTS = range(65536)
-
-# An event makes some thousands of objects, nearly all of which go by themselves.
-_GC_THRESHOLDS = (20_000, 20, 20)
-
 # What KServe raises where a caller asks for what is not there.
 _REFUSALS = (InvalidInput, ModelNotFound, ModelNotReady, NotImplementedError)
-
-
-class PortTaken(Exception):
-    """A port cannot be listened on; the text says which, and why."""
 
 
 class ServedModel(InferenceModel, Protocol):
@@ -64,6 +55,10 @@ class ServedModel(InferenceModel, Protocol):
 
     predictor: PredictorConfig
     quiet: bool
+
+    @property
+    def log_format(self) -> Literal["console", "json"]:
+        """The form of the log."""
 
 
 def argument_parser(
@@ -117,21 +112,17 @@ def serve(model: kserve.Model, args: argparse.Namespace) -> None:
         ssl_keyfile=args.ssl_keyfile,
     )
     for port in (server.http_port, server.grpc_port) if server.enable_grpc else (server.http_port,):
-        _check_port(port, args.host)
+        # uvicorn and gRPC would say it in a stack, and two gRPC servers would share it.
+        listen(args.host, port).close()
     if args.workers <= 1 and args.event_loop in ("auto", "uvloop"):
-        _use_uvloop()
+        use_uvloop()
     server.start([model])
 
 
 def set_up_process(model: ServedModel) -> None:
     """Prepare this process, the only one or a spawned worker, to serve `model`; called before its server starts."""
-    # What was imported stays. To look for garbage in it, and as often as Python does by itself, takes 8 % of all CPU.
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"
-    )
-    logging.getLogger("mnist_pipeline").setLevel(logging.INFO)
+    calm_garbage_collector()
+    logs.configure(model.log_format)
     # While brokers are away kafka-python logs several lines a second; KafkaPublisher says the same in one.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     logging.getLogger("kserve").addFilter(_WithoutStacks())
@@ -142,6 +133,7 @@ def set_up_process(model: ServedModel) -> None:
         for name in ("kserve.trace", "uvicorn.access"):
             logging.getLogger(name).disabled = True
     kserve_context.set_predictor_config(_for_kserve(model.predictor))
+    rest_server.REGISTRY = metrics.registry()
     # In front of all that KServe and Starlette have: theirs would take a quarter of what reading a request costs.
     others = model_server.app.build_middleware_stack
     model_server.app.build_middleware_stack = lambda: PipelineMiddleware(others(), model=model)
@@ -155,34 +147,6 @@ class _WithoutStacks(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], _REFUSALS))
-
-
-def _use_uvloop() -> None:
-    """Give the one process uvloop, where it is installed: `ModelServer.start` takes the loop that is current."""
-    try:
-        import uvloop  # noqa: PLC0415 - KServe brings it along, but not on every system
-    except ImportError:
-        return
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    asyncio.set_event_loop(asyncio.new_event_loop())
-
-
-def _check_port(port: int, host: str | None = None) -> None:
-    """See that the port is free: uvicorn and gRPC would say so in a stack, and two gRPC servers would share it."""
-    if port not in _PORTS:
-        raise PortTaken(f"port {port} cannot be listened on: ports are 0 to 65535")
-    everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - as KServe does
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host or everywhere, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as listener:
-            # What only waits for the last packets of closed connections does not take it.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            listener.bind(address)
-    except (OSError, UnicodeError, OverflowError) as exc:
-        where = f"port {port}" if host is None else f"{host}, port {port},"
-        raise PortTaken(f"{where} cannot be listened on: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 def _for_kserve(predictor: PredictorConfig) -> PredictorConfig:

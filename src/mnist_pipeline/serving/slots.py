@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from mnist_pipeline.pipeline.errors import Busy
 
@@ -19,24 +17,23 @@ class Slots:
         self._number = number
         self._free = asyncio.Semaphore(number)
 
-    @asynccontextmanager
-    async def one(self, seconds: float) -> AsyncIterator[None]:
-        """Hold a slot for as long as the block lasts.
+    async def take(self, seconds: float) -> None:
+        """Take a slot, which is to be given back.
 
         Raises:
             Busy: none has become free for so long.
         """
         if not self._free.locked():
             await self._free.acquire()  # at once: no timer is needed
-        else:
-            try:
-                await asyncio.wait_for(self._free.acquire(), seconds)
-            except (asyncio.TimeoutError, TimeoutError) as exc:
-                raise Busy(f"{self._number} requests are in hand already") from exc
+            return
         try:
-            yield
-        finally:
-            self._free.release()
+            await asyncio.wait_for(self._free.acquire(), seconds)
+        except (asyncio.TimeoutError, TimeoutError) as exc:
+            raise Busy(f"{self._number} requests are in hand already") from exc
+
+    def give_back(self) -> None:
+        """Let another have it."""
+        self._free.release()
 
     async def all(self) -> None:
         """Wait until no request is in hand, and let no other begin."""

@@ -10,18 +10,17 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import kserve
 import orjson
 from kserve import InferRequest
 from kserve.model import InferenceVerb
 from kserve.predictor_config import PredictorConfig
-from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 
 from mnist_pipeline.adapters.predictor_client import PredictorClient
@@ -29,26 +28,23 @@ from mnist_pipeline.pipeline import events
 from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.events import Inline, Nothing, Notification, Request
 from mnist_pipeline.pipeline.interpretation import Label, Prediction
-from mnist_pipeline.pipeline.path import PREDICT_SHARE, Go, Passage, Pipeline, verdict
+from mnist_pipeline.pipeline.outcomes import Outcome, verdict
+from mnist_pipeline.pipeline.passage import Go, Passage
+from mnist_pipeline.pipeline.path import PREDICT_SHARE, Pipeline
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.predictor_formats import OpenInference, V1Format, format_named
+from mnist_pipeline.pipeline.readiness import CHECK_SECONDS, Readiness
 from mnist_pipeline.pipeline.results import Result, to_reply
-from mnist_pipeline.pipeline.settlement import Outcome
+from mnist_pipeline.pipeline.stages import TRACE_HEADERS, TraceContext
 from mnist_pipeline.pipeline.task import Batch
 from mnist_pipeline.serving import inference_v2, server
 from mnist_pipeline.serving.bodies import BodyLimits
 from mnist_pipeline.serving.grpc_servicer import grpc_error
-from mnist_pipeline.serving.health import CHECK_SECONDS, Readiness
 from mnist_pipeline.serving.inference_v2 import RestRequest, V2Request
 from mnist_pipeline.serving.slots import WAIT_SHARE, Slots
+from mnist_pipeline.telemetry.traces import OtelTracer
 
 log = logging.getLogger(__name__)
-
-OUTCOMES = Counter(
-    "mnist_pipeline_outcomes",
-    "What became of objects and inline requests: filed, predicted, gone, empty, ignored…, or the reason of a failure.",
-    ("model_name", "outcome"),
-)
 
 # A body up to this size is parsed on the event loop.
 _PARSED_ON_THE_LOOP = 64 * 1024
@@ -87,12 +83,22 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
         self.ready = True
         self._process: _Process | None = None
 
+    @property
+    def log_format(self) -> Literal["console", "json"]:
+        """The form of the log."""
+        return self.pipeline.settings.log_format
+
     # --- KServe's three hooks ---
 
     async def preprocess(self, payload: Notification | Inline, headers: dict[str, str] | None = None) -> Batch:
         """Fetch and decode: tensors `(N, …)` of what can be classified."""
-        del payload, headers
-        return await self.pipeline.prepare(_passage.get())
+        del payload
+        passage = _passage.get()
+        tensors = await self.pipeline.prepare(passage)
+        if headers is not None:
+            # An object may belong to another trace than its event; whichever `predict` follows sends these on.
+            _set_trace(headers, passage.trace)
+        return tensors
 
     async def predict(
         self, payload: Batch, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
@@ -101,8 +107,12 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
         del response_headers
         if not len(payload):
             return []
-        deadline = _passage.get().deadline.share(PREDICT_SHARE)
-        return await self._here().predictor.predictions(payload, headers or {}, timeout=deadline.remaining())
+        passage = _passage.get()
+        with passage.predicting() as trace:
+            timeout = passage.deadline.share(PREDICT_SHARE).remaining()
+            sent = dict(headers or {})
+            _set_trace(sent, trace)
+            return await self._here().predictor.predictions(payload, sent, timeout=timeout)
 
     async def postprocess(
         self,
@@ -145,7 +155,7 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
 
         async def go(passage: Passage) -> Any:
             with _passing(passage):
-                result, _ = await super(ObjectTransformer, self).__call__(passage.request, headers)
+                result, _ = await super(ObjectTransformer, self).__call__(passage.request, dict(headers))
             return result
 
         return go
@@ -189,39 +199,47 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
             if isinstance(request, bytes):
                 return await self._handle_v1(request, headers)
             return await self._handle_v2(request, headers)
-        except PipelineError as exc:
-            self._count(exc.reason)
+        except PipelineError:
             raise
         except Exception as exc:
             # A bug of ours: its text may say anything, so the caller gets none of it. 500 is retried.
             log.exception("a request failed in a way that nobody foresaw")
-            self._count(PipelineError.reason)
-            raise PipelineError("internal error") from exc
+            error = PipelineError("internal error")
+            self.refused(error)
+            raise error from exc
+
+    def refused(self, error: PipelineError) -> None:
+        """Tell of a request that is refused before it has come to the path."""
+        self.pipeline.tell(Outcome(reason=error.reason, error=error))
 
     async def _handle_v1(self, body: bytes, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
         settings = self.pipeline.settings
         deadline = Deadline(settings.event_timeout_seconds)
-        request: Request = await _parsed(len(body), events.parse, body, headers, settings)
+        with self._telling():
+            request: Request = await _parsed(len(body), events.parse, body, headers, settings)
         if isinstance(request, Nothing):
-            self._count(request.reason)
+            self.pipeline.tell(Outcome(reason=request.reason))
             return b"", {}
-        async with self._here().slots.one(WAIT_SHARE * deadline.remaining()):
+        async with self._slot(deadline):
             if isinstance(request, Notification):
-                await self._settled(request, headers, deadline)
+                outcomes = await self.pipeline.settle(request, self.through_hooks(headers), deadline)
+                if (error := verdict(outcomes)) is not None:
+                    raise error
                 return b"", {}
-            result = await self._answered(request, headers, deadline)
+            result = await self.pipeline.answer(request, self.through_hooks(headers), deadline)
         return (dict(result.data), {}) if request.cloudevent is None else self._reply_to_event(result)
 
     async def _handle_v2(self, request: RestRequest | V2Request, headers: dict[str, str]) -> tuple[Any, dict[str, str]]:
         settings = self.pipeline.settings
         deadline = Deadline(settings.event_timeout_seconds)
-        async with self._here().slots.one(WAIT_SHARE * deadline.remaining()):
-            if isinstance(request, RestRequest):
-                v2 = await _parsed(len(request.body), inference_v2.of_rest, request, headers)
-            else:
-                v2 = request
-            inline = await _parsed(v2.size, inference_v2.read, v2, headers, settings)
-            result = await self._answered(inline, headers, deadline)
+        async with self._slot(deadline):
+            with self._telling():
+                if isinstance(request, RestRequest):
+                    v2 = await _parsed(len(request.body), inference_v2.of_rest, request, headers)
+                else:
+                    v2 = request
+                inline = await _parsed(v2.size, inference_v2.read, v2, headers, settings)
+            result = await self.pipeline.answer(inline, self.through_hooks(headers), deadline)
         if inline.cloudevent is not None:
             return self._reply_to_event(result)
         reply = inference_v2.reply(v2, self.name, result.id, settings.task, result.labels)
@@ -234,23 +252,29 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
         headers, reply = to_reply(result, trace_key=self.pipeline.settings.trace_key)
         return reply, headers
 
-    async def _settled(self, request: Notification, headers: dict[str, str], deadline: Deadline) -> None:
-        """Settle every record; then raise what the one answer must say, if it is no success."""
-        outcomes = await self.pipeline.settle(request, self.through_hooks(headers), deadline)
-        error = verdict(outcomes)
-        for outcome in outcomes:
-            if error is None or outcome.error is not error:
-                self._count(outcome.reason)
-        if error is not None:
-            raise error
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell of a refusal in the block."""
+        try:
+            yield
+        except PipelineError as exc:
+            self.refused(exc)
+            raise
 
-    async def _answered(self, request: Inline, headers: dict[str, str], deadline: Deadline) -> Result:
-        result = await self.pipeline.answer(request, self.through_hooks(headers), deadline)
-        self._count("predicted")
-        return result
+    @asynccontextmanager
+    async def _slot(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Hold a slot for as long as the block lasts; what the path raises in it, the path has told of.
 
-    def _count(self, outcome: str) -> None:
-        OUTCOMES.labels(model_name=self.name, outcome=outcome).inc()
+        Raises:
+            Busy: none has become free in time.
+        """
+        slots = self._here().slots
+        with self._telling():
+            await slots.take(WAIT_SHARE * deadline.remaining())
+        try:
+            yield
+        finally:
+            slots.give_back()
 
     def predictor_format(self) -> V1Format | OpenInference:
         """What the predictor understands; called once a process, so that another transformer can bring its own."""
@@ -273,6 +297,8 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
     def _here(self) -> _Process:
         if self._process is None:
             in_flight = self.pipeline.settings.max_in_flight
+            tracer = self.pipeline.tracer
+            instruments = tracer if isinstance(tracer, OtelTracer) else None
             self._process = _Process(
                 slots=Slots(in_flight),
                 predictor=PredictorClient(
@@ -281,6 +307,8 @@ class ObjectTransformer(kserve.Model):  # type: ignore[misc]  # kserve has no ty
                     self.predictor_format(),
                     self.pipeline.settings.task,
                     connections=in_flight,
+                    trace_configs=instruments.http_instrumentation() if instruments else [],
+                    interceptors=instruments.grpc_instrumentation() if instruments else [],
                 ),
                 readiness=Readiness(lambda: self.pipeline.check(Deadline(CHECK_SECONDS))),
             )
@@ -329,6 +357,13 @@ def _passing(passage: Passage) -> Iterator[None]:
         yield
     finally:
         _passage.reset(token)
+
+
+def _set_trace(headers: dict[str, str], trace: TraceContext) -> None:
+    """Make headers belong to this trace, or to none: one trace's state beside another's parent is nobody's."""
+    for name in TRACE_HEADERS:
+        headers.pop(name, None)
+    headers.update(trace)
 
 
 async def _parsed(size: int, parse: Callable[..., _Result], *args: Any) -> _Result:

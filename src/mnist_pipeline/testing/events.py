@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from typing import Any
+
+from mnist_pipeline.pipeline.minio_notification import notification_of
 
 
 def minio_event(
@@ -31,40 +32,23 @@ def minio_event(
             "contentType": content_type,
             "userMetadata": {**trace, "content-type": content_type},
         }
-    return {
-        "EventName": event_name,
-        "Key": f"{bucket}/{key}",
-        "Records": [
-            {
-                "eventVersion": "2.0",
-                "eventSource": "minio:s3",
-                "awsRegion": "",
-                "eventTime": "2026-01-01T00:00:00.000Z",
-                "eventName": event_name,
-                "userIdentity": {"principalId": "minioadmin"},
-                "requestParameters": {"principalId": "minioadmin", "region": "", "sourceIPAddress": "127.0.0.1"},
-                "responseElements": {
-                    "x-amz-id-2": "470a0afc0f6fdbebb6a8e14ece29122784c0656e19563387135a7c8e02feb163",
-                    "x-amz-request-id": "18EA44633A2EAFED",
-                    "x-minio-deployment-id": "4619e4f8-6f8f-41ae-9ebd-c7973a783648",
-                    "x-minio-origin-endpoint": "http://127.0.0.1:9000",
-                },
-                "s3": {
-                    "s3SchemaVersion": "1.0",
-                    "configurationId": "Config",
-                    "bucket": {
-                        "name": bucket,
-                        "ownerIdentity": {"principalId": "minioadmin"},
-                        "arn": f"arn:aws:s3:::{bucket}",
-                    },
-                    "object": {
-                        "key": urllib.parse.quote_plus(key),
-                        **described,
-                        **({} if version_id is None else {"versionId": version_id}),
-                        "sequencer": "18EA44633A4E02D9",
-                    },
-                },
-                "source": {"host": "127.0.0.1", "port": "", "userAgent": "MinIO (Linux; x86_64) minio-py/7.2.20"},
-            }
-        ],
-    }
+    return notification_of(
+        bucket,
+        key,
+        event_name=event_name,
+        time="2026-01-01T00:00:00.000Z",
+        principal="minioadmin",
+        address="127.0.0.1",
+        user_agent="MinIO (Linux; x86_64) minio-py/7.2.20",
+        response={
+            "x-amz-id-2": "470a0afc0f6fdbebb6a8e14ece29122784c0656e19563387135a7c8e02feb163",
+            "x-amz-request-id": "18EA44633A2EAFED",
+            "x-minio-deployment-id": "4619e4f8-6f8f-41ae-9ebd-c7973a783648",
+            "x-minio-origin-endpoint": "http://127.0.0.1:9000",
+        },
+        described={
+            **described,
+            **({} if version_id is None else {"versionId": version_id}),
+            "sequencer": "18EA44633A4E02D9",
+        },
+    )

@@ -16,7 +16,8 @@ from mnist_pipeline.pipeline import events
 from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.events import Inline, Notification
 from mnist_pipeline.pipeline.interpretation import Prediction
-from mnist_pipeline.pipeline.path import Pipeline, verdict
+from mnist_pipeline.pipeline.outcomes import verdict
+from mnist_pipeline.pipeline.path import Pipeline
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.predictor_formats import InputSpec, OpenInference, format_named
 from mnist_pipeline.pipeline.settings import Settings

@@ -7,18 +7,32 @@ import hashlib
 import math
 import urllib.parse
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime, parsedate_to_datetime
 
-from mnist_pipeline.pipeline.errors import BadKey, MetadataTooLarge, ObjectGone, ObjectRetained, StoreUnavailable
-from mnist_pipeline.pipeline.ports import MAX_KEY_BYTES, Deadline, ListedObject, ObjectVersion, StoredObject
+from mnist_pipeline.pipeline.errors import (
+    BadKey,
+    MetadataTooLarge,
+    ObjectGone,
+    ObjectRetained,
+    PipelineError,
+    StoreUnavailable,
+    raise_where_nothing_is_known,
+)
+from mnist_pipeline.pipeline.ports import (
+    KEYS_A_PAGE,
+    MAX_KEY_BYTES,
+    Deadline,
+    ListedObject,
+    ObjectVersion,
+    StoredObject,
+)
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing.failures import Call, Failures, raise_next
 
 _SEGMENT_BYTES = 255
-_KEYS_A_LISTING = 1000
 # Of a request's headers, and of those among them that are user metadata. AWS counts a name without its prefix, MinIO
 # (isHTTPHeaderSizeTooLarge in cmd/generic-handlers.go) with it, and a value as it is sent.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
@@ -197,8 +211,35 @@ class MemoryStore:
 
     async def delete(self, version: ObjectVersion, *, deadline: Deadline) -> bool:
         """Remove this version, and no other; an older one becomes current again."""
+        await self._begin(
+            Call(method="delete", bucket=version.bucket, key=version.key, version_id=version.version_id), deadline
+        )
+        removed = self._removed(version)
+        self._end("delete")
+        return removed
+
+    async def delete_all(self, versions: Sequence[ObjectVersion], *, deadline: Deadline) -> list[bool | PipelineError]:
+        """Remove these versions, and no others; of a single one it is a `delete`."""
+        if len(versions) == 1:
+            try:
+                return [await self.delete(versions[0], deadline=deadline)]
+            except ObjectRetained as exc:
+                return [exc]
+        await self._begin(Call(method="delete_all", versions=tuple(versions)), deadline)
+        outcomes: list[bool | PipelineError] = []
+        for version in versions:
+            try:
+                raise_next(self.failures.before, "delete")
+                outcomes.append(self._removed(version))
+            except PipelineError as exc:
+                outcomes.append(exc)
+        self._end("delete_all")
+        raise_where_nothing_is_known(outcomes)
+        return outcomes
+
+    def _removed(self, version: ObjectVersion) -> bool:
+        """Whether the version is gone now; False where the key holds another one."""
         bucket, key, version_id = version.bucket, version.key, version.version_id
-        await self._begin(Call(method="delete", bucket=bucket, key=key, version_id=version_id), deadline)
         found = self._find(bucket, key, version_id or "null")
         unguarded = version_id not in (None, "null")
         unchanged = found is not None and (found.version.etag, found.version.last_modified) == (
@@ -212,7 +253,6 @@ class MemoryStore:
             versions.remove(found)
             if not versions:
                 del self.buckets[bucket][found.version.key]
-        self._end("delete")
         return found is None or unguarded or unchanged
 
     async def set_tags(self, bucket: str, key: str, tags: Mapping[str, str], *, deadline: Deadline) -> None:
@@ -232,7 +272,9 @@ class MemoryStore:
         await self._begin(Call(method="check", bucket=bucket), deadline)
         self._end("check")
 
-    async def list_after(self, bucket: str, key: str, *, deadline: Deadline) -> list[ListedObject]:
+    async def list_after(
+        self, bucket: str, key: str, *, most: int = KEYS_A_PAGE, deadline: Deadline
+    ) -> list[ListedObject]:
         """The next objects of the bucket after `key`, at most a thousand; their age is a second for each later
         write.
         """
@@ -242,13 +284,18 @@ class MemoryStore:
         # S3's order is that of the bytes, not of the characters.
         later = sorted((one for one in self.keys(bucket) if one.encode() > key.encode()), key=str.encode)
         self._end("list_after")
-        return [
-            ListedObject(key=one, age_seconds=(now - self._modified(bucket, one)).total_seconds())
-            for one in later[:_KEYS_A_LISTING]
-        ]
+        return [self._listed(bucket, one, now) for one in later[: min(most, KEYS_A_PAGE)]]
 
-    def _modified(self, bucket: str, key: str) -> datetime:
-        return parsedate_to_datetime(self.buckets[bucket][key][-1].version.last_modified)
+    def _listed(self, bucket: str, key: str, now: datetime) -> ListedObject:
+        current = self.buckets[bucket][key][-1]
+        modified = parsedate_to_datetime(current.version.last_modified)
+        return ListedObject(
+            key=key,
+            size=len(current.data or b""),
+            etag=current.version.etag,
+            modified=modified,
+            age_seconds=(now - modified).total_seconds(),
+        )
 
     async def close(self) -> None:
         """Note that it was called."""

@@ -24,7 +24,7 @@ import optax
 from jax.scipy.ndimage import map_coordinates
 from onnx import TensorProto, helper, numpy_helper
 
-CHANNELS = (16, 32, 64)
+CHANNELS = (24, 48, 64)
 HIDDEN = 128
 
 
@@ -69,10 +69,10 @@ def forward(weights: dict[str, jax.Array], images: jax.Array) -> jax.Array:
 
 
 def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Rotate by ±10°, scale and shear by ±15 %, shift by ±2 px, each image by its own draw."""
+    """Rotate by ±15°, scale and shear by ±15 %, shift by ±2 px, thin or thicken, each image by its own draw."""
     n = images.shape[0]
-    draws = jax.random.uniform(key, (n, 6), minval=-1, maxval=1)
-    angle = draws[:, 0] * np.deg2rad(10)
+    draws = jax.random.uniform(key, (n, 7), minval=-1, maxval=1)
+    angle = draws[:, 0] * np.deg2rad(15)
     scale_y, scale_x = 1 + 0.15 * draws[:, 1], 1 + 0.15 * draws[:, 2]
     shear = 0.15 * draws[:, 3]
     shift = 2 * draws[:, 4:6]
@@ -87,19 +87,26 @@ def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         cols = sx * (jnp.sin(a) * y + jnp.cos(a) * x) + sh * y + 13.5 + dx
         return map_coordinates(image, [rows, cols], order=1)
 
-    return jax.vmap(one)(images, drawn)
+    moved = jax.vmap(one)(images, drawn)
+    # Half of them keep their strokes; a quarter each has them thinner, or thicker, by up to a pixel on either side.
+    weight = jnp.sign(draws[:, 6]) * jnp.maximum(0, 2 * jnp.abs(draws[:, 6]) - 1)
+    weight = weight[:, None, None]
+    thick = jax.lax.reduce_window(moved, -jnp.inf, jax.lax.max, (1, 3, 3), (1, 1, 1), "SAME")
+    thin = jax.lax.reduce_window(moved, jnp.inf, jax.lax.min, (1, 3, 3), (1, 1, 1), "SAME")
+    return moved + jnp.maximum(weight, 0) * (thick - moved) - 0.5 * jnp.maximum(-weight, 0) * (moved - thin)
 
 
 def train(images: np.ndarray, labels: np.ndarray, epochs: int, batch: int, seed: int) -> dict[str, jax.Array]:
-    """AdamW, one cycle to 3e-3, label smoothing 0.02."""
+    """AdamW, one cycle to 3e-3, label smoothing 0.02; what is kept is the weights' moving average over 1,000 steps."""
     steps = epochs * (len(images) // batch)
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, 3e-3), weight_decay=1e-3)
     weights = init(jax.random.key(seed))
     state = optimizer.init(weights)
+    mean = jax.tree.map(jnp.copy, weights)
     data, target = jnp.asarray(images), jnp.asarray(labels)
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(weights, state, key, rows):  # noqa: ANN001, ANN202 - jitted, shapes are those above
+    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
+    def step(weights, mean, state, key, rows):  # noqa: ANN001, ANN202 - jitted, shapes are those above
         def loss_of(weights):  # noqa: ANN001, ANN202
             x = augment(key, data[rows].astype(jnp.float32) / 255)
             wanted = optax.smooth_labels(jax.nn.one_hot(target[rows], 10), 0.02)
@@ -107,7 +114,8 @@ def train(images: np.ndarray, labels: np.ndarray, epochs: int, batch: int, seed:
 
         loss, gradient = jax.value_and_grad(loss_of)(weights)
         updates, state = optimizer.update(gradient, state, weights)
-        return optax.apply_updates(weights, updates), state, loss
+        weights = optax.apply_updates(weights, updates)
+        return weights, optax.incremental_update(weights, mean, 1e-3), state, loss
 
     shuffle, key = np.random.default_rng(seed), jax.random.key(seed + 1)
     for epoch in range(epochs):
@@ -115,9 +123,9 @@ def train(images: np.ndarray, labels: np.ndarray, epochs: int, batch: int, seed:
         order = shuffle.permutation(len(images))[: steps // epochs * batch].reshape(-1, batch)
         for rows in order:
             key, sub = jax.random.split(key)
-            weights, state, loss = step(weights, state, sub, jnp.asarray(rows))
+            weights, mean, state, loss = step(weights, mean, state, sub, jnp.asarray(rows))
         print(f"epoch {epoch + 1}/{epochs}: loss {float(loss):.4f}, {time.monotonic() - started:.0f} s", flush=True)
-    return weights
+    return mean
 
 
 def to_onnx(weights: dict[str, jax.Array]) -> onnx.ModelProto:
@@ -161,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the four idx files, unpacked")
     parser.add_argument("--out", type=Path, default=Path("mnist.onnx"))
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
