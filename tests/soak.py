@@ -34,8 +34,10 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 
 import accuracy
+import kinds
 import mnist
 from e2e.following import post, upload
+from mnist_pipeline.adapters.group_member import Subscription
 from mnist_pipeline.local.broker import API_VERSION
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import ModelServer, start_transformer, transformer_settings
@@ -221,16 +223,17 @@ class Soak:
         )
         self.server.wait_ready()
         self._source = Source(
-            stack.broker.bootstrap_servers,
-            NOTIFICATIONS_TOPIC,
+            stack.broker.kafka(NOTIFICATIONS_TOPIC),
+            Subscription(
+                topics=(NOTIFICATIONS_TOPIC,),
+                group="soak",
+                initial_offset="earliest",
+                session_timeout_seconds=3.0,
+                fetch_wait_seconds=0.02,
+            ),
             self.server.predict_url,
-            group="soak",
             ordered=False,
             max_in_flight=DELIVERIES,
-            initial_offset="earliest",
-            api_version=API_VERSION,
-            session_timeout_seconds=3.0,
-            client_options={"fetch_max_wait_ms": 20},
         )
         self._source.start()
         self._results = Results(stack)
@@ -360,9 +363,9 @@ def _md5(data: bytes) -> str:
 def _digits_that_are_read_right(count: int) -> list[tuple[bytes, int]]:
     """MNIST test images as PNG with their labels, of which the demo's network misreads none."""
     pixels, labels = mnist.images()[: 2 * count], mnist.labels()[: 2 * count]
-    read = accuracy.Network().digits(image.astype("float32") / 255 for image in pixels)
-    right = [row for row in range(len(pixels)) if read[row] == labels[row]]
-    return [(accuracy.png(pixels[row]), int(labels[row])) for row in right[:count]]
+    network = accuracy.Network()
+    files = ((kinds.png(image), int(label)) for image, label in zip(pixels, labels, strict=True))
+    return [(data, label) for data, label in files if accuracy.read(network, data, label).digit == label][:count]
 
 
 def soak(

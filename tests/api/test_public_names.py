@@ -25,6 +25,7 @@ HANDED_ON = {
     "Outcome",
     "Result",
     "Passage",
+    "Wanted",
     "BodyLimits",
     "RestRequest",
     "V2Request",

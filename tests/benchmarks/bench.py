@@ -7,18 +7,25 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from benchmarks import objects, place
-from benchmarks.process import Running, start_predictor
-from benchmarks.runs import Course, Run
+from benchmarks.backlog import Backlog
+from benchmarks.place import PARTITIONS
+from benchmarks.process import Feed, Running, start_predictor
+from benchmarks.runs import WARM_UP, BatchRun, Course, PostedRun, Run
 from benchmarks.slow_store import SlowStore
 from benchmarks.variants import Variant
 from mnist_pipeline.local.processes import Sandbox
 
 _MORE_EVENTS = 5
 """As many for a variant that does nothing: CPU is counted in hundredths of a second."""
+_MORE_IN_BACKLOG = 2
+"""As many for one that reads them from Kafka, for the same reason."""
 _SHARE_ALONE = 0.2
 """Of the events, for the runs that only say how long one takes."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,7 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        events: of each run.
+        events: of each run; twice as many where they are read from Kafka.
         warm_up: events of each variant before its first run.
         starts: turns in which each variant is started for its time alone.
         slow_ms: added to every S3 call, with `slow_in_flight` events in flight.
@@ -35,6 +42,7 @@ class Plan:
     rounds: int = 5
     events: int = 400
     in_flight: Sequence[int] = (1, 8, 32, 64)
+    batches: Sequence[int] = (1, 8, 32)
     warm_up: int = 200
     starts: int = 3
     slow_ms: float = 20.0
@@ -87,7 +95,7 @@ class Bench:
         for variant in self._variants:
             reason = variant.missing_package()
             if reason is None:
-                with self._running(variant, "first") as running:
+                with self._alone(variant, "first") as running:
                     reason = running.why_left_out()
             if reason is not None:
                 self.left_out[variant.name] = reason
@@ -99,33 +107,31 @@ class Bench:
         for turn in range(self._plan.starts):
             _say(f"start to ready, turn {turn + 1} of {self._plan.starts}")
             for variant in self._variants:
-                with self._running(variant, f"start-{turn}") as running:
+                with self._alone(variant, f"start-{turn}") as running:
                     self.ready[variant.name][turn] = running.ready_seconds
 
     def measure(self) -> None:
-        """Measure CPU, rate and latency: all variants run, and are asked in turn."""
+        """Measure CPU, rate and latency: all that are posted their events run, and are asked in turn."""
+        posted = [variant for variant in self._variants if not variant.batches]
         with contextlib.ExitStack() as stack:
-            running = [stack.enter_context(self._running(variant, "direct")) for variant in self._variants]
-            for one in running:
-                self.runs.append(self.course.warm_up(one, events=self._plan.warm_up))
+            running = [stack.enter_context(self._running(variant, "direct")) for variant in posted]
+            self._warm_up(running)
             for number in range(self._plan.rounds):
                 for place_in_round, in_flight in enumerate(self._plan.in_flight):
                     for one in _rotated(running, number + place_in_round):
                         events = self._plan.events * (1 if one.variant.files else _MORE_EVENTS)
-                        run = self.course.run(one, number=number, in_flight=in_flight, events=events)
-                        self._note(run)
+                        self._note(self.course.post(one, number=number, in_flight=in_flight, events=events))
 
     def measure_slow(self) -> None:
         """Measure the same behind a proxy that counts S3 requests and holds each one for a while."""
         delay = self._plan.slow_ms
+        working = [variant for variant in self._variants if variant.files and not variant.batches]
         with contextlib.ExitStack() as stack:
             store = stack.enter_context(SlowStore(self._place.endpoint))
-            working = [variant for variant in self._variants if variant.files]
             running = [
                 stack.enter_context(self._running(variant, "slow", endpoint=store.endpoint)) for variant in working
             ]
-            for one in running:
-                self.runs.append(self.course.warm_up(one, events=self._plan.warm_up))
+            self._warm_up(running)
             for number in range(self._plan.rounds):
                 for in_flight, delay_ms in (
                     (1, 0.0),
@@ -136,28 +142,84 @@ class Bench:
                     for one in _rotated(running, number):
                         share = one.variant.events_share if in_flight > 1 else _SHARE_ALONE
                         events = max(1, round(self._plan.events * share))
-                        run = self.course.run(one, number=number, in_flight=in_flight, events=events, store=store)
+                        run = self.course.post(one, number=number, in_flight=in_flight, events=events, store=store)
                         self._note(run)
 
-    def _note(self, run: Run) -> None:
+    def measure_batches(self) -> None:
+        """Measure CPU and rate of those that read their events from Kafka, each with every size of a batch."""
+        with contextlib.ExitStack() as stack:
+            reading = [
+                self._reading(stack, variant, "direct", batch)
+                for batch in self._plan.batches
+                for variant in self._variants
+                if variant.batches
+            ]
+            self._read_in_turn(reading, rounds=self._plan.rounds)
+
+    def count_of_batches(self) -> None:
+        """Count S3 requests of the largest batches, behind the proxy, which holds none of them."""
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(SlowStore(self._place.endpoint))
+            reading = [
+                self._reading(stack, variant, "counted", max(self._plan.batches), endpoint=store.endpoint)
+                for variant in self._variants
+                if variant.batches
+            ]
+            self._read_in_turn(reading, rounds=1, store=store)
+
+    def _warm_up(self, running: Sequence[Running]) -> None:
+        """Some events each, which are looked for at the end like all others."""
+        for one in running:
+            self.runs.append(self.course.post(one, number=WARM_UP, in_flight=8, events=self._plan.warm_up))
+
+    def _read_in_turn(
+        self, reading: Sequence[tuple[Running, Backlog]], *, rounds: int, store: SlowStore | None = None
+    ) -> None:
+        for running, backlog in reading:
+            warm_up = self.course.read(running, backlog, number=WARM_UP, events=self._plan.warm_up, store=store)
+            self.runs.append(warm_up)
+        for number in range(rounds):
+            for running, backlog in _rotated(reading, number):
+                events = self._plan.events * _MORE_IN_BACKLOG
+                self._note(self.course.read(running, backlog, number=number, events=events, store=store))
+
+    def _note(self, run: PostedRun | BatchRun) -> None:
         self.runs.append(run)
-        slow = "" if run.delay_ms is None else f", {run.delay_ms:g} ms a call"
         _say(
-            f"round {run.round + 1} of {self._plan.rounds}, {run.in_flight} in flight{slow}, {run.variant}: "
+            f"round {run.round + 1} of {self._plan.rounds}, {run.how}, {run.variant}: "
             f"{run.cpu_ms:.2f} ms of CPU an event, {run.rate:.0f} events/s"
         )
 
+    def _alone(self, variant: Variant, name: str) -> contextlib.AbstractContextManager[Running]:
+        """A variant that gets no events."""
+        return self._running(variant, name, feed=self._feed(variant, name, batch=1) if variant.batches else None)
+
+    def _reading(
+        self, stack: contextlib.ExitStack, variant: Variant, name: str, batch: int, *, endpoint: str | None = None
+    ) -> tuple[Running, Backlog]:
+        feed = self._feed(variant, name, batch=batch)
+        running = stack.enter_context(self._running(variant, f"{name}-{batch}", endpoint=endpoint, feed=feed))
+        return running, stack.enter_context(Backlog(self._place, feed, topic_of(variant)))
+
+    def _feed(self, variant: Variant, name: str, *, batch: int) -> Feed:
+        """A topic that nobody else reads: a group that was left keeps what comes next waiting for a while."""
+        feed = Feed(topic=f"{variant.word}-{name}-{batch}", batch=batch)
+        self._place.create_topic(feed.topic, PARTITIONS)
+        return feed
+
     @contextlib.contextmanager
-    def _running(self, variant: Variant, name: str, *, endpoint: str | None = None) -> Iterator[Running]:
+    def _running(
+        self, variant: Variant, name: str, *, endpoint: str | None = None, feed: Feed | None = None
+    ) -> Iterator[Running]:
         settings = self._place.settings(topic_of(variant), endpoint=endpoint)
-        part = f"{variant.name}-{name}".replace(" ", "-")
-        with Running(variant, self._sandbox, part, settings, self._predictor) as running:
+        part = f"{variant.word}-{name}"
+        with Running(variant, self._sandbox, part, settings, self._predictor, feed=feed) as running:
             yield running
 
 
 def topic_of(variant: Variant) -> str:
     """The topic of its results."""
-    return "results-" + "".join(letter for letter in variant.name.lower() if letter.isalpha())
+    return f"results-{variant.word}"
 
 
 def run(plan: Plan, variants: Sequence[Variant], *, stack: str) -> Measured:
@@ -177,6 +239,8 @@ def run(plan: Plan, variants: Sequence[Variant], *, stack: str) -> Measured:
         bench.start_each()
         bench.measure()
         bench.measure_slow()
+        bench.measure_batches()
+        bench.count_of_batches()
         _say("looking where every object has gone")
         found = objects.found(where, topics)
     return Measured(
@@ -189,10 +253,10 @@ def run(plan: Plan, variants: Sequence[Variant], *, stack: str) -> Measured:
     )
 
 
-def _rotated(running: list[Running], by: int) -> list[Running]:
+def _rotated(running: Sequence[_T], by: int) -> Sequence[_T]:
     """The same, another one first: what a run leaves behind must not always meet the same next one."""
     first = by % len(running) if running else 0
-    return running[first:] + running[:first]
+    return [*running[first:], *running[:first]]
 
 
 def _say(line: str) -> None:

@@ -6,10 +6,13 @@ import itertools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from benchmarks.objects import Outcome
-from benchmarks.runs import Run
-from benchmarks.variants import FLOOR
+from benchmarks.runs import BatchRun, PostedRun, Run
+from benchmarks.variants import FLOOR, FLOOR_BATCH
+
+_Run = TypeVar("_Run", bound=Run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,23 @@ class Slow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Batched:
+    """One variant that reads so many events a batch; the ratios are to the floor's batch mode.
+
+    Attributes:
+        s3_requests: for each event; None where they were not counted.
+    """
+
+    variant: str
+    batch: int
+    cpu_ms: Figure
+    cpu_ratio: Figure | None
+    rate: Figure
+    rate_ratio: Figure | None
+    s3_requests: Figure | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Whole:
     """One variant over all of its runs.
 
@@ -98,7 +118,7 @@ class Whole:
     left: int
 
 
-def throughput(runs: Sequence[Run]) -> list[Throughput]:
+def throughput(runs: Sequence[PostedRun]) -> list[Throughput]:
     """Of the runs without the proxy, by events in flight, and by variant in the order in which they first came."""
     direct = [run for run in runs if run.delay_ms is None and run.round >= 0]
     variants = dict.fromkeys(run.variant for run in runs)
@@ -114,9 +134,9 @@ def throughput(runs: Sequence[Run]) -> list[Throughput]:
                 variant=variant,
                 in_flight=in_flight,
                 cpu_ms=_of(own, lambda run: run.cpu_ms),
-                cpu_ratio=ratio({run.round: run.cpu_ms for run in own}, {run.round: run.cpu_ms for run in floor}),
+                cpu_ratio=_ratio(own, floor, lambda run: run.cpu_ms),
                 rate=_of(own, lambda run: run.rate),
-                rate_ratio=ratio({run.round: run.rate for run in own}, {run.round: run.rate for run in floor}),
+                rate_ratio=_ratio(own, floor, lambda run: run.rate),
                 p50_ms=_of(own, lambda run: run.p50_ms),
                 p99_ms=_of(own, lambda run: run.p99_ms),
             )
@@ -129,7 +149,7 @@ def rate_by_latency(*, in_flight: int, calls: float, delay_ms: float, alone_ms: 
     return 1000 * in_flight / (calls * delay_ms + alone_ms)
 
 
-def slow(runs: Sequence[Run]) -> list[Slow]:
+def slow(runs: Sequence[PostedRun]) -> list[Slow]:
     """Of the runs through the proxy, by variant: those with one in flight, those with no delay, those with one."""
     through = [run for run in runs if run.delay_ms is not None and run.round >= 0]
     rows = []
@@ -195,9 +215,39 @@ def whole(
     return rows
 
 
+def batched(runs: Sequence[BatchRun]) -> list[Batched]:
+    """Of the runs without the proxy, by the size of a batch, and by variant in the order in which they first came; of
+    those through it only what it has counted.
+    """
+    direct = [run for run in runs if run.s3_requests is None and run.round >= 0]
+    through = [run for run in runs if run.s3_requests is not None and run.round >= 0]
+    variants = dict.fromkeys(run.variant for run in direct)
+    rows = []
+    for batch, variant in itertools.product(sorted({run.batch for run in direct}), variants):
+        own = [run for run in direct if (run.variant, run.batch) == (variant, batch)]
+        floor = [run for run in direct if (run.variant, run.batch) == (FLOOR_BATCH, batch)]
+        counted = [run for run in through if (run.variant, run.batch) == (variant, batch)]
+        rows.append(
+            Batched(
+                variant=variant,
+                batch=batch,
+                cpu_ms=_of(own, lambda run: run.cpu_ms),
+                cpu_ratio=_ratio(own, floor, lambda run: run.cpu_ms),
+                rate=_of(own, lambda run: run.rate),
+                rate_ratio=_ratio(own, floor, lambda run: run.rate),
+                s3_requests=_of(counted, _calls) if counted else None,
+            )
+        )
+    return rows
+
+
+def _ratio(own: Sequence[Run], floor: Sequence[Run], by: Callable[[Run], float]) -> Figure | None:
+    return ratio({run.round: by(run) for run in own}, {run.round: by(run) for run in floor})
+
+
 def _calls(run: Run) -> float:
     return (run.s3_requests or 0) / run.events
 
 
-def _of(runs: Sequence[Run], by: Callable[[Run], float]) -> Figure:
+def _of(runs: Sequence[_Run], by: Callable[[_Run], float]) -> Figure:
     return figure(by(run) for run in runs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.runs import Run
+from benchmarks.runs import BatchRun, PostedRun
 
 
 def run(
@@ -17,10 +17,10 @@ def run(
     s3_requests: int | None = None,
     refused: int = 0,
     peak_bytes: int = 2**20,
-) -> Run:
+) -> PostedRun:
     """A run of a hundred events, named by all that makes it another one."""
     events = 100
-    return Run(
+    return PostedRun(
         name=f"{variant}-{round}-{in_flight}-{delay_ms}",
         variant=variant,
         round=round,
@@ -34,4 +34,28 @@ def run(
         refused=refused,
         s3_requests=s3_requests,
         peak_bytes=peak_bytes,
+    )
+
+
+def batch_run(
+    variant: str,
+    *,
+    round: int = 0,  # noqa: A002 - the attribute's name
+    batch: int = 32,
+    rate: float = 100.0,
+    cpu_ms: float = 4.0,
+    s3_requests: int | None = None,
+) -> BatchRun:
+    """The same of one that reads its events from Kafka."""
+    events = 100
+    return BatchRun(
+        name=f"{variant}-{round}-{batch}-{s3_requests}",
+        variant=variant,
+        round=round,
+        batch=batch,
+        events=events,
+        seconds=events / rate,
+        cpu_seconds=cpu_ms * events / 1000,
+        s3_requests=s3_requests,
+        peak_bytes=2**20,
     )

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from minio import Minio
 
 from benchmarks.place import DIGIT_BUCKETS, SOURCE_BUCKET, Place
-from mnist_pipeline.adapters.kafka_records import Record, read_topic
+from mnist_pipeline.adapters.kafka_records import read_topic
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.testing import digit_png, minio_event
 
 _PNGS = tuple(digit_png(digit) for digit in range(10))

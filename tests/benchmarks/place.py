@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import urllib3
@@ -19,8 +19,9 @@ from servers.cache import ToolMissing
 SOURCE_BUCKET = "mnist"
 DIGIT_BUCKETS = tuple(f"digit-{digit}" for digit in range(10))
 KINDS = ("auto", "real", "local")
+PARTITIONS = 6
+"""Of each topic."""
 _BUCKETS = (SOURCE_BUCKET, "mnist-rejected", *DIGIT_BUCKETS)
-_PARTITIONS = 6
 _REAL_API_VERSION = (4, 0)
 
 
@@ -32,6 +33,7 @@ class Place:
         servers: what they say of themselves.
         api_version: what kafka-python is told where the broker cannot be probed, else None.
         versioned: whether the source bucket has versions.
+        create_topic: makes a topic of so many partitions.
     """
 
     servers: tuple[str, str]
@@ -42,6 +44,7 @@ class Place:
     bootstrap_servers: str
     api_version: tuple[int, int] | None
     versioned: bool
+    create_topic: Callable[[str, int], object]
 
     @property
     def reading_api_version(self) -> tuple[int, int]:
@@ -108,7 +111,7 @@ def _real(sandbox: Sandbox, stack: contextlib.ExitStack, topics: Sequence[str], 
     store = stack.enter_context(minio.MinioServer(minio_program, sandbox))
     stack.enter_context(broker_server)
     for topic in topics:
-        broker_server.create_topic(topic, _PARTITIONS)
+        broker_server.create_topic(topic, PARTITIONS)
     return Place(
         servers=(minio.version(minio_program), kafka_program.version),
         endpoint=store.endpoint,
@@ -118,11 +121,12 @@ def _real(sandbox: Sandbox, stack: contextlib.ExitStack, topics: Sequence[str], 
         bootstrap_servers=broker_server.bootstrap_servers,
         api_version=None,
         versioned=True,
+        create_topic=broker_server.create_topic,
     )
 
 
 def _local(sandbox: Sandbox, stack: contextlib.ExitStack, topics: Sequence[str]) -> Place:
-    memory = stack.enter_context(broker.Broker(dict.fromkeys(topics, _PARTITIONS)))
+    memory = stack.enter_context(broker.Broker(dict.fromkeys(topics, PARTITIONS)))
     store = stack.enter_context(gateway.Gateway(sandbox))
     return Place(
         servers=("MinIO's gateway code (juicefs), without versions", "librdkafka's broker in memory"),
@@ -133,4 +137,5 @@ def _local(sandbox: Sandbox, stack: contextlib.ExitStack, topics: Sequence[str])
         bootstrap_servers=memory.bootstrap_servers,
         api_version=broker.API_VERSION,
         versioned=False,
+        create_topic=memory.create_topic,
     )

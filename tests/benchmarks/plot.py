@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.figures import Figure, Throughput
-from benchmarks.variants import EMPTY, VARIANTS
+from benchmarks.variants import EMPTY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,8 @@ def write(path: Path, rows: Sequence[Throughput], caption: str) -> None:
         axes.set_xticks(in_flight, [str(number) for number in in_flight])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    for variant in dict.fromkeys(row.variant for row in rows):
+    variants = dict.fromkeys(row.variant for row in rows)
+    for variant in variants:
         own = sorted((row for row in rows if row.variant == variant), key=lambda row: row.in_flight)
         places = [row.in_flight for row in own]
         _line(cpu, places, [row.cpu_ms for row in own], variant)
@@ -46,7 +47,7 @@ def write(path: Path, rows: Sequence[Throughput], caption: str) -> None:
     for axes in (cpu, rate):
         axes.set_ylim(bottom=0)
     drawing.text(0.01, 0.01, "\n".join(textwrap.wrap(caption, 170)), fontsize=7, color="0.35", va="bottom")
-    drawing.legend(*cpu.get_legend_handles_labels(), loc="upper center", ncols=len(VARIANTS), fontsize="small")
+    drawing.legend(*cpu.get_legend_handles_labels(), loc="upper center", ncols=len(variants), fontsize="small")
     drawing.tight_layout(rect=(0, 0.07, 1, 0.94))
     drawing.savefig(path, dpi=_DPI)
     plt.close(drawing)

@@ -6,6 +6,8 @@ import contextlib
 import re
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,6 +21,14 @@ _STOP_GRACE_SECONDS = 35.0
 _PROBE_INTERVAL_SECONDS = 0.02
 
 
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What a variant reads from Kafka: a topic, in a group of the topic's name, so many records a batch."""
+
+    topic: str
+    batch: int
+
+
 class Running(Part):
     """One variant on loopback, started by its constructor; it answers after `wait_ready()`.
 
@@ -28,33 +38,46 @@ class Running(Part):
         name: of the part, for its log; each in a sandbox has its own.
         settings: its environment, to which the variant adds its own.
         predictor_host: `host:port`.
+        feed: what it reads; None: its events are posted.
 
     Attributes:
-        ready_seconds: from its start until it said that its model is ready.
+        ready_seconds: from its start until it said that it is ready.
     """
 
     def __init__(
-        self, variant: Variant, sandbox: Sandbox, name: str, settings: dict[str, str], predictor_host: str
+        self,
+        variant: Variant,
+        sandbox: Sandbox,
+        name: str,
+        settings: dict[str, str],
+        predictor_host: str,
+        *,
+        feed: Feed | None = None,
     ) -> None:
         self.variant = variant
+        self.feed = feed
         self.ready_seconds = 0.0
         self._sandbox = sandbox
         self._port = free_port()
         self.predict_url = f"http://127.0.0.1:{self._port}/v1/models/{MODEL_NAME}:predict"
-        ports = ("--http_port", str(self._port), "--grpc_port", str(free_port()))
-        flags = ("--model_name", MODEL_NAME, "--predictor_host", predictor_host, *ports)
+        flags = ["--model_name", MODEL_NAME, "--predictor_host", predictor_host, "--http_port", str(self._port)]
+        if feed is None:
+            flags += ["--grpc_port", str(free_port())]
+        else:
+            flags += ["--topic", feed.topic, "--group", feed.topic, "--batch", str(feed.batch)]
+            flags += ["--initial-offset", "earliest"]
         self._began = time.perf_counter()
         self.child = sandbox.start(
-            name, [sys.executable, "-m", variant.module, *flags], env={**settings, **variant.env}
+            name, [sys.executable, "-m", variant.module, *variant.command, *flags], env={**settings, **variant.env}
         )
 
     def wait_ready(self) -> None:
-        """Wait until it says that its model is ready.
+        """Wait until it says that it is ready.
 
         Raises:
             PartFailed: it ended, or is not ready after two minutes.
         """
-        path = f"/v1/models/{MODEL_NAME}"
+        path = f"/v1/models/{MODEL_NAME}" if self.feed is None else "/v2/health/ready"
         while not answers_ok(self._port, path):
             if not self.child.running:
                 raise self.child.failed("ended before it was ready")
@@ -75,6 +98,18 @@ class Running(Part):
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system
         return total
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """It does nothing while the block lasts."""
+        processes = self._processes()
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     def peak_bytes(self) -> int:
         """The most memory that its processes have had resident, each at its own time."""

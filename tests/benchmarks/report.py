@@ -9,15 +9,18 @@ from pathlib import Path
 
 from benchmarks import checks, figures, machine, plot, table
 from benchmarks.bench import Measured, Plan
+from benchmarks.runs import BatchRun, PostedRun
 from benchmarks.variants import EMPTY, Variant
 
 
 def write(measured: Measured, plan: Plan, variants: Sequence[Variant], output: Path) -> list[str]:
     """Print the table, write the rest into the directory `output`; a sentence for each check that failed."""
-    throughput = figures.throughput(measured.runs)
-    slow = figures.slow(measured.runs)
+    posted = [run for run in measured.runs if isinstance(run, PostedRun)]
+    throughput = figures.throughput(posted)
+    slow = figures.slow(posted)
+    batched = figures.batched([run for run in measured.runs if isinstance(run, BatchRun)])
     whole = figures.whole(measured.runs, measured.outcomes, measured.ready, reference=EMPTY)
-    problems = checks.problems(variants, whole, slow, versioned=measured.versioned)
+    problems = checks.problems(variants, whole, slow, batched, versioned=measured.versioned)
     about = machine.described()
     spread = f"median (least..most) of {plan.rounds} x {plan.events} events"
     caption = f"{machine.sentence(about, measured.servers)}; {spread}"
@@ -32,6 +35,7 @@ def write(measured: Measured, plan: Plan, variants: Sequence[Variant], output: P
         "problems": problems,
         "throughput": [asdict(row) for row in throughput],
         "slow_store": [asdict(row) for row in slow],
+        "batches": [asdict(row) for row in batched],
         "whole": [asdict(row) for row in whole],
         "ready_seconds": measured.ready,
         "runs": [
@@ -40,9 +44,14 @@ def write(measured: Measured, plan: Plan, variants: Sequence[Variant], output: P
         ],
     }
     (output / "bench.json").write_text(json.dumps(everything, indent=1) + "\n")
-    plot.write(output / "bench.png", throughput, caption)
+    if posted:
+        plot.write(output / "bench.png", throughput, caption)
 
-    tables = (table.throughputs(throughput), table.slows(slow), table.wholes(whole, EMPTY))
+    tables = [
+        *([table.throughputs(throughput), table.slows(slow)] if posted else []),
+        *([table.batches(batched)] if batched else []),
+        table.wholes(whole, EMPTY),
+    ]
     left_out = [f"left out: {name}: {reason}" for name, reason in measured.left_out.items()]
     print(caption, *tables, *left_out, sep="\n\n")
     return problems

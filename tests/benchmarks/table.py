@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.figures import Figure, Slow, Throughput, Whole
+from benchmarks.figures import Batched, Figure, Slow, Throughput, Whole
 
 
 def throughputs(rows: Sequence[Throughput]) -> str:
@@ -42,6 +42,26 @@ def slows(rows: Sequence[Slow]) -> str:
                 str(row.by_latency),
                 str(row.undelayed),
                 _or_dash(row.share),
+            )
+            for row in rows
+        ),
+    )
+
+
+def batches(rows: Sequence[Batched]) -> str:
+    """CPU, rate and S3 requests, by the size of a batch."""
+    head = ("a batch", "variant", "own CPU ms/event", "x floor batch", "events/s", "x floor batch", "S3 requests/event")
+    return _aligned(
+        head,
+        (
+            (
+                str(row.batch),
+                row.variant,
+                str(row.cpu_ms),
+                _or_dash(row.cpu_ratio),
+                str(row.rate),
+                _or_dash(row.rate_ratio),
+                _or_dash(row.s3_requests),
             )
             for row in rows
         ),

@@ -8,10 +8,10 @@ import json
 import pytest
 
 from benchmarks import checks, figures, objects
-from benchmarks.making import run
+from benchmarks.making import batch_run, run
 from benchmarks.objects import Filed, Found, Outcome, outcome
 from benchmarks.variants import VARIANTS
-from mnist_pipeline.adapters.kafka_records import Record
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.testing import digit_png
 
 KEYS = objects.keys_of("run", 10)
@@ -93,7 +93,7 @@ def problems(outcome: Outcome, *, variant: str = "ours", s3_requests: int = 300,
         run(variant, delay_ms=20.0, in_flight=64, s3_requests=s3_requests),
     ]
     whole = figures.whole(runs, {runs[0].name: outcome}, {}, reference="empty KServe")
-    return checks.problems(VARIANTS, whole, figures.slow(runs), versioned=versioned)
+    return checks.problems(VARIANTS, whole, figures.slow(runs), [], versioned=versioned)
 
 
 def test_nothing_wrong_is_no_problem() -> None:
@@ -117,3 +117,18 @@ def test_a_request_too_many_is_a_problem_and_one_that_was_repeated_is_none() -> 
     assert problems(well, s3_requests=400) == ["ours: 4.00 S3 requests an event, not 3"]
     assert problems(well, s3_requests=302) == []
     assert problems(well, s3_requests=400, versioned=False) == []
+
+
+@pytest.mark.parametrize(
+    ("s3_requests", "versioned", "expected"),
+    [
+        (205, True, []),  # three DELETEs, and a connection that broke
+        (300, True, ["ours consume: 3.00 S3 requests an event, not 2.06"]),
+        (300, False, []),
+    ],
+)
+def test_a_batch_takes_two_requests_an_event_and_one_for_all(
+    s3_requests: int, versioned: bool, expected: list[str]
+) -> None:
+    batches = figures.batched([batch_run("ours consume"), batch_run("ours consume", s3_requests=s3_requests)])
+    assert checks.problems(VARIANTS, [], [], batches, versioned=versioned) == expected

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import figures, table
 from benchmarks.figures import Figure, figure, ratio
-from benchmarks.making import run
+from benchmarks.making import batch_run, run
 from benchmarks.objects import Outcome
 from benchmarks.runs import percentile
 
@@ -56,6 +56,26 @@ def test_runs_to_warm_up_and_runs_through_the_proxy_are_no_throughput() -> None:
     runs = [run("ours", round=-1, cpu_ms=90), run("ours", cpu_ms=4), run("ours", delay_ms=0.0, cpu_ms=90)]
     (row,) = figures.throughput(runs)
     assert row.cpu_ms == figure([4.0])
+
+
+def test_each_variant_is_compared_with_the_floors_batch_mode_at_as_many_a_batch() -> None:
+    runs = [
+        batch_run("floor batch", batch=1, cpu_ms=8, rate=50),
+        batch_run("ours consume", batch=1, cpu_ms=2, rate=100),
+        batch_run("floor batch", batch=32, cpu_ms=4, rate=200),
+        batch_run("ours consume", batch=32, cpu_ms=1, rate=300),
+        batch_run("ours consume", batch=32, round=-1, cpu_ms=90),
+        batch_run("ours consume", batch=32, cpu_ms=90, s3_requests=203),
+    ]
+    rows = {(row.variant, row.batch): row for row in figures.batched(runs)}
+    cpu = {kind: row.cpu_ratio.median for kind, row in rows.items() if row.cpu_ratio}
+    rate = {kind: row.rate_ratio.median for kind, row in rows.items() if row.rate_ratio}
+    floor, ours = "floor batch", "ours consume"
+    assert cpu == pytest.approx({(floor, 1): 1, (ours, 1): 0.25, (floor, 32): 1, (ours, 32): 0.25})
+    assert rate == pytest.approx({(floor, 1): 1, (ours, 1): 2, (floor, 32): 1, (ours, 32): 1.5})
+    counted = {kind: row.s3_requests for kind, row in rows.items() if row.s3_requests}
+    assert counted == {(ours, 32): figure([2.03])}
+    assert "2.03" in table.batches(list(rows.values()))
 
 
 def test_a_slow_store_is_measured_against_the_lesser_of_what_latency_and_the_machine_allow() -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from kafka import KafkaConsumer, KafkaProducer
 
 from benchmarks import figures, http1, load, plot, variants
+from benchmarks.backlog import Backlog
 from benchmarks.making import run
+from benchmarks.place import PARTITIONS, Place
 from benchmarks.predictor import Nearest
+from benchmarks.process import Feed, Running
 from benchmarks.slow_store import SlowStore
 from benchmarks.variants import steps
+from e2e.following import wait_until
+from mnist_pipeline.local.broker import API_VERSION, Broker
+from mnist_pipeline.local.processes import PartFailed, Sandbox
 from mnist_pipeline.testing import digit_png, minio_event
 
 
@@ -48,16 +59,16 @@ def test_as_many_events_are_in_flight_as_were_asked_for_through_a_store_that_cou
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal waiting
-            while message := await http1.read(reader):
-                async with arrived:
-                    waiting += 1
-                    at_once.append(waiting)
-                    arrived.notify_all()
-                    await arrived.wait_for(lambda: len(at_once) >= 4)
-                    waiting -= 1
-                status = b"200 OK" if message.body != b"refuse" else b"503 Service Unavailable"
-                writer.write(b"HTTP/1.1 %s\r\nContent-Length: 2\r\n\r\nok" % status)
-            writer.close()
+            with contextlib.closing(writer):
+                while message := await http1.read(reader):
+                    async with arrived:
+                        waiting += 1
+                        at_once.append(waiting)
+                        arrived.notify_all()
+                        await arrived.wait_for(lambda: len(at_once) >= 4)
+                        waiting -= 1
+                    status = b"200 OK" if message.body != b"refuse" else b"503 Service Unavailable"
+                    writer.write(b"HTTP/1.1 %s\r\nContent-Length: 2\r\n\r\nok" % status)
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         async with server:
@@ -78,7 +89,8 @@ def test_as_many_events_are_in_flight_as_were_asked_for_through_a_store_that_cou
 def test_variants_are_named_by_one_word() -> None:
     assert [variant.name for variant in variants.chosen(["fast", "empty"])] == ["empty KServe", "ours [fast]"]
     assert variants.chosen([]) == list(variants.VARIANTS)
-    assert variants.short_names() == ["floor", "empty", "sample", "ours", "fast"]
+    words = ["floor", "empty", "sample", "ours", "fast", "floor-batch", "floor-delete", "consume", "consume-fast"]
+    assert variants.known_words() == words
     with pytest.raises(ValueError, match="slow"):
         variants.chosen(["slow"])
 
@@ -87,6 +99,39 @@ def test_a_variant_whose_setting_is_not_known_is_left_out() -> None:
     (fast,) = variants.chosen(["fast"])
     assert fast.unknown_setting("… KAFKA_CLIENT is no setting: is KAFKA_TOPIC meant?") is not None
     assert fast.unknown_setting("ready") is None
+
+
+def test_a_backlog_waits_for_the_results_and_for_the_commits_of_what_it_has_produced() -> None:
+    with Broker({"feed": PARTITIONS, "results": PARTITIONS}) as broker, Sandbox() as sandbox:
+        where = {"bootstrap_servers": broker.bootstrap_servers, "api_version": API_VERSION}
+        consumer = KafkaConsumer(
+            "feed", group_id="feed", auto_offset_reset="earliest", enable_auto_commit=False, **where
+        )
+        producer = KafkaProducer(**where)
+        # One that has ended is not waited for: so each wait below ends at once, one way or the other.
+        ended = sandbox.start("ended", [sys.executable, "-c", ""], env={})
+        wait_until(lambda: not ended.running)
+        running = cast("Running", SimpleNamespace(child=ended))
+        with (
+            contextlib.closing(consumer),
+            contextlib.closing(producer),
+            Backlog(cast("Place", SimpleNamespace(**where)), Feed(topic="feed", batch=2), "results") as backlog,
+        ):
+            for _ in range(2):  # the second time others' results are there already
+                backlog.produce([json.dumps(minio_event("mnist", f"{number}.png")).encode() for number in range(3)])
+                with pytest.raises(PartFailed, match="before all was done"):
+                    backlog.wait_announced(running)
+                read: list[Any] = []
+                while len(read) < 3:
+                    read += [record for records in consumer.poll(1000).values() for record in records]
+                assert {record.key for record in read} == {b"mnist/0.png", b"mnist/1.png", b"mnist/2.png"}
+                for _ in read:
+                    producer.send("results", value=b"").get(timeout=10)
+                backlog.wait_announced(running)
+                with pytest.raises(PartFailed, match="before all was done"):
+                    backlog.wait_committed(running)
+                consumer.commit()
+                backlog.wait_committed(running)
 
 
 def test_the_picture_is_a_small_png(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ may not do in a source what it does in a destination, nor the other way round. T
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -33,8 +34,9 @@ from mnist_pipeline.pipeline.errors import (
     Permanent,
     StoreUnavailable,
 )
-from mnist_pipeline.pipeline.ports import CONTENT_HEADERS, Deadline, ObjectStore, ObjectVersion
+from mnist_pipeline.pipeline.ports import CONTENT_HEADERS, Deadline, ListedObject, ObjectStore, ObjectVersion
 from mnist_pipeline.site.reconcile import Listing
+from mnist_pipeline.site.shards import Shard, Shards
 from mnist_pipeline.testing import MemoryStore
 from servers.minio import MinioServer, upload_with
 
@@ -117,8 +119,10 @@ class MemoryBackend:
         return self._make(f"source-{len(self.store.buckets)}", versioned=versioned)
 
     def make_destination(self) -> str:
-        """Make an empty bucket to file into."""
-        return self._make(f"destination-{len(self.store.buckets)}")
+        """Make an empty bucket to file into, from which the policy lets nobody delete."""
+        name = self._make(f"destination-{len(self.store.buckets)}")
+        self.store.undeletable.add(name)
+        return name
 
     def make_lockable_source(self) -> str:
         """Make an empty bucket to fetch from."""
@@ -756,6 +760,119 @@ async def test_row_44_a_locked_version_is_fetched_and_copied_and_not_deleted_bef
         (await fetch(versioned, source, "7.png"))
 
 
+NAMES = [
+    "a.png",
+    "with space.png",
+    " a+b%2F50%.png",
+    "a/b/c.png",
+    "&amp;<key>\"']]>.png",
+    "ü日本🙂.png",
+    "全角\u3000.png",
+]
+
+
+async def test_all_are_deleted_whatever_their_names_and_what_is_gone_already_counts_as_done(backend: Backend) -> None:
+    sources = [backend.make_source(), backend.make_source()]
+    for source, key in itertools.product(sources, [*NAMES, "stays.png"]):
+        backend.upload(source, key, b"seven")
+    versions = [(await fetch(backend, source, key))[0] for key in NAMES for source in sources]
+    assert await backend.store.delete(versions[3], deadline=soon())
+    assert await backend.store.delete_all(versions, deadline=soon()) == [True] * len(versions)
+    assert await backend.store.delete_all([*versions, *versions], deadline=soon()) == [True] * 2 * len(versions)
+    for source in sources:
+        assert [one.key for one in await backend.store.list_after(source, "", deadline=soon())] == ["stays.png"]
+
+
+async def test_of_no_versions_none_is_deleted(backend: Backend) -> None:
+    assert await backend.store.delete_all([], deadline=soon()) == []
+
+
+async def test_more_than_a_thousand_are_deleted_at_once(backend: Backend) -> None:
+    source = backend.make_source()
+    names = [f"{number:04}.png" for number in range(1002)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda key: backend.upload(source, key, b"seven"), names))
+    first = await asyncio.gather(*(fetch(backend, source, key) for key in names[:1001]))
+    assert await backend.store.delete_all([version for version, _ in first], deadline=soon()) == [True] * 1001
+    assert [one.key for one in await backend.store.list_after(source, "", deadline=soon())] == names[1001:]
+
+
+async def test_of_all_only_an_upload_that_replaced_its_object_is_not_deleted(plain: Backend) -> None:
+    source = plain.make_source()
+    versions = []
+    for key in ("a.png", "b.png", "c.png"):
+        plain.upload(source, key, b"first")
+        versions.append((await fetch(plain, source, key))[0])
+    plain.upload(source, "b.png", b"second")
+    assert await plain.store.delete_all(versions, deadline=soon()) == [True, False, True]
+    assert (await fetch(plain, source, "b.png"))[1] == b"second"
+    for key in ("a.png", "c.png"):
+        with pytest.raises(ObjectGone):
+            await fetch(plain, source, key)
+
+
+async def test_of_all_only_the_named_versions_are_deleted(versioned: Backend) -> None:
+    source = versioned.make_source(versioned=False)
+    versioned.upload(source, "7.png", b"unversioned")
+    old, _ = await fetch(versioned, source, "7.png")
+    versioned.switch_versions_on(source)
+    versions = [old]
+    for data in (b"first", b"second", b"third"):
+        versioned.upload(source, "7.png", data)
+        versions.append((await fetch(versioned, source, "7.png"))[0])
+    _, first, second, third = versions
+    assert await versioned.store.delete_all([old, first, third], deadline=soon()) == [True, True, True]
+    assert await fetch(versioned, source, "7.png") == (second, b"second")
+    for version_id in ("null", first.version_id, third.version_id):
+        with pytest.raises(ObjectGone):
+            await fetch(versioned, source, "7.png", version_id)
+
+
+async def test_row_44_of_all_only_the_locked_one_is_not_deleted(versioned: Backend) -> None:
+    source = versioned.make_lockable_source()
+    versions = []
+    for key in ("a.png", "locked.png", "gone.png", "b.png"):
+        versioned.upload(source, key, b"seven")
+        versions.append((await fetch(versioned, source, key))[0])
+    a, locked, gone, b = versions
+    versioned.lock(locked)
+    versioned.destroy(gone)
+    refused = await versioned.store.delete_all([a, locked, gone, b], deadline=soon())
+    assert [type(outcome) for outcome in refused] == [bool, ObjectRetained, bool, bool]
+    assert "locked.png" in str(refused[1])
+    assert await fetch(versioned, source, "locked.png") == (locked, b"seven")
+    for key in ("a.png", "b.png"):
+        with pytest.raises(ObjectGone):
+            await fetch(versioned, source, key)
+    versioned.lock(locked, locked=False)
+    assert await versioned.store.delete_all([locked, a], deadline=soon()) == [True, True]
+
+
+async def test_what_our_user_may_not_delete_is_told_of_each(versioned: Backend) -> None:
+    source, destination = versioned.make_source(), versioned.make_destination()
+    versions = []
+    for bucket, key in ((destination, "a.png"), (source, "a.png"), (destination, "b.png")):
+        versioned.upload(bucket, key, b"seven")
+        versions.append((await fetch(versioned, bucket, key))[0])
+    outcomes = await versioned.store.delete_all(versions, deadline=soon())
+    assert [type(outcome) for outcome in outcomes] == [ObjectRetained, bool, ObjectRetained]
+    for key in ("a.png", "b.png"):
+        assert (await fetch(versioned, destination, key))[1] == b"seven"
+
+
+async def test_a_missing_bucket_fails_those_that_were_in_it_and_the_call_where_nothing_else_was(
+    versioned: Backend,
+) -> None:
+    source = versioned.make_source()
+    versioned.upload(source, "7.png", b"seven")
+    there, _ = await fetch(versioned, source, "7.png")
+    lost = [replace(there, bucket=NO_SOURCE, key=key) for key in ("a.png", "b.png")]
+    outcomes = await versioned.store.delete_all([lost[0], there, lost[1]], deadline=soon())
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, bool, StoreUnavailable]
+    with pytest.raises(StoreUnavailable, match=NO_SOURCE):
+        await versioned.store.delete_all(lost, deadline=soon())
+
+
 async def test_each_version_is_fetched_copied_and_deleted_by_its_id(versioned: Backend) -> None:
     source, rejected = versioned.make_source(), versioned.make_destination()
     versioned.upload(source, "7.png", b"first")
@@ -859,6 +976,7 @@ async def test_a_listing_goes_on_after_any_key_in_the_order_of_their_bytes(backe
         listed = await backend.store.list_after(source, after, deadline=soon())
         assert [one.key for one in listed] == in_order[number:]
         assert all(0 <= one.age_seconds < 60 for one in listed)
+        assert {(one.size, one.etag) for one in listed} <= {(1, hashlib.md5(b"x", usedforsecurity=False).hexdigest())}
 
 
 async def test_a_thousand_keys_are_listed_at_most_and_the_next_listing_has_the_rest(backend: Backend) -> None:
@@ -870,6 +988,45 @@ async def test_a_thousand_keys_are_listed_at_most_and_the_next_listing_has_the_r
     assert first == names[:1000]
     assert [one.key for one in (await backend.store.list_after(source, first[-1], deadline=soon()))] == names[1000:]
     assert (await backend.store.list_after(source, names[-1], deadline=soon())) == []
+
+
+async def test_shards_have_each_object_once_whatever_its_key(backend: Backend) -> None:
+    source = backend.make_source()
+    folders = ("", "2026/01/", "2026/11/", "a b+%41/", "日本/é/", "\U0001f600/\uffee/")
+    names = [f"{folder}{number:04}.png" for folder in folders for number in range(250)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda key: backend.upload(source, key, b""), names))
+    for most in (1, 4):
+        listed, together = await in_shards(backend, source, most)
+        assert sorted(listed) == sorted(names)
+        assert together == 1 if most == 1 else 1 < together <= most
+
+
+async def in_shards(backend: Backend, bucket: str, most: int) -> tuple[list[str], int]:
+    """The keys of a bucket, listed in shards, and how many of them there were at once."""
+    listed: list[str] = []
+    # Pages of fifty, so that there is something to share.
+    shards = Shards(Pages(backend.store, 50), [Shard(bucket=bucket)], most=most)
+    together = 0
+
+    async def deal(_: Shard, objects: Sequence[ListedObject]) -> None:
+        nonlocal together
+        listed.extend(one.key for one in objects)
+        together = max(together, len(shards.left))
+
+    await shards.walk(deal)
+    return listed, together
+
+
+class Pages:
+    """A listing whose pages are small."""
+
+    def __init__(self, listing: Listing, size: int) -> None:
+        self._listing = listing
+        self._size = size
+
+    async def list_after(self, bucket: str, key: str, *, most: int = 1000, deadline: Deadline) -> list[ListedObject]:
+        return await self._listing.list_after(bucket, key, most=min(most, self._size), deadline=deadline)
 
 
 async def test_a_missing_bucket_cannot_be_listed(backend: Backend) -> None:
@@ -900,6 +1057,8 @@ async def test_nothing_is_begun_after_the_deadline(backend: Backend) -> None:
         (await backend.store.copy(version, destination, "9.png", metadata={}, deadline=Deadline(0)))
     with pytest.raises(DeadlineExceeded):
         (await backend.store.delete(version, deadline=Deadline(0)))
+    with pytest.raises(DeadlineExceeded):
+        (await backend.store.delete_all([version, replace(version, key="8.png")], deadline=Deadline(0)))
     with pytest.raises(DeadlineExceeded):
         (await backend.store.set_tags(source, "7.png", {}, deadline=Deadline(0)))
     with pytest.raises(DeadlineExceeded):

@@ -51,7 +51,7 @@ def test_the_reference_of_requests_shows_a_real_notification() -> None:
 
 
 def test_the_reference_of_metrics_has_the_outcomes_with_their_labels() -> None:
-    assert "| `mnist_pipeline_outcomes_total` | counter | `model_name`, `outcome` |" in PARTS["metrics"]()
+    assert "| `mnist_pipeline_events_total` | counter | `model_name`, `outcome`, `reason` |" in PARTS["metrics"]()
 
 
 def test_the_reference_of_commands_has_the_help_of_each() -> None:

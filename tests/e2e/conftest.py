@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from e2e.places import RESULTS_TOPIC, Place
+from e2e.ways import Way
 from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import start_predictor, transformer_settings
@@ -40,6 +41,13 @@ def place(request: pytest.FixtureRequest) -> Place:
     return place
 
 
+@pytest.fixture(scope="module", params=["http", "kafka"])
+def way(request: pytest.FixtureRequest) -> Way:
+    """Both ways in."""
+    found: Way = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
 def embedded_place(stack: Stack) -> Place:
     """A place on the embedded servers; their store has no versions and ignores If-None-Match."""
@@ -48,6 +56,7 @@ def embedded_place(stack: Stack) -> Place:
         settings={**transformer_settings(stack.gateway, stack.broker), **SETTINGS},
         predictor=stack.predictor,
         client=stack.minio,
+        kafka=stack.broker,
         read_results=stack.results,
         versioned=False,
     )
@@ -72,6 +81,7 @@ def real_place(real_minio: MinioServer, real_kafka: KafkaServer) -> Iterator[Pla
             },
             predictor=predictor,
             client=real_minio.client,
+            kafka=real_kafka,
             read_results=partial(read_topic, real_kafka.bootstrap_servers, topic, api_version=_REAL_API_VERSION),
             versioned=True,
             owner=variables_of(real_minio.root),

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-from mnist_pipeline.adapters.kafka_records import Record
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.local.stack import SOURCE_BUCKET, Stack
 
 _DIGITS = files("mnist_pipeline.local").joinpath("digits")

@@ -15,10 +15,13 @@ from minio import Minio
 from minio.commonconfig import ENABLED
 from minio.versioningconfig import VersioningConfig
 
-from mnist_pipeline.adapters.kafka_records import Record
+from e2e.ways import ConsumeProcess, Group, Way
+from mnist_pipeline.adapters.records import Record
+from mnist_pipeline.local.broker import Broker
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import minio_event
+from servers.kafka import KafkaServer
 
 DIGIT_BUCKETS = tuple(f"digit-{digit}" for digit in range(10))
 REJECTED_BUCKET = "mnist-rejected"
@@ -51,6 +54,7 @@ class Place:
         settings: those that point a transformer to the servers, and to `bucket`.
         owner: the variables of somebody with all rights in the store, where that is another than the transformer.
         client: makes a client of the store with all rights.
+        kafka: the broker of `settings`.
         versioned: whether the store has versions.
     """
 
@@ -58,6 +62,7 @@ class Place:
     settings: Mapping[str, str]
     predictor: ModelServer
     client: Callable[[], Minio]
+    kafka: Broker | KafkaServer
     read_results: Callable[[], list[Record]]
     versioned: bool
     owner: Mapping[str, str] = field(default_factory=dict)
@@ -79,17 +84,46 @@ class Place:
         program: str = "mnist_pipeline",
         args: Sequence[str] = (),
         predictor_host: str | None = None,
+        way: Way = "http",
     ) -> ModelServer:
         """Start a transformer, or another `program` that is one; it ends with the place, if not before."""
-        host = predictor_host or f"127.0.0.1:{self.predictor.http_port}"
+        if way == "kafka":
+            return self.consume(settings=settings, program=program, args=args, predictor_host=predictor_host)
         return ModelServer(
             self.sandbox,
             f"transformer-{uuid.uuid4()}",
             program,
             model_name="mnist",
-            args=("--predictor_host", host, *args),
-            env={**self.settings, "SOURCE_BUCKETS": self.bucket, "PYTHONPATH": search_path(), **(settings or {})},
+            args=(*self._predictor(predictor_host), *args),
+            env=self._environment(settings),
         )
+
+    def consume(
+        self,
+        group: Group | None = None,
+        *,
+        dead_letters: bool = True,
+        settings: Mapping[str, str] | None = None,
+        program: str = "mnist_pipeline",
+        args: Sequence[str] = (),
+        predictor_host: str | None = None,
+    ) -> ConsumeProcess:
+        """Start a member of a consumer group, or of this one."""
+        return ConsumeProcess(
+            self.sandbox,
+            f"consumer-{uuid.uuid4()}",
+            program,
+            group=group or Group(self.kafka),
+            dead_letters=dead_letters,
+            args=(*self._predictor(predictor_host), *args),
+            env=self._environment(settings),
+        )
+
+    def _predictor(self, host: str | None) -> tuple[str, str]:
+        return "--predictor_host", host or f"127.0.0.1:{self.predictor.http_port}"
+
+    def _environment(self, settings: Mapping[str, str] | None) -> dict[str, str]:
+        return {**self.settings, "SOURCE_BUCKETS": self.bucket, "PYTHONPATH": search_path(), **(settings or {})}
 
     def upload(self, key: str, data: bytes, *, metadata: Mapping[str, str] | None = None) -> Upload:
         """Put an object into the source bucket."""

@@ -16,6 +16,7 @@ from typing import Any
 from kserve.predictor_config import PredictorConfig
 
 from mnist_pipeline import KafkaPublisher, MinioObjectStore, MnistTransformer, Pipeline, main
+from mnist_pipeline.pipeline.errors import PipelineError
 from mnist_pipeline.pipeline.ports import StoredObject
 
 WAIT_SECONDS = 2.0
@@ -51,6 +52,13 @@ class SteppingStore(MinioObjectStore):
     async def delete(self, *args: Any, **kwargs: Any) -> bool:
         released = await super().delete(*args, **kwargs)
         await done("delete")
+        return released
+
+    async def delete_all(self, *args: Any, **kwargs: Any) -> list[bool | PipelineError]:
+        # Of one it is `delete`.
+        released = await super().delete_all(*args, **kwargs)
+        if len(args[0]) > 1:
+            await done("delete")
         return released
 
 

@@ -36,7 +36,8 @@ from mnist_pipeline import (
     ResultTimeout,
     Settings,
 )
-from mnist_pipeline.adapters.kafka_records import Record, TopicReader
+from mnist_pipeline.adapters.kafka_records import TopicReader
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka, SettingsError

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from e2e.following import post, wait_until
+from e2e.following import wait_until
 from e2e.places import Place, Upload
 from e2e.stepping import WAIT_SECONDS
+from e2e.ways import Way, deliver, deliver_all
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import digit_png
@@ -46,27 +47,28 @@ class Replicas:
     """One transformer that works, and as many that do something at a step as are wanted."""
 
     place: Place
+    way: Way
     whole: ModelServer
 
     def stepping(self, step: str, then: str) -> Stepping:
         directory = self.place.sandbox.directory / str(uuid.uuid4())
         directory.mkdir()
         settings = {**SETTINGS, "STEP": step, "THEN": then, "STEP_DIR": str(directory)}
-        return Stepping(self.place.start(program="e2e.stepping", settings=settings), directory)
+        return Stepping(self.place.start(program="e2e.stepping", settings=settings, way=self.way), directory)
 
 
 @pytest.fixture(scope="module")
-def replicas(place: Place) -> Iterator[Replicas]:
-    whole = place.start(settings=SETTINGS)
+def replicas(place: Place, way: Way) -> Iterator[Replicas]:
+    whole = place.start(settings=SETTINGS, way=way)
     whole.wait_ready()
-    yield Replicas(place, whole)
+    yield Replicas(place, way, whole)
     whole.close()
 
 
-def deliver(server: ModelServer, event: dict[str, Any]) -> int | None:
-    """The answer's status; None where the connection ends without one."""
+def status_of(server: ModelServer, event: dict[str, Any]) -> int | None:
+    """The answer's status; None where the connection, or the member of the group, ends without one."""
     try:
-        return post(server.predict_url, event, {"ce-id": "1"}).status
+        return deliver(server, event, {"ce-id": "1"}).status
     except (ConnectionError, http.client.HTTPException):
         return None
 
@@ -74,7 +76,7 @@ def deliver(server: ModelServer, event: dict[str, Any]) -> int | None:
 def killed_by(stepping: Stepping, event: dict[str, Any]) -> None:
     """Deliver to one that must die of it."""
     stepping.server.wait_ready()
-    assert deliver(stepping.server, event) is None
+    assert status_of(stepping.server, event) is None
     wait_until(lambda: not stepping.server.child.running)
     assert stepping.reached
     assert stepping.server.child.kill() == -signal.SIGKILL
@@ -101,7 +103,7 @@ def test_row_30_a_transformer_that_is_killed_after_a_step_leaves_what_converges(
     assert len(place.results(upload)) == int(step in ("publish", "delete"))
     assert len(place.copies(upload)) == int(step not in ("get", "predict"))
     for _ in range(2):
-        assert deliver(replicas.whole, upload.event) == 200
+        assert status_of(replicas.whole, upload.event) == 200
         assert_converged(place, upload, f"digit-{number}")
 
 
@@ -113,7 +115,7 @@ def test_row_22_an_event_whose_every_delivery_is_cut_at_another_step_converges(
     upload = place.upload(f"{uuid.uuid4()}.png", digit_png(7))
     for stepping in [replicas.stepping(step, "kill") for step in steps]:
         killed_by(stepping, upload.event)
-    assert deliver(replicas.whole, upload.event) == 200
+    assert status_of(replicas.whole, upload.event) == 200
     assert_converged(place, upload, "digit-7")
     assert len(place.results(upload)) == sum(step in ("publish", "delete") for step in steps) + ("delete" not in steps)
 
@@ -126,15 +128,36 @@ def test_row_22_a_rejection_that_is_cut_after_a_step_converges(replicas: Replica
     upload = place.upload(f"{uuid.uuid4()}.png", data)
     killed_by(replicas.stepping(step, "kill"), upload.event)
     assert place.is_left(upload)
-    assert deliver(replicas.whole, upload.event) == 422
+    assert status_of(replicas.whole, upload.event) == 422
     assert_converged(place, upload, "mnist-rejected", rejected=True)
+
+
+@pytest.mark.parametrize("step", ["get", "put", "publish", "delete"])
+def test_row_53_a_batch_that_is_cut_after_a_step_of_one_of_its_objects_converges(place: Place, step: str) -> None:
+    whole = place.consume(settings=SETTINGS)
+    replicas = Replicas(place, "kafka", whole)
+    uploads = [place.upload(f"{uuid.uuid4()}.png", digit_png(number)) for number in range(8)]
+    events = [upload.event for upload in uploads]
+    stepping = replicas.stepping(step, "kill")
+    stepping.server.wait_ready()
+    with pytest.raises(ConnectionError):
+        deliver_all(stepping.server, events)
+    assert stepping.reached
+    assert stepping.server.child.kill() == -signal.SIGKILL
+    # What is released is filed and published.
+    assert all(place.is_left(upload) or place.results(upload) for upload in uploads)
+    whole.wait_ready()
+    assert {answer.status for answer in deliver_all(whole, events)} == {200}
+    for number, upload in enumerate(uploads):
+        assert_converged(place, upload, f"digit-{number}")
+    whole.close()
 
 
 def test_row_22_an_inline_request_whose_answer_is_lost_gets_the_same_id_again(replicas: Replicas) -> None:
     trace_id = str(uuid.uuid4())
     request = {"instances": [{"data": base64.b64encode(digit_png(2)).decode()}], "test-trace-id": trace_id}
     killed_by(replicas.stepping("publish", "kill"), request)
-    assert deliver(replicas.whole, request) == 200
+    assert status_of(replicas.whole, request) == 200
     ids = [event["id"] for event in replicas.place.all_results() if event.get("test-trace-id") == trace_id]
     assert len(ids) == 2
     assert len(set(ids)) == 1
@@ -149,7 +172,7 @@ def test_row_30_a_transformer_that_is_told_to_end_in_a_step_finishes_and_answers
     stepping = replicas.stepping(step, "wait")
     stepping.server.wait_ready()
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(deliver, stepping.server, upload.event)
+        answer = threads.submit(status_of, stepping.server, upload.event)
         wait_until(lambda: stepping.reached)
         told = threading.Timer(WAIT_SECONDS / 4, os.kill, (stepping.server.child.pid, signal.SIGTERM))
         told.start()

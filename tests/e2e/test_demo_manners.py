@@ -52,7 +52,7 @@ def test_a_blank_page_is_a_rejection_with_its_reason_and_no_failure(tmp_path: Pa
         "left out: pipe.png: no regular file",
     ]
     assert re.search(
-        r"^blank.png .* -  mnist-rejected +\d+  rejected: badimage: there is no digit", ran.stdout, re.MULTILINE
+        r"^blank.png .* -  mnist-rejected +\d+  rejected: nodigit: there is no digit", ran.stdout, re.MULTILINE
     )
     assert re.search(r"^five.PNG .* 5   0\.\d\d  digit-5 ", ran.stdout, re.MULTILINE)
     assert re.search(r"^five.jpg .* 5   0\.\d\d  digit-5 ", ran.stdout, re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from itertools import pairwise
 
 import pytest
 
-from e2e.following import post, wait_until
+from e2e.following import wait_until
+from e2e.metrics import Metrics
 from e2e.places import REJECTED_BUCKET, Place, Upload
+from e2e.ways import Way, deliver
 from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.local.servers import ModelServer
@@ -90,7 +93,7 @@ def at_line(real_place: Place, line: Line) -> Place:
         "EVENT_TIMEOUT_SECONDS": str(DEADLINE_SECONDS),
     }
     read = partial(read_topic, line.kafka.bootstrap_servers, TOPIC, api_version=API_VERSION)
-    return replace(real_place, settings=settings, read_results=read)
+    return replace(real_place, settings=settings, kafka=line.kafka, read_results=read)
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +116,11 @@ def new_key() -> str:
     return f"{uuid.uuid4()}.png"
 
 
-def deliver(server: ModelServer, upload: Upload) -> int:
-    return post(server.predict_url, upload.event, {"ce-id": "1"}).status
+def status_of(server: ModelServer, upload: Upload) -> int:
+    return deliver(server, upload.event, {"ce-id": "1"}).status
 
 
-def status_of(server: ModelServer, path: str) -> int | None:
+def probed(server: ModelServer, path: str) -> int | None:
     """What a probe is answered; None where nobody listens."""
     connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=5)
     try:
@@ -148,13 +151,13 @@ def test_row_26_a_transformer_that_starts_while_kafka_is_away_is_alive_not_ready
     whole.kafka.stop()
     whole.proxy.cut()
     server = place.start()
-    wait_until(lambda: status_of(server, ALIVE) == http.client.OK, seconds=120)
+    wait_until(lambda: probed(server, ALIVE) == http.client.OK, seconds=120)
     upload = place.upload(new_key(), digit_png(3))
     give_up = time.monotonic() + 8
     while time.monotonic() < give_up:
-        assert status_of(server, ALIVE) == http.client.OK
-        assert status_of(server, READY) == http.client.SERVICE_UNAVAILABLE
-        assert deliver(server, upload) == 503
+        assert probed(server, ALIVE) == http.client.OK
+        assert probed(server, READY) == http.client.SERVICE_UNAVAILABLE
+        assert status_of(server, upload) == 503
         time.sleep(0.5)
     assert server.child.running
     said = [line.partition("not ready")[2] for line in lines_with(server, " mnist_pipeline.", "not ready")]
@@ -167,7 +170,7 @@ def test_row_26_a_transformer_that_starts_while_kafka_is_away_is_alive_not_ready
 
     whole.heal()
     server.wait_ready()
-    assert deliver(server, upload) == 200
+    assert status_of(server, upload) == 200
     assert place.copies(upload) == {f"digit-3/{upload.key}": upload.data}
     assert not place.is_left(upload)
     assert len(place.results(upload)) == 1
@@ -184,7 +187,7 @@ def test_row_26_kafka_away_at_publish_keeps_the_source_within_the_deadline_and_i
     whole.break_down(fault)
     started = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
-        answers = [threads.submit(deliver, server, upload) for upload in (*good, bad)]
+        answers = [threads.submit(status_of, server, upload) for upload in (*good, bad)]
         while wait(answers, timeout=0.2).not_done:
             # Readiness is latched, and nothing waits for Kafka on the event loop.
             assert answers_ok(server.http_port, READY, timeout_seconds=3)
@@ -202,9 +205,9 @@ def test_row_26_kafka_away_at_publish_keeps_the_source_within_the_deadline_and_i
         assert f"'{TOPIC}'" in said or "KAFKA_BOOTSTRAP_SERVERS" in said
 
     whole.heal()
-    wait_until(lambda: deliver(server, good[0]) == 200, seconds=30)
-    assert {deliver(server, upload) for upload in good} == {200}
-    assert deliver(server, bad) == 422
+    wait_until(lambda: status_of(server, good[0]) == 200, seconds=30)
+    assert {status_of(server, upload) for upload in good} == {200}
+    assert status_of(server, bad) == 422
     assert not any(place.is_left(upload) for upload in (*good, bad))
     assert [place.copies(upload) for upload in (*good, bad)] == [
         {f"{bucket}/{upload.key}": upload.data}
@@ -219,11 +222,46 @@ def test_row_26_kafka_away_at_publish_keeps_the_source_within_the_deadline_and_i
     assert "Traceback" not in server.child.log.read_text()
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_row_26_kafka_away_while_records_are_in_hand_loses_none_and_is_used_again_without_a_restart(
+    at_line: Place, whole: Line, fault: str
+) -> None:
+    place = at_line
+    uploads = [place.upload(new_key(), digit_png(number % 10)) for number in range(80)]
+    with Proxy(place.predictor.http_port) as predictor:
+        consumer = place.consume(predictor_host=f"127.0.0.1:{predictor.port}")
+        consumer.wait_ready()
+        pid = consumer.child.pid
+        # What is in hand when Kafka goes comes to its results only then.
+        predictor.freeze()
+        records = consumer.group.write_all([(json.dumps(upload.event).encode(), {}) for upload in uploads])
+        wait_until(lambda: Metrics.of(consumer).value("in_flight") > 0, seconds=60)
+        whole.break_down(fault)
+        predictor.heal()
+        # Longer than the group waits for a silent member.
+        back = time.monotonic() + 12
+        while time.monotonic() < back:
+            assert answers_ok(consumer.http_port, ALIVE, timeout_seconds=3)
+            time.sleep(0.2)
+        assert all(place.is_left(upload) for upload in uploads)
+        whole.heal()
+        wait_until(lambda: all(consumer.group.has_settled(sent) for sent in records), seconds=90, every=0.1)
+        assert (consumer.child.running, consumer.child.pid) == (True, pid)
+        assert consumer.group.dead_letters == []
+        assert "Traceback" not in consumer.child.log.read_text()
+        consumer.close()
+    assert [place.copies(upload) for upload in uploads] == [
+        {f"digit-{number % 10}/{upload.key}": upload.data} for number, upload in enumerate(uploads)
+    ]
+    ids = place.ids_by_subject()
+    assert {len(ids[f"{place.bucket}/{upload.key}"]) for upload in uploads} == {1}
+
+
 def test_row_26_a_slow_line_to_kafka_is_waited_for(at_line: Place, server: ModelServer, whole: Line) -> None:
     upload = at_line.upload(new_key(), digit_png(5))
     whole.proxy.delay(0.5)
     started = time.monotonic()
-    assert deliver(server, upload) == 200
+    assert status_of(server, upload) == 200
     assert 0.4 < time.monotonic() - started < DEADLINE_SECONDS
     assert not at_line.is_left(upload)
     assert len(at_line.results(upload)) == 1
@@ -232,67 +270,72 @@ def test_row_26_a_slow_line_to_kafka_is_waited_for(at_line: Place, server: Model
 # --- the topic ---
 
 
-def test_row_27_a_topic_that_is_missing_is_named_and_found_once_it_is_made(at_line: Place, line: Line) -> None:
+def test_row_27_a_topic_that_is_missing_is_named_and_found_once_it_is_made(
+    at_line: Place, line: Line, way: Way
+) -> None:
     topic = f"later-{uuid.uuid4()}"
     read = partial(read_topic, line.kafka.bootstrap_servers, topic, api_version=API_VERSION)
     place = replace(at_line, settings={**at_line.settings, "KAFKA_TOPIC": topic}, read_results=read)
     line.kafka.create_topic(topic)
-    server = place.start()
+    server = place.start(way=way)
     server.wait_ready()
     with line.kafka.admin() as admin:
         admin.delete_topics([topic])
     upload = place.upload(new_key(), digit_png(6))
     started = time.monotonic()
-    assert deliver(server, upload) in (503, 504)
+    assert status_of(server, upload) in (503, 504)
     assert time.monotonic() - started < DEADLINE_SECONDS + 3
     assert lines_with(server, " ERROR ", upload.key, f"'{topic}'")
     assert place.is_left(upload)
     line.kafka.create_topic(topic)
-    wait_until(lambda: deliver(server, upload) == 200, seconds=30)
+    wait_until(lambda: status_of(server, upload) == 200, seconds=30)
     assert not place.is_left(upload)
     assert place.ids_by_subject().keys() == {f"{place.bucket}/{upload.key}"}
     server.close()
 
 
-def test_row_27_a_transformer_whose_topic_was_never_there_is_not_ready_and_names_it(at_line: Place, line: Line) -> None:
+def test_row_27_a_transformer_whose_topic_was_never_there_is_not_ready_and_names_it(
+    at_line: Place, line: Line, way: Way
+) -> None:
     topic = f"never-{uuid.uuid4()}"
-    server = at_line.start(settings={"KAFKA_TOPIC": topic})
-    wait_until(lambda: status_of(server, ALIVE) == http.client.OK, seconds=120)
+    server = at_line.start(settings={"KAFKA_TOPIC": topic}, way=way)
+    wait_until(lambda: probed(server, ALIVE) == http.client.OK, seconds=120)
     upload = at_line.upload(new_key(), digit_png(6))
-    wait_until(lambda: deliver(server, upload) == 503 and bool(lines_with(server, "not ready", f"'{topic}'")))
-    assert status_of(server, READY) == http.client.SERVICE_UNAVAILABLE
+    wait_until(lambda: probed(server, READY) == http.client.SERVICE_UNAVAILABLE)
+    assert status_of(server, upload) == 503
+    wait_until(lambda: bool(lines_with(server, "not ready", f"'{topic}'")))
     assert at_line.is_left(upload)
     line.kafka.create_topic(topic)
     server.wait_ready()
-    assert deliver(server, upload) == 200
+    assert status_of(server, upload) == 200
     server.close()
 
 
 def test_row_27_a_message_too_large_for_the_topic_is_retried_for_an_object_and_rejected_for_an_inline_request(
-    at_line: Place, line: Line
+    at_line: Place, line: Line, way: Way
 ) -> None:
     topic = f"narrow-{uuid.uuid4()}"
     line.kafka.create_topic(topic, max_message_bytes="2000")
     read = partial(read_topic, line.kafka.bootstrap_servers, topic, api_version=API_VERSION)
     place = replace(at_line, settings={**at_line.settings, "KAFKA_TOPIC": topic}, read_results=read)
-    server = place.start()
+    server = place.start(way=way)
     server.wait_ready()
 
     # Its key is in the message three times.
     key = f"{'/'.join(['a' * 200] * 4)}/{new_key()}"
     upload = place.upload(key, digit_png(7))
-    assert deliver(server, upload) == 503
+    assert status_of(server, upload) == 503
     assert lines_with(server, " ERROR ", upload.key, f"'{topic}'", "too large")
     assert place.is_left(upload)
     assert list(place.copies(upload)) == [f"digit-7/{upload.key}"]
 
     trace_id = str(uuid.uuid4())
     request = {"instances": [image()] * 1000, "test-trace-id": trace_id}
-    answer = post(server.predict_url, request, JSON)
+    answer = deliver(server, request, JSON)
     assert (answer.status, answer.headers["kne-reason"]) == (422, "resulttoolarge")
     (event,) = place.all_results()
     assert (event["test-trace-id"], event["data"]["reason"]) == (trace_id, "resulttoolarge")
 
     fits = place.upload(new_key(), digit_png(7))
-    assert deliver(server, fits) == 200
+    assert status_of(server, fits) == 200
     server.close()

@@ -22,6 +22,7 @@ import pytest
 
 from e2e.following import wait_until
 from e2e.sinks import Received, Sink, always, produce
+from mnist_pipeline.adapters.group_member import Subscription
 from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local import processes
 from mnist_pipeline.local.broker import API_VERSION, Broker
@@ -30,6 +31,7 @@ from mnist_pipeline.local.gateway import Gateway
 from mnist_pipeline.local.notifications import Notifications
 from mnist_pipeline.local.processes import PartFailed, Sandbox, answers_ok, free_port
 from mnist_pipeline.local.source import Source
+from mnist_pipeline.pipeline.settings import Kafka
 
 TOPIC = "mnist"
 # As a session's timeout: so long, less a second, the embedded broker makes wait who joins after a member has left.
@@ -46,17 +48,18 @@ def broker() -> Iterator[Broker]:
         yield broker
 
 
-def source_of(broker: Broker, url: str, *, topic: str = TOPIC, **options: Any) -> Source:
-    settings = {
-        "group": "test",
-        "initial_offset": "earliest",
-        "backoff_seconds": 0.05,
-        "api_version": API_VERSION,
-        # A member that is silent for longer is put out of the group, and what it had begun comes again.
-        "session_timeout_seconds": 6.0,
-        "client_options": {"fetch_max_wait_ms": 10},
-    }
-    return Source(broker.bootstrap_servers, topic, url, **{**settings, **options})
+# A member that is silent for longer is put out of the group, and what it had begun comes again.
+def source_of(
+    broker: Broker, url: str, *, topic: str = TOPIC, session_timeout_seconds: float = 6.0, **options: Any
+) -> Source:
+    subscription = Subscription(
+        topics=(topic,),
+        group="test",
+        initial_offset="earliest",
+        session_timeout_seconds=session_timeout_seconds,
+        fetch_wait_seconds=0.01,
+    )
+    return Source(broker.kafka(topic), subscription, url, **{"backoff_seconds": 0.05, **options})
 
 
 def test_an_upload_with_an_odd_key_arrives_as_a_kafka_source_delivers_minios_record() -> None:
@@ -282,8 +285,9 @@ def test_closing_lets_what_is_in_flight_finish_and_commits_it(broker: Broker) ->
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # kafka-python never closes a socket that was refused
 def test_a_source_without_kafka_says_so() -> None:
     nowhere = f"127.0.0.1:{free_port()}"
-    source = Source(nowhere, TOPIC, "http://127.0.0.1:1/", group="test", api_version=API_VERSION)
-    with pytest.raises(PartFailed, match="source found no Kafka"):
+    kafka = Kafka(bootstrap_servers=nowhere, topic=TOPIC, api_version=API_VERSION)
+    source = Source(kafka, Subscription(topics=(TOPIC,), group="test"), "http://127.0.0.1:1/")
+    with pytest.raises(PartFailed, match=r"source has no partition after .*KAFKA_"):
         source.start(timeout_seconds=0.5)
     source.close()
     gc.collect()  # those sockets now, not in the middle of another test

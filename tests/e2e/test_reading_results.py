@@ -124,6 +124,20 @@ async def test_whichever_client_has_published_a_result_it_lies_where_its_key_is_
     assert len(read_from) > 1
 
 
+def test_a_reader_of_what_comes_leaves_out_what_is_there(topic: Topic) -> None:
+    for number in range(8):
+        topic.add(f"before {number}", {})
+    reader = TopicReader(topic.kafka)
+    reader.open(new_only=True)
+    assert reader.is_at_end()
+    topic.add("after", {})
+    found: list[bytes | None] = []
+    while not found:
+        found += [record.key for record in reader.poll(1)]
+    reader.close()
+    assert found == [b"after"]
+
+
 def test_results_that_are_not_read_to_their_end_leave_nothing_behind(topic: Topic) -> None:
     topic.add("a", {})
     with topic.client() as client:

@@ -1,4 +1,4 @@
-"""Rows 39 to 43, 47: what senders, SDKs and stores really send, to a transformer of one and of two workers."""
+"""Rows 39 to 43, 47: what senders, SDKs and stores really send, to one worker, to two, and by Kafka."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import struct
 import textwrap
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -28,6 +28,7 @@ from e2e.following import IMAGES, Answer, post
 from e2e.places import Place, Upload
 from e2e.test_workers import wait_for_workers
 from e2e.watching import exchange
+from e2e.ways import deliver, deliver_all
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.testing import digit_png, minio_event
 
@@ -39,15 +40,35 @@ H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA
 OFFERS = ["", H2C, "Connection: Upgrade\r\nUpgrade: TLS/1.2", "Connection: upgrade\r\nUpgrade: websocket"]
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def server(request: pytest.FixtureRequest, place: Place) -> Iterator[ModelServer]:
-    server = place.start(args=("--workers", str(request.param)))
-    if request.param > 1:
-        wait_for_workers(server, request.param)
-    else:
-        server.wait_ready()
-    yield server
-    server.close()
+@pytest.fixture(scope="module")
+def started(place: Place) -> Iterator[Callable[[str], ModelServer]]:
+    """Starts each sort of server once."""
+    servers: dict[str, ModelServer] = {}
+
+    def start(sort: str) -> ModelServer:
+        if sort not in servers:
+            server = servers[sort] = (
+                place.start(way="kafka") if sort == "kafka" else place.start(args=("--workers", sort[0]))
+            )
+            if sort == "2 workers":
+                wait_for_workers(server, 2)
+            else:
+                server.wait_ready()
+        return servers[sort]
+
+    yield start
+    for server in servers.values():
+        server.close()
+
+
+@pytest.fixture(params=["1 worker", "2 workers"])
+def server(request: pytest.FixtureRequest, started: Callable[[str], ModelServer]) -> ModelServer:
+    return started(request.param)
+
+
+@pytest.fixture(params=["1 worker", "2 workers", "kafka"])
+def fed(request: pytest.FixtureRequest, started: Callable[[str], ModelServer]) -> ModelServer:
+    return started(request.param)
 
 
 def seven(place: Place, key: str | None = None) -> Upload:
@@ -410,29 +431,29 @@ def test_row_47_base64_is_read_as_people_write_it(server: ModelServer, key: str,
 # --- rows 41 to 43: envelopes and keys ---
 
 
-def test_row_41_data_in_base64_are_data(place: Place, server: ModelServer) -> None:
+def test_row_41_data_in_base64_are_data(place: Place, fed: ModelServer) -> None:
     reported = json.loads((REPORTS / "structured-base64.json").read_text())
     event = json.loads(base64.b64decode(reported["data_base64"]))
     upload = seven(place)
     event["Records"][0]["s3"] = upload.event["Records"][0]["s3"]
     reported["data_base64"] = base64.b64encode(json.dumps(event).encode()).decode()
     structured = {"Content-Type": "application/cloudevents+json"}
-    assert post(server.predict_url, reported, structured).status == 200
+    assert deliver(fed, reported, structured).status == 200
     assert list(place.copies(upload)) == [f"digit-7/{upload.key}"]
     # As the SDK writes bytes.
     trace_id = str(uuid.uuid4())
     headers, body = to_structured(CloudEvent({"source": "s", "type": "t", "testtraceid": trace_id}, digit_png(7)))
-    assert post(server.predict_url, body, headers).status == 200
+    assert deliver(fed, body, headers).status == 200
     (told,) = [one for one in place.all_results() if one.get("test-trace-id") == trace_id]
     assert told["data"] == {"predictions": [7]}
-    answer = post(server.predict_url, {**reported, "data_base64": "no base64!"}, structured)
+    answer = deliver(fed, {**reported, "data_base64": "no base64!"}, structured)
     assert (answer.status, answer.headers["kne-reason"]) == (400, "malformedbody")
 
 
 @pytest.mark.parametrize("source", ["noobaa:s3", "minio:s3", "aws:s3", "ceph:s3", "", None])
 @pytest.mark.parametrize("escapes", [True, False])
 def test_row_42_the_object_with_the_event_s_etag_is_meant_however_its_key_is_written(
-    place: Place, server: ModelServer, source: str | None, escapes: bool
+    place: Place, fed: ModelServer, source: str | None, escapes: bool
 ) -> None:
     folder = str(uuid.uuid4())
     plus, blank = seven(place, f"{folder}/a+b.png"), place.upload(f"{folder}/a b.png", digit_png(3))
@@ -440,26 +461,26 @@ def test_row_42_the_object_with_the_event_s_etag_is_meant_however_its_key_is_wri
     (record,) = meant.event["Records"]
     record["eventSource"] = source
     record["s3"]["object"]["key"] = quote_plus(meant.key) if escapes else meant.key
-    assert post(server.predict_url, {"Records": [record]}, JSON).status == 200
+    assert deliver(fed, {"Records": [record]}, JSON).status == 200
     assert not place.is_left(meant)
     assert place.is_left(other)
     assert len(place.results(meant)) == 1
     assert place.results(other) == []
 
 
-def test_row_42_the_reported_event_of_noobaa_is_filed(place: Place, server: ModelServer) -> None:
+def test_row_42_the_reported_event_of_noobaa_is_filed(place: Place, fed: ModelServer) -> None:
     event = json.loads((REPORTS / "noobaa-plus.json").read_text())
     upload = seven(place, f"{uuid.uuid4()}/a+b.png")
     (record,) = event["Records"]
     record["s3"]["bucket"]["name"] = upload.bucket
     record["s3"]["object"] |= {"key": upload.key, "eTag": upload.event["Records"][0]["s3"]["object"]["eTag"]}
-    assert post(server.predict_url, event, JSON).status == 200
+    assert deliver(fed, event, JSON).status == 200
     assert not place.is_left(upload)
 
 
-def test_row_42_an_object_is_gone_only_when_it_is_gone_under_both_names(place: Place, server: ModelServer) -> None:
+def test_row_42_an_object_is_gone_only_when_it_is_gone_under_both_names(place: Place, fed: ModelServer) -> None:
     event = minio_event(place.bucket, f"{uuid.uuid4()}/a+b.png")
-    assert post(server.predict_url, event, JSON).status == 200
+    assert deliver(fed, event, JSON).status == 200
 
 
 def sns(message: Any) -> dict[str, Any]:
@@ -496,19 +517,19 @@ ENVELOPES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ENVELOPES)
-def test_row_43_a_record_is_found_in_every_envelope(place: Place, server: ModelServer, name: str) -> None:
+def test_row_43_a_record_is_found_in_every_envelope(place: Place, fed: ModelServer, name: str) -> None:
     wrap = ENVELOPES[name]
     upload, again = seven(place), seven(place)
-    assert post(server.predict_url, wrap(upload.event["Records"][0]), JSON).status == 200
+    assert deliver(fed, wrap(upload.event["Records"][0]), JSON).status == 200
     headers, body = to_structured(CloudEvent({"source": "s", "type": "t"}, wrap(again.event["Records"][0])))
-    assert post(server.url + "/", body, headers).status == 200
+    assert deliver(fed, body, headers).status == 200
     for one in (upload, again):
         assert list(place.copies(one)) == [f"digit-7/{one.key}"]
         assert len(place.results(one)) == 1
 
 
 @pytest.mark.parametrize("name", ["ceph-source", "sqs-body"])
-def test_row_43_the_reported_events_are_filed(place: Place, server: ModelServer, name: str) -> None:
+def test_row_43_the_reported_events_are_filed(place: Place, fed: ModelServer, name: str) -> None:
     upload = seven(place)
     event = json.loads((REPORTS / f"{name}.json").read_text())
     meant = upload.event["Records"][0]["s3"]
@@ -518,7 +539,7 @@ def test_row_43_the_reported_events_are_filed(place: Place, server: ModelServer,
         event["body"] = json.dumps(body)
     else:
         event["s3"] = meant
-    assert post(server.predict_url, event, JSON).status == 200
+    assert deliver(fed, event, JSON).status == 200
     assert list(place.copies(upload)) == [f"digit-7/{upload.key}"]
 
 
@@ -530,19 +551,18 @@ def test_row_43_the_reported_events_are_filed(place: Place, server: ModelServer,
         {"Type": "UnsubscribeConfirmation", "Message": "You have chosen", "SubscribeURL": "http://127.0.0.1:1/"},
     ],
 )
-def test_row_43_the_test_messages_of_services_are_acknowledged(server: ModelServer, message: dict[str, Any]) -> None:
-    for payload in (message, [message], sns(message), sqs(sns(message))):
-        answer = post(server.predict_url, payload, JSON)
+def test_row_43_the_test_messages_of_services_are_acknowledged(fed: ModelServer, message: dict[str, Any]) -> None:
+    for answer in deliver_all(fed, [message, [message], sns(message), sqs(sns(message))], JSON):
         assert (answer.status, answer.body) == (200, b"")
 
 
-def test_row_43_what_is_wrong_in_one_message_of_several_is_refused_alone(place: Place, server: ModelServer) -> None:
+def test_row_43_what_is_wrong_in_one_message_of_several_is_refused_alone(place: Place, fed: ModelServer) -> None:
     upload = seven(place)
     good = sqs(upload.event)
-    for bad in ({**good, "body": "no JSON"}, sqs({"a": 1}), sqs([1]), sqs(minio_event("other", "x.png")), "x", 7):
-        answer = post(server.predict_url, [bad, good], JSON)
+    bad = ({**good, "body": "no JSON"}, sqs({"a": 1}), sqs([1]), sqs(minio_event("other", "x.png")), "x", 7)
+    for answer in deliver_all(fed, [[one, good] for one in bad], JSON):
         assert (answer.status, answer.headers["kne-reason"]) in [(422, "badevent"), (422, "notallowed")]
-        assert not place.is_left(upload)
+    assert not place.is_left(upload)
 
 
 def test_a_body_that_is_compressed_is_read(place: Place, server: ModelServer) -> None:

@@ -20,9 +20,9 @@ from e2e.following import post, wait_until
 from e2e.places import REJECTED_BUCKET, Place
 from e2e.sinks import Sink, always
 from e2e.test_client import run
-from mnist_pipeline.adapters.kafka_records import Record
-from mnist_pipeline.client.replay import GivenUp, Replay, event_headers
+from mnist_pipeline.client.replay import GivenUp, Replay
 from mnist_pipeline.local.servers import ModelServer
+from mnist_pipeline.pipeline.cloud_events import event_headers
 from mnist_pipeline.testing import digit_png
 
 # As Knative's Kafka Broker keeps what a source or a Trigger has given up.
@@ -250,5 +250,4 @@ def test_a_command_line_that_cannot_work_is_told(arguments: list[str], told: str
     ],
 )
 def test_events_in_both_modes_are_posted_as_http_has_them(headers: Any, expected: Mapping[str, str] | None) -> None:
-    record = Record(topic="t", partition=0, offset=0, timestamp_ms=0, key=None, value=b"{}", headers=headers)
-    assert event_headers(record) == expected
+    assert event_headers(headers) == expected

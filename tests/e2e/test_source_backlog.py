@@ -7,7 +7,8 @@ from confluent_kafka import Producer
 
 from e2e.following import wait_until
 from e2e.sinks import Sink, always
-from mnist_pipeline.local.broker import API_VERSION, Broker
+from mnist_pipeline.adapters.group_member import Subscription
+from mnist_pipeline.local.broker import Broker
 from mnist_pipeline.local.source import Source
 
 
@@ -21,14 +22,11 @@ def test_a_source_that_pauses_what_it_fetches_skips_none_of_its_records(ordered:
             producer.produce("long", value=value, partition=number % 2)
         assert producer.flush(10) == 0
         with Source(
-            broker.bootstrap_servers,
-            "long",
+            broker.kafka("long"),
+            Subscription(topics=("long",), group="test", initial_offset="earliest"),
             sink.url,
-            group="test",
             ordered=ordered,
             max_in_flight=2,
-            initial_offset="earliest",
-            api_version=API_VERSION,
         ) as source:
             wait_until(lambda: source.delivered == len(values))
     assert {received.body for received in sink.received} == set(values)

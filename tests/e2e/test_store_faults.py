@@ -6,13 +6,14 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -24,9 +25,11 @@ from minio.retention import Retention
 from minio.versioningconfig import VersioningConfig
 from PIL import Image
 
-from e2e.following import post, wait_until
+from e2e.following import wait_until
+from e2e.metrics import Metrics, counted
 from e2e.places import REJECTED_BUCKET, Place, Upload
-from e2e.watching import counted, peak_memory
+from e2e.watching import peak_memory
+from e2e.ways import Way, deliver, deliver_all
 from mnist_pipeline.local.processes import answers_ok
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.pipeline.decoding import DECODED_AT_ONCE
@@ -41,9 +44,9 @@ PIXELS_IN_HAND = 300 * 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def replicas(place: Place) -> Iterator[tuple[ModelServer, ModelServer]]:
+def replicas(place: Place, way: Way) -> Iterator[tuple[ModelServer, ModelServer]]:
     """Two transformers of one place."""
-    both = place.start(), place.start()
+    both = place.start(way=way), place.start(way=way)
     for one in both:
         one.wait_ready()
     yield both
@@ -51,14 +54,20 @@ def replicas(place: Place) -> Iterator[tuple[ModelServer, ModelServer]]:
         one.close()
 
 
-def deliver(server: ModelServer, upload: Upload) -> int:
-    return post(server.predict_url, upload.event, {"ce-id": "1"}).status
+def status_of(server: ModelServer, upload: Upload) -> int:
+    return deliver(server, upload.event, {"ce-id": "1"}).status
+
+
+def statuses_of(server: ModelServer, uploads: Sequence[Upload], *, at_once: int = 1) -> list[int]:
+    """Those of several, which go together where there are batches."""
+    events = [upload.event for upload in uploads]
+    return [answer.status for answer in deliver_all(server, events, {"ce-id": "1"}, at_once=at_once)]
 
 
 def deliver_until_done(server: ModelServer, upload: Upload) -> int:
     """As Knative does; the embedded store answers 500 now and then where two requests meet at one object."""
     for _ in range(10):
-        status = deliver(server, upload)
+        status = status_of(server, upload)
         if status < 500:
             break
     return status
@@ -94,23 +103,24 @@ def test_row_17_an_object_that_is_gone_is_acknowledged_and_counted(
     before = counted(replicas[0], "gone")
     never = Upload(bucket=place.bucket, key="never.png", data=b"", event=minio_event(place.bucket, "never.png"))
     upload = place.upload(new_key(), digit_png(1))
-    assert [deliver(replicas[0], one) for one in (never, upload, upload)] == [200, 200, 200]
+    assert [status_of(replicas[0], one) for one in (never, upload, upload)] == [200, 200, 200]
     assert counted(replicas[0], "gone") == before + 2
     assert len(place.results(upload)) == 1
 
 
-def test_row_18_64_images_of_10_mib_and_16_million_pixels_at_once_take_bounded_memory(embedded_place: Place) -> None:
+def test_row_18_64_images_of_10_mib_and_16_million_pixels_at_once_take_bounded_memory(
+    embedded_place: Place, way: Way
+) -> None:
     place = embedded_place
-    server = place.start(settings={"EVENT_TIMEOUT_SECONDS": "120"})
+    server = place.start(settings={"EVENT_TIMEOUT_SECONDS": "120"}, way=way)
     server.wait_ready()
     uploads = [place.upload(new_key(), digit_png(3))]
-    assert deliver(server, uploads[0]) == 200
+    assert status_of(server, uploads[0]) == 200
     before = peak_memory(server)
     large = large_png(3, side=LARGE_PIXELS, size=10 * 1024 * 1024)
     assert len(large) == 10 * 1024 * 1024
     uploads = [place.upload(new_key(), large) for _ in range(64)]
-    with ThreadPoolExecutor(64) as threads:
-        assert list(threads.map(lambda upload: deliver(server, upload), uploads)) == [200] * 64
+    assert statuses_of(server, uploads, at_once=64) == [200] * 64
     assert not any(place.is_left(upload) for upload in uploads)
     grown = peak_memory(server) - before
     server.close()
@@ -124,9 +134,10 @@ def test_row_18_64_images_of_10_mib_and_16_million_pixels_at_once_take_bounded_m
 @pytest.mark.real
 def test_row_19_of_300_objects_that_are_overwritten_in_flight_every_version_is_filed_on_two_replicas(
     real_place: Place,
+    way: Way,
 ) -> None:
     place = real_place
-    one, other = place.start(), place.start()
+    one, other = place.start(way=way), place.start(way=way)
     one.wait_ready()
     other.wait_ready()
     races = range(300)
@@ -135,14 +146,14 @@ def test_row_19_of_300_objects_that_are_overwritten_in_flight_every_version_is_f
         key, digit = new_key(), number % 10
         first = place.upload(key, digit_png(digit))
         with ThreadPoolExecutor(3) as threads:
-            answers = [threads.submit(deliver, server, first) for server in (one, other)]
+            answers = [threads.submit(status_of, server, first) for server in (one, other)]
             time.sleep(number % 20 / 1000)
             second = place.upload(key, digit_png((digit + 1) % 10))
-            answers += [threads.submit(deliver, server, second) for server in (other, one)]
+            answers += [threads.submit(status_of, server, second) for server in (other, one)]
             assert {answer.result() for answer in answers} == {200}
         return first, second
 
-    with ThreadPoolExecutor(4) as threads:
+    with ThreadPoolExecutor(16) as threads:
         pairs = list(threads.map(race, races))
     for number, (first, second) in zip(races, pairs, strict=True):
         names = {f"digit-{(number + later) % 10}/{first.key}" for later in (0, 1)}
@@ -157,17 +168,19 @@ def test_row_19_of_300_objects_that_are_overwritten_in_flight_every_version_is_f
 
 
 @pytest.mark.real
-def test_row_19_an_object_from_before_versions_that_is_overwritten_after_loses_nothing(real_place: Place) -> None:
+def test_row_19_an_object_from_before_versions_that_is_overwritten_after_loses_nothing(
+    real_place: Place, way: Way
+) -> None:
     place = replace(real_place, bucket=f"source-{uuid.uuid4()}", versioned=False)
     place.make_buckets()
     first = place.upload(new_key(), digit_png(1))
     place.client().set_bucket_versioning(bucket_name=place.bucket, config=VersioningConfig(ENABLED))
     place = replace(place, versioned=True)
     second = place.upload(first.key, digit_png(2))
-    server = place.start()
+    server = place.start(way=way)
     server.wait_ready()
     # The first event names no version, so it may find the second object; what lies under that stays for a redelivery.
-    assert [deliver(server, one) for one in (first, second, first)] == [200, 200, 200]
+    assert [status_of(server, one) for one in (first, second, first)] == [200, 200, 200]
     assert place.copies(first) == {f"digit-1/{first.key}": first.data, f"digit-2/{first.key}": second.data}
     assert not place.is_left(first)
     server.close()
@@ -176,16 +189,17 @@ def test_row_19_an_object_from_before_versions_that_is_overwritten_after_loses_n
 @pytest.mark.real
 def test_row_19_the_event_of_an_older_version_that_comes_twice_touches_no_newer_one(
     real_place: Place,
+    way: Way,
 ) -> None:
     place = real_place
-    server = place.start()
+    server = place.start(way=way)
     server.wait_ready()
     older = place.upload(new_key(), digit_png(4))
     newer = place.upload(older.key, digit_png(5))
-    assert [deliver(server, older) for _ in range(2)] == [200, 200]
+    assert [status_of(server, older) for _ in range(2)] == [200, 200]
     assert place.copies(older) == {f"digit-4/{older.key}": older.data}
     assert place.is_left(newer)
-    assert deliver(server, newer) == 200
+    assert status_of(server, newer) == 200
     assert not place.is_left(newer)
     server.close()
 
@@ -193,17 +207,19 @@ def test_row_19_the_event_of_an_older_version_that_comes_twice_touches_no_newer_
 # --- missing and forbidden ---
 
 
-def test_row_20_a_missing_bucket_is_retried_and_named_and_converges_once_it_is_made(embedded_place: Place) -> None:
+def test_row_20_a_missing_bucket_is_retried_and_named_and_converges_once_it_is_made(
+    embedded_place: Place, way: Way
+) -> None:
     place = embedded_place
     late = f"late-{uuid.uuid4()}"
-    server = place.start(settings={"DESTINATION": late + "/{digit}"})
+    server = place.start(settings={"DESTINATION": late + "/{digit}"}, way=way)
     server.wait_ready()
     upload = place.upload(new_key(), digit_png(6))
-    assert deliver(server, upload) == 503
+    assert status_of(server, upload) == 503
     assert f"there is no bucket '{late}'" in server.child.log.read_text()
     assert place.is_left(upload)
     place.client().make_bucket(bucket_name=late)
-    assert deliver(server, upload) == 200
+    assert status_of(server, upload) == 200
     found = place.client().stat_object(bucket_name=late, object_name=f"6/{upload.key}")
     assert found.etag == hashlib.md5(upload.data, usedforsecurity=False).hexdigest()
     assert not place.is_left(upload)
@@ -211,16 +227,16 @@ def test_row_20_a_missing_bucket_is_retried_and_named_and_converges_once_it_is_m
     server.close()
 
 
-def test_row_20_a_missing_source_bucket_is_retried_and_named(embedded_place: Place) -> None:
+def test_row_20_a_missing_source_bucket_is_retried_and_named(embedded_place: Place, way: Way) -> None:
     place = replace(embedded_place, bucket=f"source-{uuid.uuid4()}")
-    server = place.start()
+    server = place.start(way=way)
     server.wait_ready()
     upload = Upload(bucket=place.bucket, key="7.png", data=digit_png(7), event=minio_event(place.bucket, "7.png"))
-    assert deliver(server, upload) == 503
+    assert status_of(server, upload) == 503
     assert f"there is no bucket '{place.bucket}'" in server.child.log.read_text()
     place.make_buckets()
     key = new_key()
-    assert deliver(server, place.upload(key, digit_png(7))) == 200
+    assert status_of(server, place.upload(key, digit_png(7))) == 200
     server.close()
 
 
@@ -232,14 +248,14 @@ def test_row_20_what_the_store_forbids_is_retried_and_named(real_place: Place) -
     server = place.start(settings={"DESTINATION": forbidden + "/{digit}"})
     server.wait_ready()
     upload = place.upload(new_key(), digit_png(6))
-    assert deliver(server, upload) == 503
+    assert status_of(server, upload) == 503
     said = server.child.log.read_text()
     assert f"'{forbidden}'" in said
     assert "AccessDenied" in said
     server.close()
     whole = place.start()
     whole.wait_ready()
-    assert deliver(whole, upload) == 200
+    assert status_of(whole, upload) == 200
     assert place.copies(upload) == {f"digit-6/{upload.key}": upload.data}
     whole.close()
 
@@ -266,7 +282,7 @@ def test_an_image_that_cannot_be_sent_again_with_all_its_description_is_filed_wi
     upload = Upload(bucket=place.bucket, key=key, data=digit_png(7), event=event)
     server = place.start()
     server.wait_ready()
-    assert deliver(server, upload) == 200
+    assert status_of(server, upload) == 200
     assert place.copies(upload) == {f"digit-7/{key}": upload.data}
     assert not place.is_left(upload)
     filed = client.stat_object(bucket_name="digit-7", object_name=key)
@@ -288,7 +304,7 @@ def test_an_object_whose_metadata_has_no_room_for_the_reason_is_rejected_with_it
         place.upload(new_key(), data, metadata={trace_key: str(number), "note": "x" * 1990})
         for number, data in enumerate([b"no image", b"x" * 1001])
     ]
-    assert [deliver(server, upload) for upload in uploads] == [422, 422]
+    assert statuses_of(server, uploads) == [422, 422]
     for number, (upload, reason) in enumerate(zip(uploads, ("badimage", "objecttoolarge"), strict=True)):
         ((place_now, data),) = place.copies(upload).items()
         bucket, _, key = place_now.partition("/")
@@ -310,9 +326,11 @@ CONTENT_HEADERS = {
 
 
 @pytest.mark.real
-def test_row_48_an_object_moved_is_the_same_object_and_its_trace_id_leads_to_its_result(real_place: Place) -> None:
+def test_row_48_an_object_moved_is_the_same_object_and_its_trace_id_leads_to_its_result(
+    real_place: Place, way: Way
+) -> None:
     place, client, trace_key = real_place, real_place.client(), real_place.settings["REQUEST_TRACE_KEY"]
-    server = place.start(settings={"MAX_OBJECT_BYTES": "1000"})
+    server = place.start(settings={"MAX_OBJECT_BYTES": "1000"}, way=way)
     server.wait_ready()
     contents = [
         (gzip.compress(digit_png(7)), "gzip", 200),
@@ -327,7 +345,7 @@ def test_row_48_an_object_moved_is_the_same_object_and_its_trace_id_leads_to_its
         version_id = upload_with(client, place.bucket, key, data, headers)
         event = minio_event(place.bucket, key, version_id=version_id)
         upload = Upload(bucket=place.bucket, key=key, data=data, event=event)
-        assert deliver(server, upload) == status
+        assert status_of(server, upload) == status
         assert not place.is_left(upload)
         (result,) = place.results(upload)
         bucket, _, key_now = result["data"]["destination"].partition("/")
@@ -357,7 +375,7 @@ def settings_of_keeper(place: Place, minio: MinioServer) -> dict[str, str]:
 @pytest.mark.real
 @pytest.mark.parametrize("because", ["a legal hold", "a retention", "no right", "no right, no versions"])
 def test_row_44_what_cannot_be_released_is_filed_and_published_once_and_let_go_once_it_can_be(
-    real_place: Place, real_minio: MinioServer, because: str
+    real_place: Place, real_minio: MinioServer, because: str, way: Way
 ) -> None:
     place = replace(real_place, bucket=f"source-{uuid.uuid4()}", versioned=because != "no right, no versions")
     client = place.client()
@@ -377,10 +395,10 @@ def test_row_44_what_cannot_be_released_is_filed_and_published_once_and_let_go_o
         elif because == "a retention":
             client.set_object_retention(place.bucket, upload.key, Retention(COMPLIANCE, until), version_id)
 
-    server = place.start()
+    server = place.start(way=way)
     server.wait_ready()
     for _ in range(2):
-        assert [deliver(server, upload) for upload in uploads] == [200, 422, 422]
+        assert statuses_of(server, uploads) == [200, 422, 422]
     for _ in range(2):
         assert reconciled(place) == (0, "1 badimage, 1 objecttoolarge, 1 retained; 0 left unsettled")
     assert counted(server, "retained") == 2
@@ -388,7 +406,8 @@ def test_row_44_what_cannot_be_released_is_filed_and_published_once_and_let_go_o
     assert [len(place.results(upload)) for upload in uploads] == [1, 1, 1]
     assert [[*place.copies(upload).values()] for upload in uploads] == [[upload.data] for upload in uploads]
     log = server.child.log.read_text()
-    assert all(f"{place.bucket}/'{upload.key}' stays, though all is done" in log for upload in uploads)
+    named = [rf"{place.bucket}/'{re.escape(upload.key)}' is .*; it stays, though all is done" for upload in uploads]
+    assert all(re.search(line, log) for line in named)
     server.close()
 
     place.settings = limited
@@ -437,11 +456,11 @@ def test_row_42_of_two_objects_that_an_event_may_mean_the_one_with_its_etag_is_f
         # As a store writes it that escapes no keys, or one that escapes them all: both can be read so.
         event = uploads[meant].event
         event["Records"][0]["s3"]["object"]["key"] = f"{stem} +b.png"
-        assert deliver(server, uploads[meant]) == 200
+        assert status_of(server, uploads[meant]) == 200
         assert [place.is_left(upload) for upload in uploads] == [meant == 1, meant == 0]
         assert place.copies(uploads[meant]) == {f"digit-{meant + 3}/{uploads[meant].key}": uploads[meant].data}
         if versioned:  # else the one that is left may be the one that was meant, overwritten since
-            assert deliver(server, uploads[meant]) == 200
+            assert status_of(server, uploads[meant]) == 200
             assert [place.is_left(upload) for upload in uploads] == [meant == 1, meant == 0]
     server.close()
 
@@ -450,7 +469,7 @@ def test_row_42_of_two_objects_that_an_event_may_mean_the_one_with_its_etag_is_f
 
 
 @pytest.fixture(scope="module")
-def proxied(place: Place) -> Iterator[tuple[ModelServer, Proxy]]:
+def proxied(place: Place, way: Way) -> Iterator[tuple[ModelServer, Proxy]]:
     """A transformer with a short deadline, and a proxy between it and the store."""
     endpoint = place.settings["MINIO_ENDPOINT"]
     with Proxy(int(endpoint.rpartition(":")[2])) as proxy:
@@ -458,7 +477,8 @@ def proxied(place: Place) -> Iterator[tuple[ModelServer, Proxy]]:
             settings={
                 "MINIO_ENDPOINT": f"http://127.0.0.1:{proxy.port}",
                 "EVENT_TIMEOUT_SECONDS": str(DEADLINE_SECONDS),
-            }
+            },
+            way=way,
         )
         server.wait_ready()
         yield server, proxy
@@ -467,7 +487,7 @@ def proxied(place: Place) -> Iterator[tuple[ModelServer, Proxy]]:
 
 @pytest.mark.parametrize("fault", ["cut", "freeze", "reset in mid-body"])
 def test_row_21_a_store_that_fails_is_retried_within_the_deadline_and_its_connections_are_released(
-    place: Place, proxied: tuple[ModelServer, Proxy], fault: str
+    place: Place, way: Way, proxied: tuple[ModelServer, Proxy], fault: str
 ) -> None:
     server, proxy = proxied
     uploads = [place.upload(new_key(), large_png(digit, side=280, size=200_000)) for digit in range(8)]
@@ -477,17 +497,18 @@ def test_row_21_a_store_that_fails_is_retried_within_the_deadline_and_its_connec
         proxy.freeze()
     else:
         proxy.reset_after(100_000)
+    before = sum(Metrics.of(server).failed.values())
     started = time.monotonic()
-    with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda upload: deliver(server, upload), uploads))
-    assert time.monotonic() - started < DEADLINE_SECONDS + 1
+    answers = statuses_of(server, uploads, at_once=8)
+    assert time.monotonic() - started < DEADLINE_SECONDS + 2
     failed = {200, 503} if fault == "reset in mid-body" else {503, 504}
     assert set(answers) <= failed
-    assert len(set(answers) - {200}) > 0
+    assert sum(Metrics.of(server).failed.values()) > before
     assert answers_ok(server.http_port, "/v2/health/live")
-    proxy.heal()
     left = [upload for upload, answer in zip(uploads, answers, strict=True) if answer != 200]
-    assert all(place.is_left(upload) for upload in left)
+    # A record is tried again by itself, and a reset spares whom it will.
+    assert all(place.is_left(upload) for upload in left) or (fault, way) == ("reset in mid-body", "kafka")
+    proxy.heal()
     assert [deliver_until_done(server, upload) for upload in left] == [200] * len(left)
     assert [list(place.copies(upload)) for upload in uploads] == [
         [f"digit-{digit}/{upload.key}"] for digit, upload in enumerate(uploads)
@@ -500,7 +521,7 @@ def test_row_21_a_slow_store_is_waited_for(place: Place, proxied: tuple[ModelSer
     upload = place.upload(new_key(), digit_png(9))
     proxy.delay(0.3)
     started = time.monotonic()
-    assert deliver(server, upload) == 200
+    assert status_of(server, upload) == 200
     assert 0.9 < time.monotonic() - started < DEADLINE_SECONDS
     proxy.heal()
 
@@ -509,16 +530,16 @@ def test_row_21_a_slow_store_is_waited_for(place: Place, proxied: tuple[ModelSer
 
 
 @pytest.mark.real
-def test_row_23_what_lies_in_the_destination_is_never_overwritten(real_place: Place) -> None:
+def test_row_23_what_lies_in_the_destination_is_never_overwritten(real_place: Place, way: Way) -> None:
     place = real_place
-    server = place.start()
+    server = place.start(way=way)
     server.wait_ready()
     key, digest = new_key(), hashlib.sha256(digit_png(2)).hexdigest()[:12]
     place.client().put_object(bucket_name="digit-2", object_name=key, data=io.BytesIO(b"other"), length=5)
-    assert deliver(server, place.upload(key, digit_png(2))) == 200
+    assert status_of(server, place.upload(key, digit_png(2))) == 200
     beside = key.replace(".png", f"-{digest}.png")
     upload = place.upload(key, digit_png(2))
-    assert deliver(server, upload) == 200
+    assert status_of(server, upload) == 200
     assert place.copies(upload) == {f"digit-2/{key}": b"other", f"digit-2/{beside}": digit_png(2)}
     assert not place.is_left(upload)
     assert {event["data"]["destination"] for event in place.results(upload)} == {f"digit-2/{beside}"}

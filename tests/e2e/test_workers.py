@@ -54,7 +54,7 @@ def wait_for_workers(server: ModelServer, number: int) -> None:
 def ready(server: ModelServer) -> set[int]:
     """The workers that have said in the log that they are ready."""
     lines = server.child.log.read_text().splitlines()
-    return {int(line.split()[2]) for line in lines if "health INFO ready" in line} & workers(server).keys()
+    return {int(line.split()[2]) for line in lines if "readiness INFO ready" in line} & workers(server).keys()
 
 
 def classify(server: ModelServer, digit: int) -> int | None:

@@ -2,7 +2,8 @@
 
 What a callback of the loop takes is looked at, as asyncio's own debug mode does, but without what other programs on the
 machine make of it: the CPU time of the thread, and the time in which it neither ran nor could have run. A line goes to
-stderr for each callback that computed, or was blocked, for longer than `LIMIT_SECONDS`.
+stderr for each callback that computed for `LIMIT_SECONDS`, or was blocked for `BLOCKED_SECONDS`: that is more,
+since another thread of the process may have to wait for a processor while it holds the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from mnist_pipeline import main
 
-LIMIT_SECONDS = 0.1
+LIMIT_SECONDS, BLOCKED_SECONDS = 0.1, 1.0
 MARK = "the event loop was held up"
 
 _run = asyncio.Handle._run  # noqa: SLF001 - there is no other place to look at
@@ -37,7 +38,7 @@ def watched(handle: asyncio.Handle) -> None:
     if wall < LIMIT_SECONDS:
         return
     blocked = wall - cpu - (waited_for_a_processor() - waited)
-    if max(cpu, blocked) >= LIMIT_SECONDS:
+    if cpu >= LIMIT_SECONDS or blocked >= BLOCKED_SECONDS:
         sys.stderr.write(f"{MARK}: {cpu:.3f} s of computing, {blocked:.3f} s blocked, by {handle!r}\n")
 
 

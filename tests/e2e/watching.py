@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from e2e.metrics import counted
 from e2e.places import Place
+from e2e.ways import ConsumeProcess, Way
 from mnist_pipeline.local.servers import ModelServer
 from required import missing
 from servers.proxy import Proxy
@@ -70,9 +71,20 @@ class Watched:
     store: Proxy
 
     def send(self, payload: Any, headers: Mapping[str, str | bytes] | None = None) -> Sent:
-        """POST to the predict path: bytes as they are, all else as JSON."""
-        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        return exchange(self.server, body, headers)
+        """Deliver one."""
+        (sent,) = self.send_all([(payload, headers or {})])
+        return sent
+
+    def send_all(self, requests: Sequence[tuple[Any, Mapping[str, str | bytes]]]) -> list[Sent]:
+        """Deliver several, whatever the way: bytes as they are, all else as JSON."""
+        written = [
+            (payload if isinstance(payload, bytes) else json.dumps(payload).encode(), headers)
+            for payload, headers in requests
+        ]
+        if isinstance(self.server, ConsumeProcess):
+            answers = self.server.answers_to(written)
+            return [Sent(answer.status, tuple(answer.headers.items()), answer.body) for answer in answers]
+        return [exchange(self.server, body, headers) for body, headers in written]
 
     def counted(self, outcome: str) -> float:
         """The counter of this outcome in its metrics."""
@@ -89,8 +101,7 @@ class Watched:
         """See that these are answered 2xx with an empty body, counted by this reason, and nothing is touched."""
         before = self.counted(reason)
         with self.untouched():
-            for payload, headers in requests:
-                sent = self.send(payload, headers)
+            for (payload, _), sent in zip(requests, self.send_all(requests), strict=True):
                 assert (sent.status, sent.body) == (200, b""), (payload, sent)
         assert self.counted(reason) == before + len(requests)
 
@@ -98,8 +109,7 @@ class Watched:
         """See that these are refused for good with this status and reason, and nothing is touched."""
         before = self.counted(reason)
         with self.untouched():
-            for payload, headers in requests:
-                sent = self.send(payload, headers)
+            for (payload, _), sent in zip(requests, self.send_all(requests), strict=True):
                 assert (sent.status, sent.reason) == (status, reason), (payload, sent)
                 assert b"Traceback" not in sent.body
         assert self.counted(reason) == before + len(requests)
@@ -117,23 +127,15 @@ class Watched:
 
 
 @contextmanager
-def watched_transformer(place: Place, **settings: str) -> Iterator[Watched]:
+def watched_transformer(place: Place, way: Way, **settings: str) -> Iterator[Watched]:
     """Start one on the embedded servers."""
     with Proxy(int(place.settings["MINIO_ENDPOINT"].rpartition(":")[2])) as store:
-        server = place.start(settings={"MINIO_ENDPOINT": f"http://127.0.0.1:{store.port}", **settings})
+        server = place.start(settings={"MINIO_ENDPOINT": f"http://127.0.0.1:{store.port}", **settings}, way=way)
         server.wait_ready()
         try:
             yield Watched(place=place, server=server, store=store)
         finally:
             server.close()
-
-
-def counted(server: ModelServer, outcome: str) -> float:
-    """The counter of this outcome in the metrics of a transformer of one worker."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:  # noqa: S310 - our own server
-        lines = answer.read().decode().splitlines()
-    name = f'mnist_pipeline_outcomes_total{{model_name="mnist",outcome="{outcome}"}}'
-    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
 
 
 def peak_memory(server: ModelServer) -> int:

@@ -1,4 +1,4 @@
-"""images.py: whatever the bytes are, they become a tensor that a predictor can take, or BadImage."""
+"""images.py: whatever the bytes are, they become a tensor that a predictor can take, or Reject."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from fuzz.inputs import assert_refusal_can_be_shown, damaged, pngs
 from mnist_pipeline.mnist.images import to_tensor
-from mnist_pipeline.pipeline.errors import BadImage
+from mnist_pipeline.pipeline.errors import Reject
 from mnist_pipeline.pipeline.pictures import to_png
 from mnist_pipeline.testing import digit_png
 
@@ -57,10 +57,10 @@ def pictures(draw: st.DrawFn) -> bytes:
     return stream.getvalue()
 
 
-def assert_is_a_tensor_or_a_bad_image(data: bytes) -> None:
+def assert_is_a_tensor_or_a_refusal(data: bytes) -> None:
     try:
         tensor = to_tensor(data, max_pixels=1_000_000)
-    except BadImage as refusal:
+    except Reject as refusal:
         assert_refusal_can_be_shown(refusal)
         return
     assert tensor.shape == (28, 28)
@@ -72,29 +72,29 @@ def assert_is_a_tensor_or_a_bad_image(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda data: digit_png(3)[:8] + data))
-def test_any_bytes_are_a_tensor_or_a_bad_image(data: bytes) -> None:
-    assert_is_a_tensor_or_a_bad_image(data)
+def test_any_bytes_are_a_tensor_or_a_refusal(data: bytes) -> None:
+    assert_is_a_tensor_or_a_refusal(data)
 
 
 @given(st.integers(0, 9).map(digit_png).flatmap(damaged) | pictures().flatmap(damaged))
-def test_damaged_images_are_a_tensor_or_a_bad_image(data: bytes) -> None:
-    assert_is_a_tensor_or_a_bad_image(data)
+def test_damaged_images_are_a_tensor_or_a_refusal(data: bytes) -> None:
+    assert_is_a_tensor_or_a_refusal(data)
 
 
 @given(pngs())
-def test_pngs_with_anything_in_their_chunks_are_a_tensor_or_a_bad_image(data: bytes) -> None:
-    assert_is_a_tensor_or_a_bad_image(data)
+def test_pngs_with_anything_in_their_chunks_are_a_tensor_or_a_refusal(data: bytes) -> None:
+    assert_is_a_tensor_or_a_refusal(data)
 
 
 @given(pictures())
-def test_pictures_of_any_mode_and_shape_are_a_tensor_or_a_bad_image(data: bytes) -> None:
-    assert_is_a_tensor_or_a_bad_image(data)
+def test_pictures_of_any_mode_and_shape_are_a_tensor_or_a_refusal(data: bytes) -> None:
+    assert_is_a_tensor_or_a_refusal(data)
 
 
 @given(pictures())
 def test_a_tensor_written_as_png_is_read_again_as_a_tensor(data: bytes) -> None:
     try:
         tensor = to_tensor(data)
-    except BadImage:
+    except Reject:
         return
-    assert_is_a_tensor_or_a_bad_image(to_png(tensor))
+    assert_is_a_tensor_or_a_refusal(to_png(tensor))

@@ -31,7 +31,7 @@ def test_metadata_comes_back_as_it_was(value: str) -> None:
 @given(texts)
 def test_raw_utf_8_of_another_client_is_understood(value: str) -> None:
     if "=?" not in value:
-        assert decoded(value.encode().decode("utf-8", "surrogateescape")) == value  # as aiohttp reads it
+        assert decoded(value.encode().decode("utf-8", "surrogateescape")) == value  # as it is read from the wire
 
 
 @given(header_texts | encoded_words | st.lists(encoded_words, max_size=3).map(" ".join))

@@ -25,7 +25,8 @@ from mnist_pipeline.pipeline.errors import (
     StoreUnavailable,
 )
 from mnist_pipeline.pipeline.events import Notification
-from mnist_pipeline.pipeline.path import Pipeline, verdict
+from mnist_pipeline.pipeline.outcomes import verdict
+from mnist_pipeline.pipeline.path import Pipeline
 from mnist_pipeline.pipeline.ports import Deadline, ObjectVersion
 from mnist_pipeline.pipeline.task import Batch
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event

@@ -6,6 +6,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,27 @@ def test_what_compose_s_notifications_go_to_is_what_setup_and_source_expect() ->
     of_source = told("source", source_command.parser(Digits()))
     assert of_setup.notification_arn == f"arn:minio:sqs:{minio['MINIO_SITE_REGION']}:PRIMARY:kafka"
     assert of_setup.topic == of_source.topic == minio["MINIO_NOTIFY_KAFKA_TOPIC_PRIMARY"]
+
+
+def test_compose_s_consumers_read_what_minio_writes_and_give_up_to_a_topic_that_setup_makes() -> None:
+    of_consume = told("consume", import_module("mnist_pipeline.commands.consume").parser(Digits()))
+    written = COMPOSE["services"]["minio"]["environment"]["MINIO_NOTIFY_KAFKA_TOPIC_PRIMARY"]
+    assert (of_consume.topic or [Digits.name]) == [written]
+    assert of_consume.dead_letter_topic == told("setup", setup.parser(Digits())).dead_letter_topic
+
+
+def test_compose_starts_the_consumers_only_when_they_are_named_and_then_neither_source_nor_transformer() -> None:
+    services = COMPOSE["services"]
+    assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
+        "consume": ["consume"]
+    }
+    started, found = set[str](), {"consume"}
+    while found:
+        started |= found
+        found = {name for service in found for name in services[service].get("depends_on", ())}
+    assert started == services.keys() - {"source", "transformer"}
+    # A port of this machine can be had once, and there may be several of them.
+    assert "ports" not in services["consume"]
 
 
 def test_compose_takes_the_images_that_make_image_builds() -> None:

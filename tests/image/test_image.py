@@ -50,6 +50,7 @@ def place(containers: Engine) -> Iterator[Place]:
             settings=transformer_settings(gateway, broker),
             predictor=predictor,
             client=gateway.client,
+            kafka=broker,
             read_results=lambda: read_topic(broker.bootstrap_servers, RESULTS, api_version=API_VERSION),
             versioned=False,
         )

@@ -26,7 +26,12 @@ TRIED_ON: Mapping[str, str] = {
     "components/autoscale-keda": "minio-kafka-source",
     "components/images": "base",
     "components/knative-mode": "kafka-broker-trigger",
+    "components/minio": "base",
     "components/reconcile": "base",
+    "components/setup": "base",
+    "observability": "minio-kafka-source",
+    "observability/parts": "base",
+    "observability/standard": "standard",
 }
 
 
@@ -48,6 +53,7 @@ class Container:
     where: str
     fields: Object
     pod: Object
+    labels: Mapping[str, str]
 
     @property
     def image(self) -> str:
@@ -84,8 +90,13 @@ class Rendered:
 
     def containers(self, *images: str) -> list[Container]:
         """The containers of these images, else all."""
-        found = [container for one in self.objects for container in _containers(one, f"{one['kind']} {_name(one)}")]
+        found = [container for one in self.objects for container in _containers(one, f"{one['kind']} {_name(one)}", {})]
         return [one for one in found if not images or one.image in images]
+
+    def transformers(self) -> list[Container]:
+        """Those that take events: KServe's transformers, and the members of a consumer group."""
+        ours = self.containers(TRANSFORMER_IMAGE)
+        return [one for one in ours if one.where.startswith(("InferenceService", "Deployment"))]
 
     def config_map(self, name: str) -> dict[str, str]:
         """The data of the ConfigMap with that name.
@@ -125,17 +136,21 @@ def _name(one: Object) -> str:
     return str(one["metadata"]["name"])
 
 
-def _containers(value: Any, where: str) -> Iterator[Container]:
+def _containers(value: Any, where: str, labels: Mapping[str, str]) -> Iterator[Container]:
     if isinstance(value, list):
         for item in value:
-            yield from _containers(item, where)
+            yield from _containers(item, where, labels)
     elif isinstance(value, dict):
+        if "metadata" in value:
+            labels = value["metadata"].get("labels", {})
+        # KServe's components have those of their pods beside the containers.
+        labels = value.get("labels", labels)
         for key in ("initContainers", "containers"):
             for fields in value.get(key, []):
-                yield Container(where=f"{where}, container {fields['name']}", fields=fields, pod=value)
+                yield Container(where=f"{where}, container {fields['name']}", fields=fields, pod=value, labels=labels)
         if "modelFormat" in value.get("model", {}):
             # KServe's runtime has the image; what stands here is put over its container.
-            yield Container(where=f"{where}, model", fields=value["model"], pod=value)
+            yield Container(where=f"{where}, model", fields=value["model"], pod=value, labels=labels)
         for key, item in value.items():
             if key not in ("initContainers", "containers", "model"):
-                yield from _containers(item, where)
+                yield from _containers(item, where, labels)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from docs.snippets import blocks_of
 from manifests.rendering import (
     FOLDER,
     MINIO_IMAGE,
@@ -28,6 +30,7 @@ from manifests.rendering import (
     render_with,
 )
 from mnist_pipeline import Digits, Settings
+from mnist_pipeline.commands import COMMANDS
 from recording import Recording
 
 README = FOLDER / "README.md"
@@ -44,6 +47,8 @@ _BINARY = {"Mi": 2**20, "Gi": 2**30}
 # From SIGTERM to the end of what is in flight: KServe's server waits so long for REST (`ModelServer`'s `grace_period`),
 # and `close_clients` as long again for gRPC.
 _GRACE_SECONDS = 30 + 30
+# The same of `mnist-pipeline consume`.
+_DRAIN_SECONDS = 30
 
 # Measured, in bytes: a transformer that has started, and an image of MAX_IMAGE_PIXELS while it is decoded.
 _STARTED = 130_000_000
@@ -85,12 +90,15 @@ def overlay(request: pytest.FixtureRequest, kustomize_program: Path) -> Rendered
 
 
 def inference_services(case: Rendered) -> list[Object]:
-    return case.of_kind("InferenceService")
+    """Those with a transformer."""
+    return [service for service in case.of_kind("InferenceService") if "transformer" in service["spec"]]
 
 
 def transformer_of(service: Object) -> Container:
     pod = service["spec"]["transformer"]
-    return Container(where=service["metadata"]["name"], fields=pod["containers"][0], pod=pod)
+    return Container(
+        where=service["metadata"]["name"], fields=pod["containers"][0], pod=pod, labels=pod.get("labels", {})
+    )
 
 
 def model_of(service: Object) -> str:
@@ -104,9 +112,8 @@ def model_of(service: Object) -> str:
 def test_every_kustomization_renders_alone_or_is_a_component_that_is_tried() -> None:
     components = {folder for folder, kind in kustomizations().items() if kind == "Component"}
     assert components == set(TRIED_ON)
-    assert {"base", "minio-kafka-source", "kafka-broker-trigger", "knative", "openinference", "kafka"} == set(
-        overlays()
-    )
+    folders = {"base", "minio-kafka-source", "kafka-broker-trigger", "knative", "openinference", "standard", "kafka"}
+    assert folders == set(overlays())
 
 
 def test_it_passes_the_strict_check(case: Rendered, strict_check: Callable[[str], str]) -> None:
@@ -169,12 +176,12 @@ def test_the_settings_work_and_name_kafka_and_the_store(case: Rendered, tmp_path
 
 
 def test_transformer_and_reconcile_tell_the_namespace_and_the_inference_service(case: Rendered) -> None:
-    names = {service["metadata"]["name"] for service in inference_services(case)}
+    names = {service["metadata"]["name"] for service in case.of_kind("InferenceService")}
     for container in case.containers(TRANSFORMER_IMAGE):
         environment = case.environment(container)
         if container.where.startswith("InferenceService"):
             assert "POD_NAMESPACE" in environment
-        if container.where.startswith("CronJob"):
+        if container.where.startswith(("CronJob", "Deployment")):
             assert "POD_NAMESPACE" in environment
             assert environment["INFERENCE_SERVICE_NAME"] in names
 
@@ -189,6 +196,13 @@ def test_every_part_is_told_the_same_kafka(case: Rendered) -> None:
     for scaled in case.of_kind("ScaledObject"):
         told |= {trigger["metadata"]["bootstrapServers"] for trigger in scaled["spec"]["triggers"]}
     assert len(told) == bool(case.containers(TRANSFORMER_IMAGE))
+
+
+def test_each_command_takes_the_flags_that_it_is_given(case: Rendered) -> None:
+    for container in case.containers(TRANSFORMER_IMAGE):
+        command, *flags = container.command_line or [""]
+        if command in COMMANDS:
+            import_module(f"mnist_pipeline.commands.{command}").parser(Digits()).parse_args(flags)
 
 
 # --- the pods ---
@@ -255,8 +269,7 @@ def test_what_a_pod_names_is_there_or_made_by_the_reader(case: Rendered) -> None
 
 
 def test_the_memory_limit_holds_what_may_be_in_hand_at_once(case: Rendered) -> None:
-    for service in inference_services(case):
-        transformer = transformer_of(service)
+    for transformer in case.transformers():
         settings = Settings.from_environ(
             {name: text for name, text in case.environment(transformer).items() if name.startswith("MAX_")}, Digits()
         )
@@ -303,10 +316,11 @@ def test_every_url_names_a_service_that_kserve_makes(case: Rendered) -> None:
 
 
 def test_policy_and_disruption_budget_find_the_transformers_pods(case: Rendered) -> None:
-    for service in inference_services(case):
-        labels = service["spec"]["transformer"]["labels"].items()
+    for transformer in case.transformers():
+        labels = transformer.labels.items()
         (policy,), (budget,) = case.of_kind("NetworkPolicy"), case.of_kind("PodDisruptionBudget")
-        assert policy["metadata"]["namespace"] == budget["metadata"]["namespace"] == service["metadata"]["namespace"]
+        (namespace,) = {service["metadata"]["namespace"] for service in case.of_kind("InferenceService")}
+        assert policy["metadata"]["namespace"] == budget["metadata"]["namespace"] == namespace
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels
         assert budget["spec"]["selector"]["matchLabels"].items() <= labels
 
@@ -314,7 +328,8 @@ def test_policy_and_disruption_budget_find_the_transformers_pods(case: Rendered)
 def test_everybody_who_is_let_in_is_let_in_by_a_namespace(case: Rendered) -> None:
     for policy in case.of_kind("NetworkPolicy"):
         peers = [peer for rule in policy["spec"]["ingress"] for peer in rule["from"]]
-        assert len(peers) >= 3
+        # Nobody but Prometheus asks the members of a consumer group.
+        assert len(peers) == 1 if case.of_kind("Deployment") else len(peers) >= 3
         for peer in peers:
             assert "kubernetes.io/metadata.name" in json.dumps(peer["namespaceSelector"])
 
@@ -401,7 +416,7 @@ def test_the_notification_that_setup_asks_for_is_the_target_that_minio_has(overl
 
 def test_the_policy_of_the_transformers_user_is_the_packages_own() -> None:
     packaged = files("mnist_pipeline.site").joinpath("minio-policy.json").read_text()
-    assert json.loads((FOLDER / "minio-kafka-source" / "minio-policy.json").read_text()) == json.loads(packaged)
+    assert json.loads((FOLDER / "components" / "setup" / "minio-policy.json").read_text()) == json.loads(packaged)
 
 
 @pytest.mark.parametrize("overlay", ["kafka-broker-trigger"], indirect=True)
@@ -451,6 +466,135 @@ def test_keda_scales_kserves_deployment_by_the_sources_own_group(kustomize_progr
     assert trigger["metadata"]["consumerGroup"] == source["spec"]["consumerGroup"]
     assert [trigger["metadata"]["topic"]] == source["spec"]["topics"]
     assert service["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "external"
+
+
+# --- straight from Kafka ---
+
+
+@pytest.fixture(scope="module")
+def standard(kustomize_program: Path) -> Rendered:
+    return render(kustomize_program, FOLDER / "standard", "standard")
+
+
+def consumer_of(standard: Rendered) -> Container:
+    (consumer,) = standard.transformers()
+    assert consumer.command_line[0] == "consume"
+    return consumer
+
+
+def test_straight_from_kafka_nothing_of_knative_is_left(standard: Rendered) -> None:
+    assert "knative" not in standard.text.lower()
+    (service,) = standard.of_kind("InferenceService")
+    assert service["spec"].keys() == {"predictor"}
+
+
+def test_the_group_reads_the_topic_that_minio_writes_and_shares_it_with_no_source(
+    standard: Rendered, kustomize_program: Path
+) -> None:
+    consumer = consumer_of(standard)
+    (minio,) = standard.containers(MINIO_IMAGE)
+    assert consumer.flag("topic") == standard.environment(minio)["MINIO_NOTIFY_KAFKA_TOPIC_1"]
+    first_story = render(kustomize_program, FOLDER / "minio-kafka-source", "minio-kafka-source")
+    (source,) = first_story.of_kind("KafkaSource")
+    assert consumer.flag("group") != source["spec"]["consumerGroup"]
+    assert consumer.flag("initial-offset") == "earliest"
+
+
+def test_setup_makes_the_topics_of_the_group_with_a_partition_for_each_replica(standard: Rendered) -> None:
+    consumer = consumer_of(standard)
+    (setup,) = [one for one in standard.containers(TRANSFORMER_IMAGE) if one.where == "Job setup, container setup"]
+    (scaled,) = standard.of_kind("ScaledObject")
+    for name in ("topic", "dead-letter-topic"):
+        assert setup.flag(name) == consumer.flag(name) is not None
+    assert int(setup.flag("partitions") or 0) == scaled["spec"]["maxReplicaCount"]
+
+
+def test_keda_scales_the_group_by_its_own_lag_and_never_to_none(standard: Rendered) -> None:
+    consumer = consumer_of(standard)
+    (scaled,), (deployment,) = standard.of_kind("ScaledObject"), standard.of_kind("Deployment")
+    (trigger,) = scaled["spec"]["triggers"]
+    assert scaled["spec"]["scaleTargetRef"] == {"name": deployment["metadata"]["name"]}
+    assert scaled["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+    assert "replicas" not in deployment["spec"]
+    assert scaled["spec"]["minReplicaCount"] >= 2
+    lag_of = {name: trigger["metadata"][name] for name in ("consumerGroup", "topic", "offsetResetPolicy")}
+    assert lag_of == {
+        "consumerGroup": consumer.flag("group"),
+        "topic": consumer.flag("topic"),
+        "offsetResetPolicy": consumer.flag("initial-offset"),
+    }
+    # What all of them have in hand is lag too, and no reason to keep more than one.
+    in_hand = int(standard.environment(consumer)["MAX_IN_FLIGHT"]) * scaled["spec"]["maxReplicaCount"]
+    assert int(trigger["metadata"]["lagThreshold"]) > in_hand
+
+
+def test_the_deployment_finds_its_own_pods_and_no_others(standard: Rendered) -> None:
+    (deployment,) = standard.of_kind("Deployment")
+    selected = deployment["spec"]["selector"]["matchLabels"].items()
+    found = {one.where for one in standard.containers() if selected <= one.labels.items()}
+    assert found == {consumer_of(standard).where}
+    (spread,) = consumer_of(standard).pod["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"].items() == selected
+
+
+def test_the_group_asks_the_predictor_by_the_service_that_kserve_makes(standard: Rendered) -> None:
+    consumer = consumer_of(standard)
+    (service,) = standard.of_kind("InferenceService")
+    (predictor,) = standard.containers(PREDICTOR_IMAGE)
+    assert consumer.flag("predictor_host") == "$(INFERENCE_SERVICE_NAME)-predictor.$(POD_NAMESPACE)"
+    assert standard.environment(consumer)["INFERENCE_SERVICE_NAME"] == service["metadata"]["name"]
+    assert predictor.fields["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{consumer.flag('model_name')}"
+
+
+def test_the_probes_of_the_group_ask_the_port_that_it_is_told(standard: Rendered) -> None:
+    consumer = consumer_of(standard)
+    (port,) = consumer.fields["ports"]
+    assert str(port["containerPort"]) == consumer.flag("http_port")
+    for probe, path in (("startup", "live"), ("liveness", "live"), ("readiness", "ready")):
+        assert consumer.fields[f"{probe}Probe"]["httpGet"] == {"path": f"/v2/health/{path}", "port": port["name"]}
+
+
+def test_a_member_of_the_group_is_not_killed_in_mid_drain(standard: Rendered) -> None:
+    consumer = consumer_of(standard)
+    assert "lifecycle" not in consumer.fields, "nobody sends requests that would have to be waited for"
+    assert consumer.pod["terminationGracePeriodSeconds"] >= _DRAIN_SECONDS + 5
+
+
+def test_the_group_is_let_out_to_dns_minio_kafka_and_the_predictor(standard: Rendered) -> None:
+    (policy,) = standard.of_kind("NetworkPolicy")
+    dns, others = policy["spec"]["egress"]
+    assert dns == {"ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]}
+    to_minio, to_predictor, to_kafka = others["to"]
+    (minio,) = standard.containers(MINIO_IMAGE)
+    assert to_minio["podSelector"]["matchLabels"].items() <= minio.labels.items()
+    (service,) = standard.of_kind("InferenceService")
+    # As KServe labels its pods (pkg/constants/constants.go).
+    assert to_predictor["podSelector"]["matchLabels"] == {
+        "serving.kserve.io/inferenceservice": service["metadata"]["name"],
+        "component": "predictor",
+    }
+    host = standard.environment(consumer_of(standard))["KAFKA_BOOTSTRAP_SERVERS"].partition(":")[0]
+    namespace = to_kafka["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert host.split(".")[1] == namespace
+    assert {"Ingress", "Egress"} == set(policy["spec"]["policyTypes"])
+
+
+def test_the_page_s_user_of_kafka_is_one_that_keda_takes(
+    kustomize_program: Path, strict_check: Callable[[str], str], tmp_path: Path
+) -> None:
+    shutil.copytree(FOLDER, tmp_path / "manifests")
+    (tmp_path / "manifests" / "mine").mkdir()
+    for block in blocks_of((FOLDER.parent / "docs" / "howto" / "consume-straight-from-kafka.md").read_text()):
+        if block.title:
+            (tmp_path / "manifests" / "mine" / block.title).write_text(block.text)
+    case = render(kustomize_program, tmp_path / "manifests" / "mine", "mine")
+    (scaled,), (user,) = case.of_kind("ScaledObject"), case.of_kind("TriggerAuthentication")
+    assert scaled["spec"]["triggers"][0]["authenticationRef"] == {"name": user["metadata"]["name"]}
+    assert user["metadata"]["namespace"] == scaled["metadata"]["namespace"]
+    # What KEDA's scaler reads (pkg/scalers/kafka_scaler.go).
+    parameters = {one["parameter"] for one in user["spec"]["secretTargetRef"]}
+    assert parameters <= {"sasl", "username", "password", "tls", "ca", "cert", "key"}
+    assert strict_check(case.text) == ""
 
 
 # --- what a reader does ---

@@ -13,15 +13,17 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from kafka import TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 
 from e2e.following import wait_until
-from mnist_pipeline.adapters.kafka_records import Record, read_topic
-from mnist_pipeline.local.processes import Child, Part, PartFailed, Sandbox
+from mnist_pipeline.adapters.kafka_records import read_topic
+from mnist_pipeline.adapters.records import Record
+from mnist_pipeline.local.processes import Child, Part, PartFailed, Sandbox, answers_ok, free_port
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
 from mnist_pipeline.pipeline.settings import Minio
 from servers.kafka import KafkaProgram, KafkaServer
@@ -32,9 +34,11 @@ DIGIT_BUCKETS = tuple(f"digit-{digit}" for digit in range(10))
 REJECTED_BUCKET = "mnist-rejected"
 NOTIFICATIONS_TOPIC = "mnist"
 RESULTS_TOPIC = "mnist-predictions"
+DEAD_LETTERS_TOPIC = "mnist-dead-letters"
 PARTITIONS = 6
 
 _GROUP = "sources"
+_CONSUMERS = "consumers"
 _API_VERSION = (4, 0)
 _TARGET = "MINIO_NOTIFY_KAFKA_{}_PRIMARY"
 _DELIVERING = "delivering topic"
@@ -48,8 +52,21 @@ _SETTINGS = MappingProxyType(
 )
 
 
+@dataclass(frozen=True)
+class Consumer:
+    """A `mnist-pipeline consume`, and the port of its health."""
+
+    child: Child
+    port: int
+
+    def wait_ready(self) -> None:
+        """Wait until it consumes."""
+        self.child.wait_ready(lambda: answers_ok(self.port, "/v2/health/ready"), timeout_seconds=60)
+
+
 class Site(Part):
-    """A broker, a store, a predictor and two transformers, set up by `mnist-pipeline setup`; sources come and go.
+    """A broker, a store, a predictor and transformers, set up by `mnist-pipeline setup`; sources and consumers come and
+    go.
 
     Its parts are its attributes: `sandbox`, `kafka`, `minio`, `predictor`, `transformers`; `user` is who those are in
     MinIO.
@@ -57,6 +74,8 @@ class Site(Part):
     Args:
         kafka_program: what `servers.kafka.install()` returned.
         minio_program: what `servers.minio.install()` returned.
+        partitions: of each topic.
+        transformers: how many of them.
     """
 
     sandbox: Sandbox
@@ -64,10 +83,14 @@ class Site(Part):
     minio: MinioServer
     user: Minio
     predictor: ModelServer
-    transformers: tuple[ModelServer, ModelServer]
+    transformers: tuple[ModelServer, ...]
 
-    def __init__(self, kafka_program: KafkaProgram, minio_program: Path) -> None:
+    def __init__(
+        self, kafka_program: KafkaProgram, minio_program: Path, *, partitions: int = PARTITIONS, transformers: int = 2
+    ) -> None:
         self._programs = kafka_program, minio_program
+        self._partitions = partitions
+        self._number_of_transformers = transformers
         self._exit = contextlib.ExitStack()
         self._started_sources = 0
 
@@ -97,9 +120,10 @@ class Site(Part):
         self._exit.callback(self.minio.close)
         self.minio.wait_ready()
         self.user = self.minio.add_transformer("transformer")
-        self.transformers = self.start_transformer("transformer-0"), self.start_transformer("transformer-1")
+        numbers = range(self._number_of_transformers)
+        self.transformers = tuple(self.start_transformer(f"transformer-{number}") for number in numbers)
         self.kafka.wait_ready()
-        self.setup("--partitions", str(PARTITIONS))
+        self.setup("--partitions", str(self._partitions), "--dead-letter-topic", DEAD_LETTERS_TOPIC)
         for server in (self.predictor, *self.transformers):
             server.wait_ready()
 
@@ -156,6 +180,15 @@ class Site(Part):
             env=self.environment,
         )
 
+    def start_consumer(self, name: str) -> Consumer:
+        """Start a `mnist-pipeline consume` in its one consumer group; it consumes once it is ready."""
+        port = free_port()
+        predictor = ("--predictor_host", f"127.0.0.1:{self.predictor.http_port}")
+        command = ["consume", *predictor, "--topic", NOTIFICATIONS_TOPIC, "--group", _CONSUMERS]
+        where = ("--dead-letter-topic", DEAD_LETTERS_TOPIC, "--host", "127.0.0.1", "--http_port", str(port))
+        argv = [sys.executable, "-m", "mnist_pipeline", *command, *where]
+        return Consumer(self.sandbox.start(name, argv, env=self.environment), port)
+
     @staticmethod
     def wait_delivering(source: Child) -> None:
         """Wait until the source has its partitions."""
@@ -204,9 +237,16 @@ class Site(Part):
     def wait_settled(self, *, seconds: float = 150) -> None:
         """Wait until that, and until every notification is committed, which a source does every five seconds."""
         self.wait_released(seconds=seconds)
-        wait_until(
-            lambda: self._uncommitted() == 0, "notifications are not committed", seconds=seconds, every=_ASK_EVERY
-        )
+        self._wait_committed(_GROUP, seconds)
+
+    def wait_consumed(self, *, seconds: float) -> None:
+        """Wait until the consumers have committed every notification."""
+        self._wait_committed(_CONSUMERS, seconds)
+
+    def published(self) -> int:
+        """How many results there are so far."""
+        with self.kafka.admin() as admin:
+            return sum(self._ends(admin, RESULTS_TOPIC).values())
 
     def versions(self, bucket: str, prefix: str = "") -> list[str]:
         """The keys of all versions in the bucket, delete markers among them."""
@@ -232,9 +272,16 @@ class Site(Part):
         counted = re.findall(r'^minio_api_requests_total\{[^}]*name="(\w+)"[^}]*\} (\d+)', text, re.MULTILINE)
         return {name.lower(): int(number) for name, number in counted}
 
-    def _uncommitted(self) -> int:
-        partitions = [TopicPartition(NOTIFICATIONS_TOPIC, number) for number in range(PARTITIONS)]
-        with self.kafka.admin() as admin:
-            committed = admin.list_group_offsets({_GROUP: partitions})[_GROUP]
-            ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-        return sum(ends[one].offset - max(committed[one].offset, 0) for one in partitions)
+    def _wait_committed(self, group: str, seconds: float) -> None:
+        def committed() -> bool:
+            with self.kafka.admin() as admin:
+                ends = self._ends(admin, NOTIFICATIONS_TOPIC)
+                offsets = admin.list_group_offsets({group: list(ends)})[group]
+            return all(offsets[one].offset == end for one, end in ends.items() if end)
+
+        wait_until(committed, "notifications are not committed", seconds=seconds, every=_ASK_EVERY)
+
+    def _ends(self, admin: KafkaAdminClient, topic: str) -> dict[TopicPartition, int]:
+        partitions = [TopicPartition(topic, number) for number in range(self._partitions)]
+        ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+        return {one: ends[one].offset for one in partitions}

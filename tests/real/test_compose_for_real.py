@@ -23,7 +23,7 @@ from minio import Minio
 
 from e2e.following import wait_until
 from mnist_pipeline.adapters.kafka_records import read_topic
-from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
+from mnist_pipeline.local.processes import Child, Sandbox, answers_ok, free_port
 from servers.kafka import KafkaProgram
 
 # The first one may wait a minute for `setup`, and two for each of KServe's servers.
@@ -100,6 +100,35 @@ class Compose:
         argv = [*program.command("kafka.Kafka", options=options), f"{folders['final']}/server.properties"]
         self.sandbox.start("kafka", argv, env={})
 
+    def upload(self, key: str) -> None:
+        image = (TESTS / "data" / "kserve-sample-0.png").read_bytes()
+        self._minio().put_object(bucket_name="mnist", object_name=key, data=io.BytesIO(image), length=len(image))
+
+    def lying(self) -> list[str]:
+        """Every version of every object."""
+        client = self._minio()
+        buckets = [bucket.name for bucket in client.list_buckets()]
+        versions = (client.list_objects(bucket_name=bucket, recursive=True, include_version=True) for bucket in buckets)
+        return [f"{one.bucket_name}/{one.object_name}" for bucket in versions for one in bucket]
+
+    def _minio(self) -> Minio:
+        root = SERVICES["minio"]["environment"]
+        keys = (root["MINIO_ROOT_USER"], root["MINIO_ROOT_PASSWORD"])
+        return Minio(self.addresses["minio:9000"], *keys, secure=False)
+
+    def start_consumer(self) -> Child:
+        # In its container it listens on 8080.
+        port = free_port()
+        child = self.sandbox.start(
+            "consume", [*self.argv("consume"), "--http_port", str(port)], env=self.environment("consume")
+        )
+        child.wait_ready(lambda: answers_ok(port, "/v2/health/ready"), timeout_seconds=120)
+        return child
+
+    def child(self, service: str) -> Child:
+        (found,) = (child for child in self.sandbox.children if child.name == service)
+        return found
+
     def start_model_server(self, service: str) -> None:
         port = self.addresses[f"{service}:8080"].rpartition(":")[2]
         # By itself it listens on 8080 and 8081, and so does the other one, in a container of its own.
@@ -141,20 +170,9 @@ def test_kafka_has_all_that_its_environment_says_and_knows_what_it_means(compose
 
 
 def test_an_uploaded_zero_is_filed_under_zero_alone_and_published_under_one_id(compose: Compose) -> None:
-    root = SERVICES["minio"]["environment"]
-    keys = (root["MINIO_ROOT_USER"], root["MINIO_ROOT_PASSWORD"])
-    client = Minio(compose.addresses["minio:9000"], *keys, secure=False)
-    image = (TESTS / "data" / "kserve-sample-0.png").read_bytes()
-    client.put_object(bucket_name="mnist", object_name="0.png", data=io.BytesIO(image), length=len(image))
-
-    def lying() -> list[str]:
-        buckets = [bucket.name for bucket in client.list_buckets()]
-        versions = (client.list_objects(bucket_name=bucket, recursive=True, include_version=True) for bucket in buckets)
-        return [f"{one.bucket_name}/{one.object_name}" for bucket in versions for one in bucket]
-
+    compose.upload("0.png")
     # Asked of the source, so that the end of its log tells why it is not so.
-    (source,) = (child for child in compose.sandbox.children if child.name == "source")
-    source.wait_ready(lambda: lying() == ["digit-0/0.png"], timeout_seconds=60)
+    compose.child("source").wait_ready(lambda: compose.lying() == ["digit-0/0.png"], timeout_seconds=60)
     topic = SERVICES["transformer"]["environment"]["KAFKA_TOPIC"]
     records = read_topic(compose.addresses["kafka:9092"], topic, api_version=(4, 0))
     events = [json.loads(record.value or b"{}") for record in records]
@@ -162,10 +180,20 @@ def test_an_uploaded_zero_is_filed_under_zero_alone_and_published_under_one_id(c
     assert len({event["id"] for event in events}) == 1
 
 
+def test_straight_from_kafka_an_uploaded_zero_is_filed_too(compose: Compose) -> None:
+    for service in ("source", "transformer"):
+        compose.sandbox.stop(compose.child(service))
+    consumer = compose.start_consumer()
+    compose.upload("straight.png")
+    consumer.wait_ready(lambda: "digit-0/straight.png" in compose.lying(), timeout_seconds=60)
+    # What is there is filed before it is released.
+    consumer.wait_ready(lambda: "mnist/straight.png" not in compose.lying(), timeout_seconds=60)
+
+
 def test_what_a_service_waits_for_is_there_and_what_has_to_end_is_not_started_again() -> None:
     for service in SERVICES.values():
         depends = service.get("depends_on", {})
         assert {*depends} <= SERVICES.keys()
         for name in depends if isinstance(depends, dict) else ():
-            assert depends[name]["condition"] == "service_completed_successfully"
-            assert SERVICES[name]["restart"] == "on-failure"
+            ends = SERVICES[name]["restart"] == "on-failure"
+            assert depends[name]["condition"] == ("service_completed_successfully" if ends else "service_started")

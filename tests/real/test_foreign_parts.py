@@ -23,8 +23,9 @@ from kserve.predictor_config import PredictorConfig
 import mnist
 from e2e.following import IMAGES, Answer, post
 from mnist_pipeline import Digits
-from mnist_pipeline.adapters.kafka_records import Record, read_topic
+from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.adapters.predictor_client import PredictorClient
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.local.servers import ModelServer, start_predictor, start_transformer
 from mnist_pipeline.pipeline.errors import PredictorUnavailable, TensorRefused
@@ -220,7 +221,7 @@ def published(real_kafka: KafkaServer, real_minio: MinioServer) -> Iterator[Publ
 
 
 def assert_is_read(python: Path, record: Record, expected: dict[str, str]) -> Any:
-    """The SDK finds the expected attributes and what every result has, no more; what is left are our four headers.
+    """The SDK finds the expected attributes and what every result has, no more; what is left are our own headers.
 
     Return the event's data.
     """
@@ -242,6 +243,7 @@ def assert_is_read(python: Path, record: Record, expected: dict[str, str]) -> An
         **expected,
     }
     plain = {name: value for name, value in headers.items() if name != "content-type" and not name.startswith("ce_")}
+    assert plain.pop("server-timing").startswith("wait;dur=")
     assert plain == {
         "request-host": HOST,
         "kserve-isvc-name": "test-transformer",

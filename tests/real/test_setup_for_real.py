@@ -106,6 +106,22 @@ def test_a_site_is_made_once_and_then_it_is_there_and_passes_the_check(
         assert [len(found["partitions"]) for found in admin.describe_topics(list(topics))] == [3, 3]
 
 
+def test_a_topic_of_dead_letters_is_made_and_checked_where_one_is_asked_for(
+    environ: dict[str, str], topics: tuple[str, str]
+) -> None:
+    dead_letters = f"{topics[0]}-dead-letters"
+    asked_for = ("--dead-letter-topic", dead_letters)
+    assert (
+        f"problem: topic {dead_letters}: is not there; mnist-pipeline setup mends it"
+        in run(environ, topics[0], "--check", *asked_for)[1]
+    )
+    code, lines = run(environ, topics[0], *asked_for)
+    assert (code, lines[-1]) == (0, f"made: topic {dead_letters}")
+    code, lines = run(environ, topics[0], "--check", *asked_for)
+    assert code == 0
+    assert {f"there: topic {dead_letters}", f"there: right to produce to topic {dead_letters}"} <= {*lines}
+
+
 def test_the_check_of_an_empty_site_makes_nothing(
     environ: dict[str, str], topics: tuple[str, str], minio: MinioServer, real_kafka: KafkaServer
 ) -> None:

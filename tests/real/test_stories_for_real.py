@@ -12,6 +12,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -27,9 +28,11 @@ from kafka import KafkaProducer
 
 from e2e.following import EXAMPLE, IMAGES, Answer, post, wait_until
 from e2e.sinks import Sink
-from mnist_pipeline.adapters.kafka_records import Record
+from mnist_pipeline.adapters.group_member import Subscription
+from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.local.servers import ModelServer
 from mnist_pipeline.local.source import Source
+from mnist_pipeline.pipeline.settings import Kafka
 from mnist_pipeline.testing import minio_event
 from real.site import (
     DIGIT_BUCKETS,
@@ -186,14 +189,11 @@ def test_a_source_that_keeps_a_partition_while_another_joins_skips_none_of_its_r
         def join() -> None:
             sources.enter_context(
                 Source(
-                    site.kafka.bootstrap_servers,
-                    topic,
+                    Kafka(bootstrap_servers=site.kafka.bootstrap_servers, topic=topic),
+                    Subscription(topics=(topic,), group=topic, initial_offset="earliest", session_timeout_seconds=6.0),
                     sink.url,
-                    group=topic,
                     ordered=ordered,
                     max_in_flight=2,
-                    initial_offset="earliest",
-                    session_timeout_seconds=6,
                 )
             )
 
@@ -323,6 +323,25 @@ def test_what_mc_copies_or_pipes_is_filed(site: Site, mc: Path, tmp_path: Path) 
 
 def asked(transformer: ModelServer, body: Any) -> Answer:
     return post(transformer.predict_url, body, {**CURL, "Host": HOST})
+
+
+def test_a_load_is_filed_and_measured_for_a_user_who_may_only_upload(site: Site) -> None:
+    may_upload = {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": [f"arn:aws:s3:::{SOURCE_BUCKET}/*"]}
+    site.minio.add_user("uploader", "uploader-secret", {"Version": "2012-10-17", "Statement": [may_upload]})
+    who = {"MINIO_ACCESS_KEY": "uploader", "MINIO_SECRET_KEY": "uploader-secret"}
+    with site.delivering():
+        ran = subprocess.run(
+            [sys.executable, "-m", "mnist_pipeline", "bench", "--count", "200", "--in-flight", "16", "--json"],
+            env={**os.environ, **site.environment, **who},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    told = json.loads(ran.stdout)
+    assert told["objects"] == {"filed": 200, "to be reviewed": 0, "rejected": 0, "lost": 0, "not uploaded": 0}
+    assert filed(site, told["prefix"].partition("/")[2]) == 200
 
 
 def test_the_example_s_event_gives_the_example_s_result_with_its_ten_fields(site: Site) -> None:

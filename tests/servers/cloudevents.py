@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from mnist_pipeline.adapters.kafka_records import Record
+from mnist_pipeline.adapters.records import Record
 from servers import venvs
 
 _REQUIREMENTS = Path(__file__).with_name("cloudevents.txt")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -46,18 +46,42 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("real")]
     config.stash[_LEFT_OUT] = len(left_out)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_out"] = len(left_out)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # Where tests run side by side, the process that starts the others sees no test, and can alone tell what it built.
+    if session.config.getoption("real") and session.config.getoption("numprocesses", None):
+        _install(session.config, {"mc", "mlserver_python", "cloudevents_python"})
+        for line in pytest_report_collectionfinish(session.config):
+            _terminal(session.config).write_line(line)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # Each of the others has collected all tests.
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not config.getoption("real"):
+        for line in pytest_report_collectionfinish(config):
+            _terminal(config).write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     chosen = config.getoption("real") and not config.getoption("collectonly")
-    if not chosen or not any(item.get_closest_marker("real") for item in session.items):
-        return
+    if chosen and any(item.get_closest_marker("real") for item in session.items):
+        _install(config, {name for item in session.items for name in getattr(item, "fixturenames", ())})
+
+
+def _install(config: pytest.Config, asked_for: set[str]) -> None:
     try:
         config.stash[_KAFKA] = _or_missing(kafka.install)
         config.stash[_MINIO] = _or_missing(minio.install)
-        asked_for = {name for item in session.items for name in getattr(item, "fixturenames", ())}
         if "mc" in asked_for:
             config.stash[_MC] = _or_missing(minio.install_mc)
         if "mlserver_python" in asked_for:
@@ -66,6 +90,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             config.stash[_CLOUDEVENTS] = _or_missing(cloudevents.install)
     except BuildFailed as exc:
         pytest.exit(str(exc), returncode=pytest.ExitCode.TESTS_FAILED)
+
+
+def _terminal(config: pytest.Config) -> Any:
+    return config.pluginmanager.get_plugin("terminalreporter")
 
 
 def _or_missing(install: Callable[[], _Program]) -> _Program | ToolMissing:

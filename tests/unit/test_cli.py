@@ -117,6 +117,16 @@ def test_serve_names_all_that_is_wrong_before_it_imports_kserve(
     assert names == ["--predictor_host", "PROMETHEUS_MULTIPROC_DIR", "EVENT_MODE", "PREDICTOR_FORMAT"]
 
 
+def test_reconcile_names_a_folder_of_metrics_that_is_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/no/such/directory")
+    monkeypatch.setenv("MINIO_ACCESS_KEY", "a")
+    monkeypatch.setenv("MINIO_SECRET_KEY", "b")
+    assert cli.main(argv=["reconcile", "--predictor_host", "127.0.0.1:9"]) == 2
+    assert capsys.readouterr().err.startswith("PROMETHEUS_MULTIPROC_DIR names '/no/such/directory', which is no")
+
+
 @pytest.mark.parametrize(
     ("variables", "flags", "named"),
     [
@@ -154,7 +164,7 @@ def test_row_46_a_library_that_cannot_be_imported_for_a_variable_is_one_line(var
     assert "Traceback" not in told
 
 
-@pytest.mark.parametrize("command", ["serve", "reconcile", "setup", "source"])
+@pytest.mark.parametrize("command", ["serve", "reconcile", "setup", "source", "web"])
 def test_an_unknown_setting_is_one_line_without_its_value_at_the_start_of_each_command_that_reads_settings(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +183,7 @@ class Unfinished(Task):
     suffixes = (".jpg",)
 
 
-@pytest.mark.parametrize("command", ["serve", "reconcile", "setup", "source"])
+@pytest.mark.parametrize("command", ["serve", "reconcile", "setup", "source", "web"])
 def test_each_command_tells_what_a_task_lacks(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +238,14 @@ def test_the_demo_refuses_a_folder_without_pictures(capsys: pytest.CaptureFixtur
     assert "there is nothing to upload" in capsys.readouterr().err
 
 
+def test_a_port_of_a_page_that_was_not_asked_for_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("confluent_kafka", reason="the extra [local] is not installed")
+    with pytest.raises(SystemExit) as exited:
+        cli.main(argv=["demo", "--web-port", "8090"])
+    assert exited.value.code == 2
+    assert "--web-port is of the page, and goes with --web" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]])
 def test_another_task_s_help_shows_the_demo_with_a_folder_and_no_completion_of_several_words(
     arguments: list[str],
@@ -258,6 +276,8 @@ def test_another_task_s_help_shows_the_demo_with_a_folder_and_no_completion_of_s
         ["source", "--sink", "http://127.0.0.1:1/", "--retry", "-1"],
         ["source", "--sink", "http://127.0.0.1:1/", "--backoff", "nan"],
         ["source", "--sink", "http://127.0.0.1:1/", "--timeout", "0"],
+        ["web", "--port", "-1"],
+        ["web", "--topic", "a topic"],
     ],
 )
 def test_a_value_that_cannot_work_is_told_before_anything_is_begun(

@@ -17,8 +17,9 @@ import pytest
 from kafka import KafkaConsumer
 
 from e2e.sinks import Sink, always, produce
-from mnist_pipeline.adapters.kafka_records import Record
-from mnist_pipeline.local.broker import API_VERSION, Broker
+from mnist_pipeline.adapters.group_member import Subscription
+from mnist_pipeline.adapters.records import Record
+from mnist_pipeline.local.broker import Broker
 from mnist_pipeline.local.delivery import DeadLetter
 from mnist_pipeline.local.knative import (
     Answer,
@@ -30,9 +31,9 @@ from mnist_pipeline.local.knative import (
     verdict,
     wait_seconds,
 )
-from mnist_pipeline.local.offsets import Offsets
 from mnist_pipeline.local.processes import PartFailed
 from mnist_pipeline.local.source import Source
+from mnist_pipeline.pipeline.settings import Kafka
 
 RECORD = Record(
     topic="mnist",
@@ -293,18 +294,12 @@ def test_a_dead_letter_without_an_answer_names_the_destination_only() -> None:
     assert [name for name, _ in letter.headers if "error" in name] == ["ce-knativeerrordest"]
 
 
-def test_offsets_are_committed_up_to_the_first_that_is_not_settled() -> None:
-    offsets = Offsets()
-    for offset in (5, 6, 9, 10):
-        offsets.begin(offset)
-    positions = []
-    for offset in (6, 10, 5, 9):
-        offsets.settle(offset)
-        positions.append(offsets.position)
-    assert positions == [None, None, 7, 11]
-
-
 NOBODY = "127.0.0.1:1"
+MNIST = Subscription(topics=("mnist",), group="test")
+
+
+def at(servers: str) -> Kafka:
+    return Kafka(bootstrap_servers=servers, topic="mnist")
 
 
 def said_by(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -324,9 +319,9 @@ def test_a_source_goes_on_trying_where_kafka_is_away_and_says_so_once(
 ) -> None:
     caplog.set_level(logging.CRITICAL, logger="kafka")
     caplog.set_level(logging.INFO, logger="mnist_pipeline")
-    monkeypatch.setattr("mnist_pipeline.local.source._CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr("mnist_pipeline.local.source._RECONNECT_SECONDS", 0.05)
-    source = Source(NOBODY, "mnist", "http://127.0.0.1:1/", group="test")
+    monkeypatch.setattr("mnist_pipeline.adapters.kafka_consumer.REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("mnist_pipeline.adapters.group_member._RETRY_SECONDS", 0.05)
+    source = Source(at(NOBODY), MNIST, "http://127.0.0.1:1/")
     source.begin()
     until(lambda: said_by(caplog))
     time.sleep(0.5)
@@ -343,7 +338,7 @@ def test_a_source_says_once_that_its_broker_went_away(caplog: pytest.LogCaptureF
     caplog.set_level(logging.CRITICAL, logger="kafka")
     caplog.set_level(logging.INFO, logger="mnist_pipeline")
     with Broker({"mnist": 1}) as broker:
-        source = Source(broker.bootstrap_servers, "mnist", "http://127.0.0.1:1/", group="test", api_version=API_VERSION)
+        source = Source(broker.kafka("mnist"), MNIST, "http://127.0.0.1:1/")
         source.start()
     until(lambda: len(said_by(caplog)) > 1)
     time.sleep(1)
@@ -359,30 +354,12 @@ def test_a_source_that_has_to_be_ready_says_why_it_is_not_and_closes_at_once(cap
     caplog.set_level(logging.CRITICAL, logger="kafka")
     with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
         for servers, why in ((NOBODY, "no connection to a broker"), (f"127.0.0.1:{silent.getsockname()[1]}", "KAFKA_")):
-            source = Source(servers, "mnist", "http://127.0.0.1:1/", group="test")
+            source = Source(at(servers), MNIST, "http://127.0.0.1:1/")
             started = time.monotonic()
-            with pytest.raises(PartFailed, match=rf"source found no Kafka in 0\.3 s: .*{why}"):
+            with pytest.raises(PartFailed, match=rf"source has no partition after 0\.3 s: .*{why}"):
                 source.start(timeout_seconds=0.3)
             assert time.monotonic() - started < 3
     gc.collect()  # the same
-
-
-def test_a_source_that_is_closed_before_it_has_partitions_has_not_failed(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed = threading.Event()
-
-    def consume(_: Source) -> None:
-        closed.wait(5)
-        raise RuntimeError("NetworkSelector closed!")
-
-    monkeypatch.setattr(Source, "_consume_until_closed", consume)
-    monkeypatch.setattr("mnist_pipeline.local.source.Connections.give_up", lambda _: closed.set())
-    told: list[int] = []
-    source = Source(NOBODY, "mnist", "http://127.0.0.1:1/", group="test", on_failure=lambda: told.append(1))
-    source.begin()
-    source.close()
-    assert (source.failed, told, said_by(caplog)) == (False, [], [])
 
 
 class Unforeseen(Exception):
@@ -414,12 +391,9 @@ def broker() -> Iterator[Broker]:
 
 def source_of(broker: Broker, sink_url: str, letters: list[DeadLetter]) -> Source:
     return Source(
-        broker.bootstrap_servers,
-        "mnist",
+        broker.kafka("mnist"),
+        replace(MNIST, initial_offset="earliest"),
         sink_url,
-        group="test",
-        api_version=API_VERSION,
-        initial_offset="earliest",
         retry=2,
         backoff_seconds=0.01,
         on_dead_letter=letters.append,
@@ -468,7 +442,7 @@ def test_a_record_that_can_be_neither_delivered_nor_given_up_holds_up_no_other_a
 @pytest.mark.parametrize("url", ["http://sink:99999/", "http://sink/a b", "http://sink/é", "http://a b/"])
 def test_a_url_that_nothing_can_be_posted_to_is_refused_at_once(url: str) -> None:
     with pytest.raises((ValueError, http.client.InvalidURL)):
-        Source(NOBODY, "mnist", url, group="test")
+        Source(at(NOBODY), MNIST, url)
 
 
 def test_a_source_that_cannot_go_on_says_so_and_tells_its_owner(
@@ -480,11 +454,9 @@ def test_a_source_that_cannot_go_on_says_so_and_tells_its_owner(
     monkeypatch.setattr(KafkaConsumer, "poll", poll)
     told = threading.Event()
     source = Source(
-        broker.bootstrap_servers,
-        "mnist",
+        broker.kafka("mnist"),
+        MNIST,
         "http://127.0.0.1:1/",
-        group="test",
-        api_version=API_VERSION,
         on_failure=told.set,
     )
     source.begin()

@@ -27,6 +27,7 @@ class Model:
         self.answer = answer
         self.is_healthy = True
         self.asked: list[tuple[bytes | RestRequest, dict[str, str]]] = []
+        self.told: list[str] = []
 
     async def healthy(self) -> bool:
         return self.is_healthy
@@ -36,6 +37,9 @@ class Model:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer, {"x-answer": "1"}
+
+    def refused(self, error: PipelineError) -> None:
+        self.told.append(error.reason)
 
     async def close_clients(self) -> None:
         """There are none."""
@@ -156,6 +160,11 @@ def test_everything_else_is_kserve_s(method: str, path: str, seen: str) -> None:
 @pytest.mark.parametrize(("status", "reason"), [(404, "notfound"), (405, "methodnotallowed"), (501, "notimplemented")])
 def test_row_37_kserve_s_own_refusals_have_a_reason_too(status: int, reason: str) -> None:
     assert Exchange("/v9", kserve_answers=status).reason == reason
+
+
+@pytest.mark.parametrize(("method", "told"), [("POST", ["notfound"]), ("GET", [])])
+def test_what_is_posted_where_nothing_is_is_told_of_and_a_probe_is_not(method: str, told: list[str]) -> None:
+    assert Exchange("/v1/models/mnist/predict", method=method, kserve_answers=404).model.told == told
 
 
 def test_the_clients_are_closed_once_the_server_has_shut_down() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import PredictorUnavailable
-from mnist_pipeline.pipeline.interpretation import JSON, Label, Output, Prediction, interpreted
+from mnist_pipeline.pipeline.interpretation import JSON, Label, Output, Prediction, interpreted, scores_of_all
 from mnist_pipeline.pipeline.pictures import is_picture, to_png
 from mnist_pipeline.pipeline.predictor_formats import (
     FORMATS,
@@ -677,6 +677,52 @@ def test_v2_tells_any_tasks_label_by_its_number_its_text_or_scores(
 def test_what_is_none_of_a_tasks_labels_is_refused(row: object) -> None:
     with pytest.raises(PredictorUnavailable, match="the predictor's"):
         predictions(Tensorflow(), v1(row), 1, ANIMALS)
+
+
+DOG_SHARES = [0.25, 0.5, 0.25]
+DOG_LOGITS = [0.0, float(np.log(2)), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (DOG_SHARES, DOG_SHARES),
+        ([DOG_SHARES], None),
+        (DOG_LOGITS, DOG_SHARES),
+        ({"classes": 1, "predictions": DOG_SHARES}, DOG_SHARES),
+        ({"classes": "dog", "probabilities": DOG_LOGITS}, DOG_SHARES),
+        ({"scores": DOG_SHARES}, DOG_SHARES),
+        ({"classes": 1}, None),
+        (1, None),
+        ("dog", None),
+        ([0.5, 0.5], None),
+        ([0.5, 0.5, None], None),
+        (None, None),
+    ],
+)
+def test_v1_tells_the_scores_of_all_labels_or_none(row: object, found: list[float] | None) -> None:
+    outputs = Tensorflow().outputs(v1(row, DOG_SHARES), 2)
+    first, second = scores_of_all(outputs, 2, ANIMALS)
+    assert first == (found and pytest.approx(found))
+    assert second == DOG_SHARES
+
+
+def test_v2_tells_the_scores_of_all_labels_beside_classes_and_alone_or_none() -> None:
+    table = output("probabilities", "FP32", [2, 3], [*DOG_SHARES, *DOG_LOGITS])
+    classes = output("classes", "INT64", [2], [1, 1])
+    for answer in (v2(table), v2(classes, table)):
+        first, second = scores_of_all(OpenInference().outputs(answer), 2, ANIMALS)
+        assert first == DOG_SHARES
+        assert second == pytest.approx(DOG_SHARES)
+    other = output("odd", "FP32", [2], [0.1, 0.9])
+    unclear = output("x", "FP32", [2, 3], [0.0] * 6), output("y", "FP32", [2, 3], [0.0] * 6)
+    for answer in (v2(classes), v2(other), v2(*unclear)):
+        assert scores_of_all(OpenInference().outputs(answer), 2, ANIMALS) == [None, None]
+
+
+def test_an_answer_about_another_number_of_instances_tells_no_scores() -> None:
+    told = Output(name="predictions", datatype=JSON, shape=(1,), data=np.array([None], np.object_))
+    assert scores_of_all({"predictions": told}, 2, ANIMALS) == [None, None]
 
 
 def test_an_output_gives_its_rows_and_only_as_its_shape_says() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 import orjson
@@ -89,3 +90,27 @@ def test_whatever_stands_in_it_is_kept(mode: Mode, trace_id: str, subject: str, 
 )
 def test_what_is_no_result_is_left_out(key: bytes, value: bytes | None, headers: Any) -> None:
     assert read_result(key, value, headers, trace_key="trace-id") is None
+
+
+@modes
+def test_how_long_each_stage_took_is_read_as_it_was_measured(mode: Mode) -> None:
+    seconds = {"wait": 0.0004, "fetch": 0.00213, "decode": 1.5}
+    message = to_message(RESULT, mode=mode, trace_key="trace-id", seconds=seconds)
+    found = read_result(message.key, message.value, message.headers, trace_key="trace-id")
+    assert found is not None
+    assert found.stages == {"wait": 0.4, "fetch": 2.13, "decode": 1500.0}
+    assert read(RESULT, mode).stages == {}
+
+
+@pytest.mark.parametrize("timing", [b"fetch", b"fetch;dur=", b"fetch;dur=NaN", b"\xff\xfe", b"fetch;dur=" + b"9" * 400])
+def test_a_timing_of_somebody_else_s_is_left_out_where_it_is_none(timing: bytes) -> None:
+    message = to_message(RESULT, mode="structured", trace_key="trace-id")
+    headers = (*message.headers, ("server-timing", timing))
+    found = read_result(message.key, message.value, headers, trace_key="trace-id")
+    assert found is not None
+    assert all(0 <= took < 1e12 for took in found.stages.values())
+
+
+def test_a_time_without_a_zone_is_one_of_utc() -> None:
+    found = read(replace(RESULT, time="2026-11-26T16:00:00"), "structured")
+    assert found.time == datetime(2026, 11, 26, 16, tzinfo=timezone.utc)

@@ -16,6 +16,7 @@ from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mnist_pipeline.adapters.sockets import PortTaken, listen
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.serving import server
 from mnist_pipeline.serving.grpc_servicer import PipelineServicer
@@ -85,9 +86,9 @@ def test_a_port_that_is_taken_is_told_in_one_line(address: str) -> None:
         listener.bind((address, 0))
         listener.listen()
         port = listener.getsockname()[1]
-        with pytest.raises(server.PortTaken, match=f"port {port} cannot be listened on: Address already in use"):
-            server._check_port(port)  # noqa: SLF001 - what `serve` does first
-    server._check_port(port)  # noqa: SLF001 - the same
+        with pytest.raises(PortTaken, match=f"port {port} cannot be listened on: Address already in use"):
+            listen(None, port).close()
+    listen(None, port).close()
 
 
 @pytest.mark.parametrize(
@@ -99,8 +100,8 @@ def test_a_port_that_is_taken_is_told_in_one_line(address: str) -> None:
     ],
 )
 def test_where_nothing_can_listen_is_told(port: int, host: str | None, told: str) -> None:
-    with pytest.raises(server.PortTaken, match=re.escape(told)):
-        server._check_port(port, host)  # noqa: SLF001 - the same
+    with pytest.raises(PortTaken, match=re.escape(told)):
+        listen(host, port)
 
 
 # KServe's server as far as its event loop, which says what it is.
@@ -116,7 +117,7 @@ async def say(_):
 ModelServer._serve = say
 args = server.argument_parser(Digits()).parse_args(sys.argv[1:])
 model = kserve.Model("m")
-model.ready, model.predictor = True, server.predictor_of(args)
+model.ready, model.predictor, model.log_format = True, server.predictor_of(args), "console"
 server.serve(model, args)
 """
 

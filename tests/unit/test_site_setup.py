@@ -567,6 +567,12 @@ def test_a_predictor_that_is_away_is_a_problem(store: MemoryS3) -> None:
         ({}, [], ["MINIO_ACCESS_KEY"]),
         ({"EVENT_MODE": "x", "MAX_IN_FLIGHT": "0"}, [], ["EVENT_MODE", "MAX_IN_FLIGHT"]),
         ({"KAFKA_BOOTSTRAP_SERVERS": "k", "KAFKA_TOPIC": "t"}, ["--topic", "t"], ["MINIO_ACCESS_KEY", "KAFKA_TOPIC"]),
+        ({}, ["--topic", "t", "--dead-letter-topic", "t"], ["MINIO_ACCESS_KEY", "--dead-letter-topic"]),
+        (
+            {"KAFKA_BOOTSTRAP_SERVERS": "k", "KAFKA_TOPIC": "t"},
+            ["--dead-letter-topic", "t"],
+            ["MINIO_ACCESS_KEY", "--dead-letter-topic"],
+        ),
         ({"PREDICTOR_FORMAT": "torchserve"}, ["--predictor_protocol", "v2"], ["PREDICTOR_FORMAT"]),
     ],
 )

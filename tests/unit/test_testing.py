@@ -17,7 +17,7 @@ from PIL import Image
 from mnist_pipeline import Destination, Digits, Prediction, SettingsError
 from mnist_pipeline.local.network import Network
 from mnist_pipeline.mnist.images import to_tensor
-from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, StoreUnavailable
+from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, ObjectRetained, StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline, Message
 from mnist_pipeline.testing import Call, Harness, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
 
@@ -95,6 +95,29 @@ async def test_a_failure_before_does_nothing_and_one_after_comes_when_all_is_don
         await put(store, "digit-7", "7.png")
     assert store.keys("digit-7") == ["7.png"]
     assert not await put(store, "digit-7", "7.png")
+
+
+async def test_of_many_deletes_one_call_is_noted_and_all_or_some_of_them_fail_as_told() -> None:
+    store = MemoryStore(versioned={"mnist"})
+    a, b, c = versions = [store.upload("mnist", key, b"x") for key in ("a.png", "b.png", "c.png")]
+    away = StoreUnavailable("away")
+    store.failures.before["delete_all"] = [away]
+    with pytest.raises(StoreUnavailable, match="away"):
+        await store.delete_all(versions, deadline=soon())
+    assert store.keys("mnist") == ["a.png", "b.png", "c.png"]
+    store.failures.before["delete"] = [away]
+    store.locked.add(str(c.version_id))
+    outcomes = await store.delete_all(versions, deadline=soon())
+    assert (outcomes[:2], type(outcomes[2])) == ([away, True], ObjectRetained)
+    assert store.keys("mnist") == ["a.png", "c.png"]
+    store.failures.after["delete_all"] = [StoreUnavailable("the answer was lost")]
+    with pytest.raises(StoreUnavailable, match="lost"):
+        await store.delete_all([a, b], deadline=soon())
+    assert store.keys("mnist") == ["c.png"]
+    assert store.calls == [
+        *[Call(method="delete_all", versions=(a, b, c))] * 2,
+        Call(method="delete_all", versions=(a, b)),
+    ]
 
 
 async def test_others_can_act_in_the_middle_of_a_call() -> None:

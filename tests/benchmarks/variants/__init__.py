@@ -1,9 +1,12 @@
-"""What is compared: programs that are started in the same way, `python -m MODULE --model_name … --http_port …`."""
+"""What is compared: programs that are started in the same way, `python -m MODULE --model_name … --http_port …`.
+
+Some are posted their events, as KServe's transformers are. The others read them from Kafka, so many a batch.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -12,9 +15,12 @@ class Variant:
     """One program to measure.
 
     Attributes:
-        name: in the table, in `--variants` and in the names of topics.
+        name: in the table and in the names of topics.
+        word: in `--variants`.
         module: the Python module that is the program.
+        command: what stands before its flags.
         env: settings of its own, added to those that all variants get.
+        batches: whether it reads its events from Kafka; else they are posted.
         files: whether it does the work; else it only answers.
         checked: whether a lost or misfiled object of its lets the benchmark fail.
         events_share: how many of the events it gets where every S3 call is slow; it would take minutes else.
@@ -23,8 +29,11 @@ class Variant:
     """
 
     name: str
+    word: str
     module: str
+    command: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    batches: bool = False
     files: bool = True
     checked: bool = False
     events_share: float = 1.0
@@ -45,17 +54,49 @@ class Variant:
 
 
 FLOOR = "floor"
+FLOOR_BATCH = "floor batch"
 EMPTY = "empty KServe"
 
+_FAST = {"KAFKA_CLIENT": "confluent"}
+
 VARIANTS = (
-    Variant(name=FLOOR, module="benchmarks.variants.floor", checked=True),
-    Variant(name=EMPTY, module="benchmarks.variants.empty", files=False),
-    Variant(name="sample", module="benchmarks.variants.sample", events_share=0.25),
-    Variant(name="ours", module="mnist_pipeline", checked=True),
+    Variant(name=FLOOR, word="floor", module="benchmarks.variants.floor", checked=True),
+    Variant(name=EMPTY, word="empty", module="benchmarks.variants.empty", files=False),
+    Variant(name="sample", word="sample", module="benchmarks.variants.sample", events_share=0.25),
+    Variant(name="ours", word="ours", module="mnist_pipeline", checked=True),
     Variant(
         name="ours [fast]",
+        word="fast",
         module="mnist_pipeline",
-        env={"KAFKA_CLIENT": "confluent"},
+        env=_FAST,
+        checked=True,
+        needs="confluent_kafka",
+        needs_setting="KAFKA_CLIENT",
+    ),
+    Variant(name=FLOOR_BATCH, word="floor-batch", module="benchmarks.variants.floor_batch", batches=True),
+    Variant(
+        name="floor batch, one DELETE",
+        word="floor-delete",
+        module="benchmarks.variants.floor_batch",
+        env={"ONE_DELETE": "1"},
+        batches=True,
+        checked=True,
+    ),
+    Variant(
+        name="ours consume",
+        word="consume",
+        module="mnist_pipeline",
+        command=("consume",),
+        batches=True,
+        checked=True,
+    ),
+    Variant(
+        name="ours consume [fast]",
+        word="consume-fast",
+        module="mnist_pipeline",
+        command=("consume",),
+        env=_FAST,
+        batches=True,
         checked=True,
         needs="confluent_kafka",
         needs_setting="KAFKA_CLIENT",
@@ -64,22 +105,16 @@ VARIANTS = (
 
 
 def chosen(words: list[str]) -> list[Variant]:
-    """The variants that the words name, by the last word of a name too: `empty`, `fast`.
+    """The variants that the words name; all where there are none.
 
     Raises:
         ValueError: a word names none.
     """
-    found = [variant for variant in VARIANTS if not words or {_short(variant.name), variant.name} & set(words)]
-    known = {name for variant in VARIANTS for name in (_short(variant.name), variant.name)}
-    if unknown := set(words) - known:
-        raise ValueError(f"no variant is called {', '.join(sorted(unknown))}; there are {', '.join(short_names())}")
-    return found
+    if unknown := set(words) - set(known_words()):
+        raise ValueError(f"no variant is called {', '.join(sorted(unknown))}; there are {', '.join(known_words())}")
+    return [variant for variant in VARIANTS if not words or variant.word in words]
 
 
-def short_names() -> list[str]:
-    """The names as they are typed: `floor`, `empty`, `sample`, `ours`, `fast`."""
-    return [_short(variant.name) for variant in VARIANTS]
-
-
-def _short(name: str) -> str:
-    return name.rpartition("[")[2].rstrip("]") if "[" in name else name.split(maxsplit=1)[0]
+def known_words() -> list[str]:
+    """Those that name a variant."""
+    return [variant.word for variant in VARIANTS]

@@ -45,7 +45,7 @@ class Sample(kserve.Model):  # type: ignore[misc]  # kserve publishes no types
         upload, png = _under_way.get()
         (digit,) = response["predictions"]
         self._store.put(f"digit-{digit}", upload.key, png)
-        self._results.send_and_flush(*steps.result(upload, digit))
+        self._results.send_all([steps.result(upload, digit)])
         self._store.delete(upload)
         return {}
 

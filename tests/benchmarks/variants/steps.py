@@ -8,6 +8,7 @@ import json
 import os
 import urllib.parse
 import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import urllib3
 from kafka import KafkaProducer
 from minio import Minio
+from minio.deleteobjects import DeleteObject
 from PIL import Image
 
 CONNECTIONS = 64
@@ -98,34 +100,74 @@ class Store:
         """Remove that version."""
         self._minio.remove_object(bucket_name=upload.bucket, object_name=upload.key, version_id=upload.version_id)
 
+    def delete_all(self, uploads: Sequence[Upload]) -> None:
+        """Remove those versions, which are of one bucket, by one request.
+
+        Raises:
+            RuntimeError: one of them was not removed.
+        """
+        objects = [DeleteObject(upload.key, upload.version_id) for upload in uploads]
+        if errors := list(self._minio.remove_objects(bucket_name=uploads[0].bucket, delete_object_list=objects)):
+            raise RuntimeError(f"{len(errors)} of {len(uploads)} were not removed: {errors[0].message}")
+
+
+class Predictor:
+    """The predictor at a URL, by urllib3; safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = urllib3.PoolManager(maxsize=CONNECTIONS, timeout=30.0, retries=False)
+        self._url = url
+
+    def digits(self, images: Sequence[list[float]]) -> list[int]:
+        """The digit of each image."""
+        question = json.dumps({"instances": images})
+        answer = self._pool.request("POST", self._url, body=question, headers={"Content-Type": "application/json"})
+        digits: list[int] = json.loads(answer.data)["predictions"]
+        return digits
+
+
+def api_version() -> tuple[int, ...] | None:
+    """What kafka-python is told where the broker cannot be probed, else None."""
+    given = os.environ.get("KAFKA_API_VERSION")
+    return None if given is None else tuple(int(number) for number in given.split("."))
+
 
 class Results:
     """The topic of results by kafka-python, as the environment names it; safe to share between threads."""
 
     def __init__(self) -> None:
-        probed = os.environ.get("KAFKA_API_VERSION")
         self._topic = os.environ["KAFKA_TOPIC"]
         self._producer = KafkaProducer(
             bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"],
             acks="all",
-            api_version=None if probed is None else tuple(int(number) for number in probed.split(".")),
+            api_version=api_version(),
         )
 
     def send(self, key: bytes, value: bytes) -> None:
         """Produce one record, and wait for its own ack."""
         self._producer.send(self._topic, key=key, value=value).get(timeout=_ACK_SECONDS)
 
-    def send_and_flush(self, key: bytes, value: bytes) -> None:
-        """Produce one record, and wait for all that are under way."""
-        sent = self._producer.send(self._topic, key=key, value=value)
+    def send_all(self, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Produce records, and wait for all acks."""
+        sent = [self._producer.send(self._topic, key=key, value=value) for key, value in records]
         self._producer.flush(timeout=_ACK_SECONDS)
-        sent.get(timeout=0)
+        for one in sent:
+            one.get(timeout=0)
 
 
 def flags() -> argparse.Namespace:
-    """The flags of KServe's server that a bare script takes too; it ignores the others."""
+    """The flags that a bare script takes of KServe's server or of `mnist-pipeline consume`; it ignores the others."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model_name", required=True)
     parser.add_argument("--predictor_host", required=True)
     parser.add_argument("--http_port", type=int, required=True)
+    parser.add_argument("--topic")
+    parser.add_argument("--group")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--initial-offset")
     return parser.parse_known_args()[0]
+
+
+def predict_url(flags: argparse.Namespace) -> str:
+    """Where the predictor is asked, in V1."""
+    return f"http://{flags.predictor_host}/v1/models/{flags.model_name}:predict"
