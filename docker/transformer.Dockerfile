@@ -8,10 +8,10 @@ WORKDIR /build
 # pip lives in an environment of its own, so that it is not shipped.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/mnist-pipeline
 ENV PIP_CONSTRAINT=/build/requirements.lock PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# Dependencies come first: they change less often than the code.
+# Dependencies come first: they change less often than the code. With those of traces, which a variable then turns on.
 COPY requirements.lock pyproject.toml ./
-RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-    > runtime.txt && \
+RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+    print(*project['dependencies'], *project['optional-dependencies']['otel'], sep='\n')" > runtime.txt && \
     /opt/pip/bin/pip --python /opt/mnist-pipeline/bin/python install --no-compile -r runtime.txt
 COPY README.md LICENSE ./
 COPY src src
