@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import orjson
+import yaml
 from prometheus_client import REGISTRY
 
 import mnist_pipeline
@@ -143,7 +144,7 @@ def _sent_object(harness: Harness, key: str, data: bytes) -> Any:
 
 def metrics() -> str:
     """A row for each of our metrics."""
-    import mnist_pipeline.serving.transformer  # noqa: F401, PLC0415 - its metrics are there once it is imported
+    import mnist_pipeline.telemetry.metrics  # noqa: F401, PLC0415 - they are there once it is imported
 
     # prometheus-client has no public way from its registry to the names of labels.
     collectors = vars(REGISTRY)["_collector_to_names"]
@@ -159,6 +160,23 @@ def metrics() -> str:
         for metric in collector.collect()
     ]
     return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+def alerts() -> str:
+    """A row for each alert of manifests/observability."""
+    rules = yaml.safe_load((ROOT / "manifests/observability/parts/prometheus-rule.yaml").read_text())
+    rows = [
+        (
+            f"`{rule['alert']}`",
+            rule["labels"]["severity"],
+            rule["annotations"]["summary"],
+            rule["annotations"]["look_at"],
+        )
+        for group in rules["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    return _table(("alert", "severity", "when", "look at"), rows)
 
 
 def commands() -> str:
@@ -211,5 +229,6 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    part.__name__: part for part in (readme, settings, answers, requests, results, metrics, commands, library, fakes)
+    part.__name__: part
+    for part in (readme, settings, answers, requests, results, metrics, alerts, commands, library, fakes)
 }
