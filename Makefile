@@ -28,10 +28,10 @@ demo: .venv/.local ## upload digits, or images=DIR, on a local stack and watch w
 	@$(BIN)/mnist-pipeline demo $(if $(filter command,$(firstword $(origin images))),--images "$$images") $(ARGS)
 
 test: .venv/.dev ## unit, contract and end-to-end tests on local servers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-real: .venv/.dev ## tests on Apache Kafka and MinIO themselves; builds them once (Java 17, Maven, Go)
-	@$(BIN)/python -m pytest --real -m real $(ARGS)
+	@$(BIN)/python -m pytest -n auto --real -m real $(ARGS)
 
 fuzz: .venv/.dev ## try the properties of tests/fuzz on thousands of new inputs each (ten minutes)
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 3600 tests/fuzz $(ARGS)
@@ -49,7 +49,7 @@ lint: .venv/.dev ## ruff, mypy --strict, pyright on a user's view, import-linter
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
 
-accuracy: .venv/.dev ## measure the local predictor and the images' preparation on MNIST's test images
+accuracy: .venv/.dev ## measure how 1,000 pictures of each kind are read, and show those that are not
 	@$(BIN)/python tests/accuracy.py $(ARGS)
 
 image: .venv/bin/python ## build the images with Docker, or with buildah and podman, and weigh them
