@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import pytest
-from confluent_kafka import Producer
 
 from e2e.following import wait_until
+from e2e.ways import ordered_producer
 from mnist_pipeline.adapters.group_member import GroupMember, Subscription
 from mnist_pipeline.adapters.kafka import member_of
 from mnist_pipeline.adapters.records import Partition, Record
@@ -49,9 +49,7 @@ class Site:
 
     def produce(self, topic: str, values: Sequence[bytes], *, partitions: int = 1) -> None:
         """Records in the topic's partitions, by turns."""
-        producer = Producer(
-            {"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0, "message.max.bytes": 8_000_000}
-        )
+        producer = ordered_producer(self.broker, {"message.max.bytes": 8_000_000})
         for number, value in enumerate(values):
             producer.produce(topic, value=value, partition=number % partitions)
         assert producer.flush(20) == 0
@@ -123,7 +121,7 @@ def numbered(first: int, last: int) -> list[bytes]:
 
 def test_records_come_whole_and_in_the_order_of_their_partition(site: Site) -> None:
     topic = site.topic(3)
-    producer = Producer({"bootstrap.servers": site.kafka.bootstrap_servers, "log_level": 0})
+    producer = ordered_producer(site.broker)
     producer.produce(topic, key=b"k", value=None, partition=0, headers=[("a", b"1"), ("a", None), ("b", b"")])
     assert producer.flush(20) == 0
     site.produce(topic, numbered(0, 300), partitions=3)
@@ -292,6 +290,8 @@ def test_nothing_is_skipped_or_given_twice_although_partitions_are_paused_again_
     assert pauses > 2
     taker.stopped = ()
     for number in range(3):
+        offsets = [record.offset for record in taker.records if record.partition == number]
+        assert offsets == list(range(4_000)), taker.told
         assert taker.values(ours[number]) == values[number::3]
 
 

@@ -70,6 +70,16 @@ class DeadLetter:
         )
 
 
+def ordered_producer(kafka: Broker | KafkaServer, options: Mapping[str, Any] | None = None) -> Producer:
+    """One whose records come once and in their order, also where a new partition's leader is not ready yet.
+
+    By itself it sends again what was refused behind what was not.
+    """
+    # The embedded broker knows nothing of idempotent producers.
+    order = {"max.in.flight": 1} if isinstance(kafka, Broker) else {"enable.idempotence": True}
+    return Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, **order, **(options or {})})
+
+
 class Group:
     """A consumer group's topic, its dead letters and its offsets, as somebody sees them who is no member."""
 
@@ -84,9 +94,13 @@ class Group:
         create_topic(kafka, self.dead_letter_topic, DEAD_PARTITIONS)
         self._dead = [TopicPartition(self.dead_letter_topic, number, 0) for number in range(DEAD_PARTITIONS)]
         self._read = [0] * DEAD_PARTITIONS
-        options = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}
-        self._producer = Producer({**options, "message.max.bytes": LARGEST_RECORD, "linger.ms": 0})
-        options |= {"group.id": self.name, "enable.auto.commit": False}
+        self._producer = ordered_producer(kafka, {"message.max.bytes": LARGEST_RECORD, "linger.ms": 0})
+        options = {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "log_level": 0,
+            "group.id": self.name,
+            "enable.auto.commit": False,
+        }
         # Apart, because what is asked on a connection waits for the fetch before it.
         self._offsets = Consumer(options)
         self._reader = Consumer({**options, "fetch.wait.max.ms": 50})
