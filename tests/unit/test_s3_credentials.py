@@ -45,9 +45,13 @@ def asked() -> Asked:
     return Asked()
 
 
+def kept_of(provider: Asked) -> KeptCredentials:
+    return KeptCredentials(lambda: provider, "check THIS")
+
+
 @pytest.mark.parametrize(("seconds", "times"), [(None, 1), (3600, 1), (9, 3)])
 async def test_a_provider_is_asked_again_only_when_what_it_gave_ends(seconds: float | None, times: int) -> None:
-    kept = KeptCredentials(provider := Asked(seconds=seconds))
+    kept = kept_of(provider := Asked(seconds=seconds))
     tokens = [(await kept.retrieve(Deadline(5))).session_token for _ in range(3)]
     assert len(provider.threads) == times
     assert tokens[-1] == f"token-{times}"
@@ -55,14 +59,14 @@ async def test_a_provider_is_asked_again_only_when_what_it_gave_ends(seconds: fl
 
 
 async def test_who_comes_while_a_provider_is_asked_waits_for_the_same_answer() -> None:
-    kept = KeptCredentials(provider := Asked(seconds=3600, takes=0.1))
+    kept = kept_of(provider := Asked(seconds=3600, takes=0.1))
     given = await asyncio.gather(*(kept.retrieve(Deadline(5)) for _ in range(8)))
     assert {one.session_token for one in given} == {"token-1"}
     assert len(provider.threads) == 1
 
 
 async def test_a_slow_provider_is_waited_for_until_the_deadline_and_its_answer_is_for_the_next() -> None:
-    kept = KeptCredentials(provider := Asked(takes=0.4))
+    kept = kept_of(provider := Asked(takes=0.4))
     started = time.monotonic()
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="Asked"):
@@ -73,14 +77,14 @@ async def test_a_slow_provider_is_waited_for_until_the_deadline_and_its_answer_i
 
 
 async def test_nothing_is_asked_after_the_deadline() -> None:
-    kept = KeptCredentials(provider := Asked())
+    kept = kept_of(provider := Asked())
     with pytest.raises(DeadlineExceeded):
         await kept.retrieve(Deadline(0))
     assert provider.threads == []
 
 
 async def test_a_provider_that_fails_is_told_without_its_words_and_asked_again() -> None:
-    kept = KeptCredentials(provider := Asked(fails=LookupError(SECRET)))
+    kept = kept_of(provider := Asked(fails=LookupError(SECRET)))
     with pytest.raises(StoreUnavailable, match=r"Asked.*LookupError") as caught:
         await kept.retrieve(Deadline(5))
     assert SECRET not in str(caught.value)
@@ -89,7 +93,7 @@ async def test_a_provider_that_fails_is_told_without_its_words_and_asked_again()
 
 
 async def test_who_is_cancelled_leaves_the_others_their_answer() -> None:
-    kept = KeptCredentials(Asked(takes=0.2))
+    kept = kept_of(Asked(takes=0.2))
     first, second = (asyncio.create_task(kept.retrieve(Deadline(5))) for _ in range(2))
     await asyncio.sleep(0.05)
     first.cancel()

@@ -177,6 +177,46 @@ def test_row_34_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"AWS_ROLE_ARN": "arn"}, "AWS_WEB_IDENTITY_TOKEN_FILE is not set, but AWS_ROLE_ARN is"),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/not/there"}, "AWS_WEB_IDENTITY_TOKEN_FILE names a file that cannot be read"),
+        (
+            {"AWS_WEB_IDENTITY_TOKEN_FILE": __file__, "MINIO_ENDPOINT": "https://s3.eu-west-1.amazonaws.com"},
+            "AWS_ROLE_ARN is not set, but AWS_WEB_IDENTITY_TOKEN_FILE is",
+        ),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": __file__, "AWS_ENDPOINT_URL_STS": "sts:1"}, "AWS_ENDPOINT_URL_STS is 'sts:1'"),
+        ({"AWS_EC2_METADATA_SERVICE_ENDPOINT": "no url"}, "AWS_EC2_METADATA_SERVICE_ENDPOINT is 'no url'"),
+    ],
+)
+def test_a_role_without_a_key_says_what_it_lacks_and_a_pair_of_keys_comes_before_it(
+    environ: dict[str, str], problem: str
+) -> None:
+    (found,) = problems_of(environ)
+    assert found.startswith(problem)
+    minio = read({**environ, **CREDENTIALS}).minio
+    assert minio is not None
+    assert minio.role is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "sts"),
+    [
+        ({"MINIO_ENDPOINT": "https://minio:9000"}, "https://minio:9000"),
+        ({"MINIO_ENDPOINT": "https://minio:9000", "AWS_ENDPOINT_URL_STS": "https://sts.test/"}, "https://sts.test"),
+        ({"MINIO_ENDPOINT": "https://s3.eu-west-1.amazonaws.com", "AWS_ROLE_ARN": "arn"}, None),
+    ],
+)
+def test_a_web_identity_is_told_to_the_store_s_own_sts_unless_it_is_aws(
+    environ: dict[str, str], sts: str | None
+) -> None:
+    minio = read({**environ, "AWS_WEB_IDENTITY_TOKEN_FILE": __file__}).minio
+    assert minio is not None
+    assert minio.role is not None
+    assert minio.role.endpoint == sts
+
+
+@pytest.mark.parametrize(
     ("environ", "problem", "secured"),
     [
         (

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult
 
+from minio.credentials.credentials import Credentials
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.helpers import md5sum_hash, sha256_hash
 from urllib3 import HTTPResponse
@@ -23,7 +24,7 @@ from urllib3 import HTTPResponse
 from mnist_pipeline.adapters.http1 import BrokenConnection, head_of
 from mnist_pipeline.adapters.http1_pool import Pool, Times
 from mnist_pipeline.adapters.http1_response import Response
-from mnist_pipeline.adapters.s3_credentials import KeptCredentials, MakeProvider
+from mnist_pipeline.adapters.s3_credentials import REFUSED, KeptCredentials, MakeProvider
 from mnist_pipeline.adapters.s3_signature import authorization
 from mnist_pipeline.adapters.s3_urls import Urls
 from mnist_pipeline.pipeline.errors import StoreUnavailable
@@ -127,10 +128,17 @@ class S3:
             StoreUnavailable: a setting cannot be used, or there are no credentials.
             other errors of minio-py and Python: the answer makes no sense, or the request can be none.
         """
-        for _ in range(1, patience.attempts):
-            with contextlib.suppress(BrokenConnection, asyncio.TimeoutError, TimeoutError):
-                return await self._send(request, patience)
-        return await self._send(request, patience)
+        if self._credentials is None:
+            self._credentials = KeptCredentials.of(self._minio, self._make_provider)
+        kept, deadline = self._credentials, patience.deadline
+        credentials = await kept.retrieve(deadline)
+        try:
+            return await self._send(request, credentials, patience)
+        except S3Error as exc:
+            # What was refused for who asks was not done, so that nothing is done twice.
+            if exc.code not in REFUSED or not await kept.are_replaced(credentials, deadline):
+                raise
+        return await self._send(request, await kept.retrieve(deadline), patience)
 
     async def close(self) -> None:
         """Close the connections, those in use too; a later request opens new ones."""
@@ -138,8 +146,15 @@ class S3:
         if pool is not None:
             await pool.close()
 
-    async def _send(self, request: Request, patience: Patience) -> Answer:
-        url, headers = await self._signed(request, patience.deadline)
+    async def _send(self, request: Request, credentials: Credentials, patience: Patience) -> Answer:
+        for _ in range(1, patience.attempts):
+            with contextlib.suppress(BrokenConnection, asyncio.TimeoutError, TimeoutError):
+                return await self._send_once(request, credentials, patience)
+        return await self._send_once(request, credentials, patience)
+
+    async def _send_once(self, request: Request, credentials: Credentials, patience: Patience) -> Answer:
+        patience.deadline.remaining()
+        url, headers = await self._signed(request, credentials)
         target = f"{url.path}?{url.query}" if url.query else url.path
         head = head_of(request.method, target, headers, len(request.body))
         pool = await self._opened()
@@ -153,14 +168,10 @@ class S3:
             return Answer(headers=response.headers, body=response.body)
         raise _error(request, response)
 
-    async def _signed(self, request: Request, deadline: Deadline) -> tuple[SplitResult, dict[str, str]]:
+    async def _signed(self, request: Request, credentials: Credentials) -> tuple[SplitResult, dict[str, str]]:
         """The URL and the headers of a request, with the signature (AWS Signature Version 4)."""
-        deadline.remaining()
         parts = self._urls.of(request.method, request.bucket, request.key, request.query)
         headers = {"Host": parts.netloc, **request.headers}
-        if self._credentials is None:
-            self._credentials = KeptCredentials.of(self._minio, self._make_provider)
-        credentials = await self._credentials.retrieve(deadline)
         if self._minio.secure:
             digest = "UNSIGNED-PAYLOAD"
             if request.body and "Content-MD5" not in headers:

@@ -3,38 +3,106 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from dataclasses import replace
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
 
 from minio.credentials.credentials import Credentials
-from minio.credentials.providers import Provider, StaticProvider
+from minio.credentials.providers import IamAwsProvider, Provider, StaticProvider
+from urllib3 import PoolManager, Retry, Timeout
 
+from mnist_pipeline.adapters.threads import in_thread, is_done_within
+from mnist_pipeline.pipeline.environment import content_of
 from mnist_pipeline.pipeline.errors import StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.settings import Minio
 
-# So long before they end minio-py's providers fetch new ones.
-_BEFORE_THE_END = timedelta(seconds=10)
+_log = logging.getLogger(__name__)
+
+REFUSED = frozenset(
+    (
+        "AccessKeyDisabled",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "InvalidTokenId",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    )
+)
+"""Codes of S3 errors by which a store refuses who asks, and not what is asked."""
+
+# Nothing is signed with credentials that end sooner.
+_LAST_SECONDS = 10.0
+# New ones are fetched after this share of the time that is left, while the old ones are in use.
+_RENEWED_AFTER = 0.75
+_PAUSE_SECONDS = 10.0
+_REFUSED_PAUSE_SECONDS = 1.0
+_CONNECT_SECONDS = 2.0
+_READ_SECONDS = 5.0
 
 MakeProvider = Callable[[], Provider]
-"""Makes a provider, once a process; is pickled where the provider, which may hold connections, cannot be."""
+"""Makes minio-py's provider of credentials, in a thread and whenever new ones are wanted; picklable."""
+
+
+def provider_of(minio: Minio) -> Provider:
+    """The provider that the settings ask for; what they have from files is read again.
+
+    Raises:
+        OSError, ValueError: a file cannot be read.
+    """
+    if (role := minio.role) is None:
+        read: dict[str, Any] = {name: content_of(file) for name, file in minio.key_files.items()}
+        pair = replace(minio, **read)
+        return StaticProvider(pair.access_key, pair.secret_key, pair.session_token)
+    return IamAwsProvider(
+        custom_endpoint=role.endpoint,
+        token_file=role.token_file,
+        role_arn=role.arn,
+        role_session_name=role.session_name,
+        region=minio.region,
+        http_client=PoolManager(
+            timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            retries=Retry(total=2, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504), raise_on_status=False),
+            # Of the AWS's own addresses our authority knows nothing.
+            ca_certs=minio.ca_cert if role.endpoint else None,
+        ),
+    )
 
 
 class KeptCredentials:
-    """The credentials of one provider, which is asked in a thread and only when they are not there or end.
+    """The credentials of a store, kept until they end or are refused.
 
-    Belongs to one event loop. Who comes while it is being asked waits for the same answer.
+    Belongs to one event loop. A provider is asked in a thread: while credentials last, beside those who use them; else
+    who comes waits for the same answer.
+
+    Args:
+        make_provider: is called for each asking.
+        hint: what to check where it gives none.
     """
 
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
+    def __init__(self, make_provider: MakeProvider, hint: str = "") -> None:
+        self._make_provider = make_provider
+        self._hint = f"; {hint}" if hint else ""
+        self._asked = "its provider"
         self._kept: Credentials | None = None
-        self._asking: asyncio.Task[Credentials] | None = None
+        self._asking: asyncio.Future[Credentials] | None = None
+        self._renew_at = float("inf")
+        self._ask_again_at = float("-inf")
 
     @classmethod
     def of(cls, minio: Minio, make_provider: MakeProvider | None) -> KeptCredentials:
-        """Those of the provider, or else the pair of the settings."""
-        return cls(make_provider() if make_provider else StaticProvider(minio.access_key, minio.secret_key))
+        """Those of this provider, or else of the settings."""
+        if make_provider is not None:
+            return cls(make_provider)
+        hint = "check " + " and ".join(minio.credential_variables)
+        return cls(partial(provider_of, minio), hint)
 
     async def retrieve(self, deadline: Deadline) -> Credentials:
         """Credentials that are valid now.
@@ -43,26 +111,70 @@ class KeptCredentials:
             StoreUnavailable: the provider has none, or is slow.
             DeadlineExceeded: there is no time to ask it.
         """
-        if self._kept is None or _ends(self._kept):
-            left = deadline.remaining()
-            if self._asking is None:
-                self._asking = asyncio.create_task(asyncio.to_thread(self._provider.retrieve))
-                self._asking.add_done_callback(self._asked)
-            try:
-                self._kept = await asyncio.wait_for(asyncio.shield(self._asking), left)
-            except Exception as exc:  # a provider raises what it likes; its text may hold what it has read
-                kind, asked = type(exc).__name__, type(self._provider).__name__
-                raise StoreUnavailable(f"no credentials for the store from {asked} ({kind})") from exc
-        return self._kept
+        kept = self._kept
+        if kept is None or _seconds_left(kept) < _LAST_SECONDS:
+            return await self._answer(deadline)
+        if time.monotonic() >= self._renew_at:
+            self._ask()
+        return kept
 
-    def _asked(self, task: asyncio.Task[Credentials]) -> None:
-        self._asking = None
-        if not task.cancelled():
-            task.exception()  # looked at, where nobody waits any more
+    async def are_replaced(self, refused: Credentials, deadline: Deadline) -> bool:
+        """Whether there are others by now than these, which the store has refused.
 
+        Where there are none the provider is asked again after a second.
 
-def _ends(credentials: Credentials) -> bool:
-    if credentials.expiration is None:
+        Raises:
+            StoreUnavailable, DeadlineExceeded: as `retrieve`.
+        """
+        if self._kept is refused and time.monotonic() >= self._ask_again_at:
+            await self._answer(deadline)
+        if self._kept is not None and _content(self._kept) != _content(refused):
+            return True
+        self._ask_again_at = time.monotonic() + _REFUSED_PAUSE_SECONDS
         return False
+
+    async def _answer(self, deadline: Deadline) -> Credentials:
+        left = deadline.remaining()
+        asking = self._ask()
+        if not await is_done_within(asking, left):
+            raise self._unavailable("TimeoutError")
+        if failure := asking.exception():
+            raise self._unavailable(type(failure).__name__) from failure
+        return asking.result()
+
+    def _ask(self) -> asyncio.Future[Credentials]:
+        if self._asking is None:
+            self._asking = in_thread(self._from_provider, name="s3-credentials")
+            self._asking.add_done_callback(self._note)
+        return self._asking
+
+    def _from_provider(self) -> Credentials:
+        provider = self._make_provider()
+        self._asked = type(provider).__name__
+        return provider.retrieve()
+
+    def _note(self, asking: asyncio.Future[Credentials]) -> None:
+        self._asking = None
+        now = time.monotonic()
+        if failure := asking.exception():
+            self._renew_at = now + _PAUSE_SECONDS
+            if self._kept is not None:
+                _log.warning("those in use end soon: %s", self._unavailable(type(failure).__name__))
+        else:
+            self._kept = asking.result()
+            self._renew_at = now + max(_seconds_left(self._kept) * _RENEWED_AFTER, _PAUSE_SECONDS)
+
+    def _unavailable(self, kind: str) -> StoreUnavailable:
+        # A provider raises what it likes; its text may hold what it has read.
+        return StoreUnavailable(f"no credentials for the store from {self._asked} ({kind}){self._hint}")
+
+
+def _seconds_left(credentials: Credentials) -> float:
+    if credentials.expiration is None:
+        return float("inf")
     # minio-py keeps it in UTC without saying so.
-    return credentials.expiration.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc) < _BEFORE_THE_END
+    return (credentials.expiration.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+
+
+def _content(credentials: Credentials) -> tuple[str, str, str | None]:
+    return credentials.access_key, credentials.secret_key, credentials.session_token

@@ -11,6 +11,15 @@ from mnist_pipeline.pipeline.setting_values import plain
 _Value = TypeVar("_Value")
 
 
+def content_of(file: str) -> str:
+    """A secret's file, without the line's end.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read.
+    """
+    return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+
+
 class Reader:
     """The environment, what of it was asked for, and the problems found in it so far."""
 
@@ -52,7 +61,7 @@ class Reader:
             self.problem(name + "_FILE", f"is set beside {name}: one of the two")
             return None
         try:
-            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+            return content_of(file)
         except (OSError, UnicodeDecodeError) as exc:
             self.problem(name + "_FILE", f"names a file that cannot be read: {plain(exc)}")
             return None

@@ -37,7 +37,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="MINIO_ACCESS_KEY",
         otherwise=("AWS_ACCESS_KEY_ID",),
-        meaning="Who we are to the store. Without both keys there is no store, and only inline requests are handled.",
+        meaning="Who we are to the store. Without both keys and without a role there is no store, and only inline "
+        "requests are handled. A file is read again where the store refuses what was in it.",
         is_secret=True,
     ),
     Setting(
@@ -45,6 +46,30 @@ SETTINGS: tuple[Setting, ...] = (
         otherwise=("AWS_SECRET_ACCESS_KEY",),
         meaning="The secret that goes with the access key.",
         is_secret=True,
+    ),
+    Setting(
+        name="AWS_SESSION_TOKEN",
+        meaning="The token of credentials that end; goes with AWS_ACCESS_KEY_ID.",
+        is_secret=True,
+    ),
+    Setting(
+        name="AWS_WEB_IDENTITY_TOKEN_FILE",
+        meaning="A file with a token, for which the store's STS, or AWS's, gives credentials where there are no keys.",
+    ),
+    Setting(name="AWS_ROLE_ARN", meaning="The role that is taken on with that token; AWS wants one."),
+    Setting(name="AWS_ROLE_SESSION_NAME", meaning="What this use of the role is called in the store's own log."),
+    Setting(
+        name="AWS_ENDPOINT_URL_STS",
+        meaning="The URL of the STS, where it is neither AWS's own nor, for another store, at that store's endpoint.",
+    ),
+    Setting(
+        name="AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        otherwise=("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+        meaning="Where a container of EKS (Pod Identity) or ECS asks for its role's credentials; set by those.",
+    ),
+    Setting(
+        name="AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        meaning="Where a machine of EC2 asks for its role's credentials: http://169.254.169.254. Only where it is set.",
     ),
     Setting(name="MINIO_REGION", default="us-east-1", meaning="The store's region."),
     Setting(

@@ -6,6 +6,7 @@ import re
 import ssl
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -180,6 +181,19 @@ def endpoint(text: str, *, https: bool) -> tuple[str, bool]:
     return url.netloc, url.scheme == "https"
 
 
+def url(text: str) -> str:
+    """A URL of HTTP, with nothing but scheme, host and port."""
+    address, secure = endpoint(text, https=False)
+    if "://" not in text:
+        raise ValueError(f"is {text!r}, which is no http or https URL")
+    return f"http{'s' * secure}://{address}"
+
+
+def is_aws(store: str) -> bool:
+    """Whether a store's URL is AWS's own."""
+    return (urlsplit(store).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
 def bootstrap_servers(text: str) -> str:
     """Kafka's brokers, host:port, comma separated."""
     for server in names(text):
@@ -203,6 +217,15 @@ def version(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+(\.\d+){1,2}", text):
         raise ValueError(f"is {text!r}, not a version such as 2.3")
     return tuple(int(part) for part in text.split("."))
+
+
+def readable(text: str) -> str:
+    """A file that can be read."""
+    try:
+        Path(text).read_bytes()
+    except OSError as exc:
+        raise ValueError(f"names a file that cannot be read: {plain(exc)}") from exc
+    return text
 
 
 def ca_file(text: str) -> str:

@@ -29,15 +29,45 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Role:
+    """Whose credentials are asked for where there is no pair of keys; minio-py's `IamAwsProvider` is told this.
+
+    Attributes:
+        variables: that decide on it, for messages.
+        endpoint: who gives the credentials; None where AWS does, at an address of its own.
+        token_file: the file with the token of a web identity.
+        arn: the role's name.
+        session_name: of its use, in the store's log.
+    """
+
+    variables: tuple[str, ...]
+    endpoint: str | None = None
+    token_file: str | None = None
+    arn: str | None = None
+    session_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Minio:
-    """Where the object store is, and who we are there."""
+    """Where the object store is, and who we are there: by a pair of keys, or else in a role.
+
+    `key_files` says which of the keys were read from which file, and are read again where the store refuses them.
+    """
 
     endpoint: str
     secure: bool
-    access_key: str
-    secret_key: str = field(repr=False)
+    access_key: str = ""
+    secret_key: str = field(default="", repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    key_files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    role: Role | None = None
     region: str = "us-east-1"
     ca_cert: str | None = None
+
+    @property
+    def credential_variables(self) -> tuple[str, ...]:
+        """The variables that say who we are."""
+        return self.role.variables if self.role else ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,23 +322,59 @@ def _minio(read: Reader) -> Minio | None:
     if ca_cert and not secure and not told:
         read.problem("MINIO_CA_CERT", f"is set, but {endpoint_name} is without TLS")
     before = len(read.problems)
+    store = partial(Minio, endpoint=endpoint, secure=secure, region=region, ca_cert=ca_cert)
     access_name, access_key = read.first_secret("MINIO_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
     secret_name, secret_key = read.first_secret("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")
-    if len(read.problems) > before or (access_key is None and secret_key is None):
+    # What is meant for AWS's clients does not go with a pair that is meant for us.
+    session_token = read.secret("AWS_SESSION_TOKEN") if access_name == "AWS_ACCESS_KEY_ID" else None
+    if len(read.problems) > before:
         return None
+    if access_key is None and secret_key is None:
+        role = _role(read, f"http{'s' * secure}://{endpoint}")
+        return store(role=role) if role else None
     for name, value, other in ((access_name, access_key, secret_name), (secret_name, secret_key, access_name)):
         if value is None:
             read.problem(name, f"is not set, but {other} is")
         elif not value.strip():
             read.problem(name, "is empty")
-    return Minio(
-        endpoint=endpoint,
-        secure=secure,
+    names = {"access_key": access_name, "secret_key": secret_name, "session_token": "AWS_SESSION_TOKEN"}
+    return store(
         access_key=access_key or "",
         secret_key=secret_key or "",
-        region=region,
-        ca_cert=ca_cert,
+        session_token=session_token or None,
+        key_files={key: file for key, name in names.items() if (file := read.text(name + "_FILE"))},
     )
+
+
+def _role(read: Reader, store: str) -> Role | None:
+    """By the variables that AWS's clients read, in their order; None where none of them is set.
+
+    EKS and ECS set them: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
+    """
+    web, arn, sts = "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_STS"
+    containers = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    instance = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+    role_arn = read.text(arn)
+    if read.text(web):
+        token_file = read.parsed(web, values.readable, None)
+        # MinIO gives credentials itself, and its roles may come from the token.
+        is_aws = values.is_aws(store)
+        if is_aws and role_arn is None:
+            read.problem(arn, f"is not set, but {web} is")
+        return Role(
+            variables=(web, arn, sts),
+            endpoint=read.parsed(sts, values.url, None if is_aws else store),
+            token_file=token_file,
+            arn=role_arn,
+            session_name=read.text("AWS_ROLE_SESSION_NAME"),
+        )
+    if names := tuple(name for name in containers if read.text(name)):
+        return Role(variables=names)
+    if read.text(instance):
+        return Role(variables=(instance,), endpoint=read.parsed(instance, values.url, None))
+    if role_arn:
+        read.problem(web, f"is not set, but {arn} is")
+    return None
 
 
 def _kafka(read: Reader, task: Task) -> Kafka | None:
