@@ -74,12 +74,12 @@ _CREDENTIALS = "check MINIO_ACCESS_KEY and MINIO_SECRET_KEY, and what their user
 _ENDPOINT = "check MINIO_ENDPOINT"
 # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
 _OTHER_HOST = (62, 64)
-_TOKEN = "check AWS_SESSION_TOKEN, or the role that it is of"
+_SESSION = "check AWS_SESSION_TOKEN, or the role that it is of"
 _HINTS = {
     "AccessDenied": _CREDENTIALS,
     "InvalidAccessKeyId": "check MINIO_ACCESS_KEY",
     "SignatureDoesNotMatch": "check MINIO_SECRET_KEY",
-    **dict.fromkeys(("ExpiredToken", "InvalidToken", "InvalidTokenId"), _TOKEN),
+    **dict.fromkeys(("ExpiredToken", "InvalidToken", "InvalidTokenId"), _SESSION),
     "AuthorizationHeaderMalformed": "check MINIO_REGION",
     "PermanentRedirect": "check MINIO_ENDPOINT and MINIO_REGION",
     "RequestTimeTooSkewed": "check the clocks",
