@@ -1,9 +1,9 @@
 """Pure ASGI middleware in front of KServe's routes: every inference request goes to the model as it came, and every
 refusal has its reason.
 
-KServe 0.21 decodes requests before a model sees them, and loses what we need: an empty body (a Kafka tombstone) or a
-JSON array is a 500, the attributes of a structured CloudEvent are thrown away, whatever was a CloudEvent gets one as
-its reply, and V2 input that is not well formed is a 500 with the input in its text. So the paths of inference end
+KServe 0.21 decodes requests before a model sees them, and loses what we need: a CloudEvent without a body (a Kafka
+tombstone) is a 500, the attributes of a structured one are thrown away, whatever was a CloudEvent gets one as its
+reply, and V2 input that is not well formed is a 500 with the input in its text. So the paths of inference end
 here; all the others (health, metadata, metrics, model repository) are KServe's.
 """
 
