@@ -17,8 +17,11 @@ export PYTHONUTF8 := 1
 export PIP_USER := 0
 unexport PYTHONDEVMODE PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS
 
+# crc32c, an extension module of its own, is under the LGPL; what is under the MPL is used as it is.
+LICENCES := Apache;BSD;MIT;PSF;Python Software Foundation;MPL-2.0;Mozilla Public License 2.0;LGPLv2+
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real fuzz soak bench lint accuracy image test-image manifests docs lock wheel clean
+.PHONY: help demo test test-real fuzz soak bench lint accuracy image test-image manifests docs lock sbom audit wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,8 +73,19 @@ wheel: .venv/.dev ## build the wheel into dist/
 
 lock: .venv/.dev ## resolve requirements.lock anew, for every Python from 3.10 to 3.13
 	@$(PIP) install uv
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev --extra docs --no-emit-package mnist-pipeline \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev --extra docs --extra supply --no-emit-package mnist-pipeline \
 		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+# As docker/transformer.Dockerfile installs it, on this Python.
+sbom: .venv/.supply ## write what the transformer's image holds of Python to build/sbom.json (CycloneDX), and look at its licences
+	@rm -rf build/held && $(BIN)/python -m venv --without-pip build/held
+	@$(PIP) --python build/held/bin/python install '.[otel]'
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-format JSON --output-file build/sbom.json build/held/bin/python
+	@$(BIN)/pip-licenses --python build/held/bin/python --from mixed --order license --partial-match --allow-only '$(LICENCES)'
+	@echo build/sbom.json
+
+audit: .venv/.supply ## ask PyPI for known vulnerabilities of all that is locked
+	@$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict $(ARGS)
 
 clean: ## remove what the other commands made
 	@rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -96,6 +110,10 @@ endef
 .venv/.dev: .venv/bin/python pyproject.toml requirements.lock
 	$(call install,dev)
 	@touch $@ .venv/.local
+
+.venv/.supply: .venv/.dev
+	$(call install,supply)
+	@touch $@
 
 .venv/.docs: .venv/.dev
 	$(call install,docs)
