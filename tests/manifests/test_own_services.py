@@ -42,7 +42,7 @@ S3 = "https://minio.example:9000"
 OLD_KAFKA = re.compile(r"mnist-kafka-bootstrap|kafka\.database")
 OLD_S3 = re.compile(r"minio-service|minio-root|minio-users|kind: StatefulSet")
 
-SCRAM, MTLS = "components/external-kafka", "components/external-kafka/mtls"
+PLAIN, SCRAM, MTLS = "components/kafka-address", "components/external-kafka", "components/external-kafka/mtls"
 S3_COMPONENT, KEDA = "components/external-s3", "components/autoscale-keda"
 
 USERS: Mapping[str, Mapping[str, str]] = {
@@ -58,6 +58,12 @@ SOURCE_PLACES = {
     "ConfigMap dead-letters",
 }
 OUR_MINIO = {"Job setup, container user", "StatefulSet minio, container minio"}
+# What the package makes of each: protocol, mechanism, user, password, and the files of authority, certificate and key.
+SETTINGS = {
+    PLAIN: (None, None, None, None, None, None, None),
+    SCRAM: ("SASL_SSL", "SCRAM-SHA-512", "of-a-secret", "of-a-secret", "ca.crt", None, None),
+    MTLS: ("SSL", None, None, None, "ca.crt", "user.crt", "user.key"),
+}
 # Where Kafka's address stands, by folder. MinIO is its client where it is ours.
 PLACES: Mapping[str, set[str]] = {
     "minio-kafka-source": SOURCE_PLACES,
@@ -77,7 +83,7 @@ PLACES: Mapping[str, set[str]] = {
 Parts: TypeAlias = tuple[str, tuple[str, ...]]
 # The second story has no store.
 SITES: list[Parts] = [
-    *((folder, (auth,)) for folder in PLACES for auth in ("components/kafka-address", SCRAM, MTLS)),
+    *((folder, (auth,)) for folder in PLACES for auth in (PLAIN, SCRAM, MTLS)),
     *((folder, (auth, S3_COMPONENT)) for folder in list(PLACES)[:-1] for auth in (SCRAM, MTLS)),
     # In either order.
     ("minio-kafka-source", (S3_COMPONENT, SCRAM)),
@@ -144,9 +150,9 @@ def with_their_store(request: pytest.FixtureRequest, build: Callable[[Parts], Si
     return build(request.param)
 
 
-def addresses(case: Rendered) -> dict[str, str]:
-    """Kafka's address, by the place where it stands."""
-    told = {one.where: case.environment(one)["KAFKA_BOOTSTRAP_SERVERS"] for one in case.containers(TRANSFORMER_IMAGE)}
+def addresses(case: Rendered, image: str = TRANSFORMER_IMAGE) -> dict[str, str]:
+    """Kafka's address, by the place where it stands; `image` is the transformer's."""
+    told = {one.where: case.environment(one)["KAFKA_BOOTSTRAP_SERVERS"] for one in case.containers(image)}
     told |= {one.where: case.environment(one)["MINIO_NOTIFY_KAFKA_BROKERS_1"] for one in case.containers(MINIO_IMAGE)}
     for one in case.objects:
         where = f"{one['kind']} {one['metadata']['name']}"
@@ -182,14 +188,11 @@ def test_the_settings_are_taken_by_each_pod_from_the_secrets_that_it_mounts(site
     for container in site.rendered.containers(TRANSFORMER_IMAGE):
         settings = settings_of(site.rendered, container, secrets)
         assert settings.kafka is not None, container.where
-        secured = {
-            None: (None, None, None, None),
-            "username": ("SASL_SSL", "SCRAM-SHA-512", "of-a-secret", None),
-            "cert": ("SSL", None, None, str(secrets / "user.crt")),
-        }[site.user and next(one for one in ("username", "cert") if one in site.user)]
         kafka = settings.kafka
-        assert (kafka.security_protocol, kafka.sasl_mechanism, kafka.sasl_username, kafka.ssl_certfile) == secured
-        assert kafka.ssl_cafile == (str(secrets / "ca.crt") if site.user else None)
+        who = (kafka.security_protocol, kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password)
+        files = [path and Path(path).name for path in (kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile)]
+        (expected,) = [SETTINGS[one] for one in site.components if one in SETTINGS]
+        assert (*who, *files) == expected
         if site.theirs:
             assert settings.minio is not None
             assert (settings.minio.endpoint, settings.minio.secure) == ("minio.example:9000", True)
@@ -331,7 +334,7 @@ def test_the_overlay_that_the_page_shows_is_one_of_these(kustomize_program: Path
     )
     (tmp_path / "mine" / "kustomization.yaml").write_text(shown)
     case = render(kustomize_program, tmp_path / "mine", "mine")
-    assert addresses(case) == dict.fromkeys(PLACES["minio-kafka-source"], KAFKA)
+    assert addresses(case, f"registry.example/{TRANSFORMER_IMAGE}") == dict.fromkeys(SOURCE_PLACES, KAFKA)
     assert not OLD_KAFKA.search(case.text)
     assert not OLD_S3.search(case.text)
     (setup,) = [one for one in case.containers() if one.where.startswith("Job")]
