@@ -36,11 +36,11 @@ TRIED_ON: Mapping[str, str] = {
     "components/kafka-address": "base",
     "components/knative-mode": "kafka-broker-trigger",
     "components/minio": "base",
+    "components/observability": "minio-kafka-source",
+    "components/observability/parts": "base",
+    "components/observability/standard": "standard",
     "components/reconcile": "base",
     "components/setup": "base",
-    "observability": "minio-kafka-source",
-    "observability/parts": "base",
-    "observability/standard": "standard",
 }
 
 # The settings that a component needs beside it.
