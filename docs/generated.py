@@ -163,8 +163,8 @@ def metrics() -> str:
 
 
 def alerts() -> str:
-    """A row for each alert of manifests/observability."""
-    rules = yaml.safe_load((ROOT / "manifests/observability/parts/prometheus-rule.yaml").read_text())
+    """A row for each alert of manifests/components/observability."""
+    rules = yaml.safe_load((ROOT / "manifests/components/observability/parts/prometheus-rule.yaml").read_text())
     rows = [
         (
             f"`{rule['alert']}`",

@@ -1,4 +1,4 @@
-"""What `manifests/observability` asks Prometheus: the queries of its rules and of its dashboard."""
+"""What `manifests/components/observability` asks Prometheus: the queries of its rules and of its dashboard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-FOLDER = Path(__file__).parents[1] / "manifests" / "observability" / "parts"
+FOLDER = Path(__file__).parents[1] / "manifests" / "components" / "observability" / "parts"
 
 Rule = dict[str, Any]
 Panel = dict[str, Any]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from required import missing
 from servers import kustomize, venvs
@@ -53,3 +54,17 @@ def strict_check() -> Callable[[str], str]:
         return "" if done.returncode == 0 else done.stdout + done.stderr
 
     return check
+
+
+@pytest.fixture(scope="session")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the reader puts into Secrets, each key a file."""
+    folder = tmp_path_factory.mktemp("secrets")
+    for key in ("access-key", "secret-key", "user", "password"):
+        (folder / key).write_text("of-a-secret")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("mnist.example")
+    authority.cert_pem.write_to_path(str(folder / "ca.crt"))
+    certificate.cert_chain_pems[0].write_to_path(str(folder / "user.crt"))
+    certificate.private_key_pem.write_to_path(str(folder / "user.key"))
+    return folder

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mnist_pipeline import Digits, Settings
 from servers import kustomize
 
 FOLDER = Path(__file__).parents[2] / "manifests"
@@ -20,18 +21,33 @@ TRANSFORMER_IMAGE = "mnist-pipeline"
 PREDICTOR_IMAGE = "mnist-pipeline-predictor"
 MINIO_IMAGE = "minio/minio"
 
+# In place of what the pod, or a Secret, alone knows.
+OF_THE_POD = "of-the-pod"
+
 # The overlay that a component is tried on.
 TRIED_ON: Mapping[str, str] = {
     "components/autoscale-hpa": "minio-kafka-source",
     "components/autoscale-keda": "minio-kafka-source",
+    "components/external-kafka": "minio-kafka-source",
+    "components/external-kafka/mtls": "standard",
+    "components/external-kafka/parts": "base",
+    "components/external-s3": "minio-kafka-source",
     "components/images": "base",
+    "components/kafka-address": "base",
     "components/knative-mode": "kafka-broker-trigger",
     "components/minio": "base",
+    "components/observability": "minio-kafka-source",
+    "components/observability/parts": "base",
+    "components/observability/standard": "standard",
     "components/reconcile": "base",
     "components/setup": "base",
-    "observability": "minio-kafka-source",
-    "observability/parts": "base",
-    "observability/standard": "standard",
+}
+
+# The settings that a component needs beside it.
+SETTINGS: Mapping[str, str] = {
+    # Of itself it says of Kafka's security only whom to trust.
+    "components/external-kafka/parts": "KAFKA_SECURITY_PROTOCOL=SSL",
+    "components/external-s3": "MINIO_ENDPOINT=https://minio.example:9000",
 }
 
 
@@ -114,7 +130,7 @@ class Rendered:
         environment: dict[str, str] = {}
         for source in container.fields.get("envFrom", []):
             environment |= self.config_map(source["configMapRef"]["name"])
-        environment |= {one["name"]: one.get("value", "of-the-pod") for one in container.fields.get("env", [])}
+        environment |= {one["name"]: one.get("value", OF_THE_POD) for one in container.fields.get("env", [])}
         return environment
 
 
@@ -126,10 +142,32 @@ def render(program: Path, folder: Path, name: str) -> Rendered:
 
 def render_with(program: Path, component: str, overlay: str, scratch: Path) -> Rendered:
     """What kustomize makes of an overlay with a component on it, as the README tells readers to put them together."""
+    settings = [SETTINGS[component]] if component in SETTINGS else []
+    return render_site(program, overlay, [component], settings, scratch)
+
+
+def render_site(
+    program: Path, overlay: str, components: Sequence[str], settings: Sequence[str], scratch: Path
+) -> Rendered:
+    """What kustomize makes of a reader's own overlay, with these components and settings put on one of ours."""
     # Kustomize takes no absolute paths.
-    resource, added = (os.path.relpath(FOLDER / folder, scratch) for folder in (overlay, component))
-    (scratch / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [resource], "components": [added]}))
-    return render(program, scratch, f"{overlay} with {component}")
+    resource, *added = (os.path.relpath(FOLDER / folder, scratch) for folder in (overlay, *components))
+    merged = [{"name": "mnist-pipeline", "behavior": "merge", "literals": list(settings)}] if settings else []
+    site = {"resources": [resource], "components": added, "configMapGenerator": merged}
+    (scratch / "kustomization.yaml").write_text(yaml.safe_dump(site))
+    return render(program, scratch, f"{overlay} with {' and '.join(components)}")
+
+
+def settings_of(case: Rendered, container: Container, secrets: Path) -> Settings:
+    """What the package makes of a container's environment; `secrets` has the keys of the Secrets as files."""
+    environment = case.environment(container)
+    mounted = [mount["mountPath"] for mount in container.fields.get("volumeMounts", [])]
+    for name, path in environment.items():
+        if path.startswith("/var/run/secrets/"):
+            assert str(Path(path).parent) in mounted, f"{container.where}: {path} is not mounted"
+            environment[name] = str(secrets / Path(path).name)
+    protocol = container.flag("predictor_protocol") or "v1"
+    return Settings.from_environ(environment, Digits(), predictor_protocol=protocol)
 
 
 def _name(one: Object) -> str:

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from docs.snippets import blocks_of
 from manifests.rendering import (
     FOLDER,
     MINIO_IMAGE,
+    OF_THE_POD,
     PREDICTOR_IMAGE,
     TRANSFORMER_IMAGE,
     TRIED_ON,
@@ -28,6 +28,7 @@ from manifests.rendering import (
     overlays,
     render,
     render_with,
+    settings_of,
 )
 from mnist_pipeline import Digits, Settings
 from mnist_pipeline.commands import COMMANDS
@@ -145,7 +146,8 @@ def test_nothing_has_a_password_in_it(case: Rendered) -> None:
     for container in case.containers():
         for name, value in case.environment(container).items():
             secret = re.search(r"PASSWORD|SECRET|ACCESS_KEY|ROOT_USER", name)
-            assert not secret or (name.endswith("_FILE") and value.startswith("/var/run/secrets/")), name
+            from_file = name.endswith("_FILE") and value.startswith("/var/run/secrets/")
+            assert not secret or from_file or value == OF_THE_POD, name
 
 
 # --- the settings ---
@@ -159,17 +161,9 @@ def test_every_variable_is_one_that_is_read(case: Rendered) -> None:
         assert not case.environment(container), container.where
 
 
-def test_the_settings_work_and_name_kafka_and_the_store(case: Rendered, tmp_path: Path) -> None:
+def test_the_settings_work_and_name_kafka_and_the_store(case: Rendered, secrets: Path) -> None:
     for container in case.containers(TRANSFORMER_IMAGE):
-        environment = case.environment(container)
-        mounted = [mount["mountPath"] for mount in container.fields.get("volumeMounts", [])]
-        for number, (name, path) in enumerate(environment.items()):
-            if name.endswith("_FILE"):
-                assert str(Path(path).parent) in mounted, f"{container.where}: {path} is not mounted"
-                environment[name] = str(tmp_path / str(number))
-                Path(environment[name]).write_text("of-a-secret")
-        protocol = container.flag("predictor_protocol") or "v1"
-        settings = Settings.from_environ(environment, Digits(), predictor_protocol=protocol)
+        settings = settings_of(case, container, secrets)
         assert settings.kafka is not None, container.where
         inline_only = case.name.startswith("kafka-broker-trigger")
         assert (settings.minio is None) is inline_only, container.where
@@ -577,24 +571,6 @@ def test_the_group_is_let_out_to_dns_minio_kafka_and_the_predictor(standard: Ren
     namespace = to_kafka["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
     assert host.split(".")[1] == namespace
     assert {"Ingress", "Egress"} == set(policy["spec"]["policyTypes"])
-
-
-def test_the_page_s_user_of_kafka_is_one_that_keda_takes(
-    kustomize_program: Path, strict_check: Callable[[str], str], tmp_path: Path
-) -> None:
-    shutil.copytree(FOLDER, tmp_path / "manifests")
-    (tmp_path / "manifests" / "mine").mkdir()
-    for block in blocks_of((FOLDER.parent / "docs" / "howto" / "consume-straight-from-kafka.md").read_text()):
-        if block.title:
-            (tmp_path / "manifests" / "mine" / block.title).write_text(block.text)
-    case = render(kustomize_program, tmp_path / "manifests" / "mine", "mine")
-    (scaled,), (user,) = case.of_kind("ScaledObject"), case.of_kind("TriggerAuthentication")
-    assert scaled["spec"]["triggers"][0]["authenticationRef"] == {"name": user["metadata"]["name"]}
-    assert user["metadata"]["namespace"] == scaled["metadata"]["namespace"]
-    # What KEDA's scaler reads (pkg/scalers/kafka_scaler.go).
-    parameters = {one["parameter"] for one in user["spec"]["secretTargetRef"]}
-    assert parameters <= {"sasl", "username", "password", "tls", "ca", "cert", "key"}
-    assert strict_check(case.text) == ""
 
 
 # --- what a reader does ---

@@ -1,4 +1,4 @@
-"""What `manifests/observability` comes to fits the folder that it is put on: its pods, its namespace, its settings."""
+"""What `components/observability` comes to fits the folder that it is put on: its pods, its namespace, its settings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _KNATIVE_PORT = "user-port"
 
 # What it is called for each folder with a transformer.
 _COMPONENTS = {
-    "minio-kafka-source": "observability",
-    "knative": "observability",
-    "openinference": "observability",
-    "kafka-broker-trigger": "observability",
-    "base": "observability",
-    "standard": "observability/standard",
+    "minio-kafka-source": "components/observability",
+    "knative": "components/observability",
+    "openinference": "components/observability",
+    "kafka-broker-trigger": "components/observability",
+    "base": "components/observability",
+    "standard": "components/observability/standard",
 }
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import urllib3
-from minio import Minio, S3Error
+from minio import S3Error
 
-from manifests.rendering import FOLDER, MINIO_IMAGE, TRANSFORMER_IMAGE, Container, Rendered, render
+from manifests.rendering import FOLDER, Rendered, render
 from mnist_pipeline.adapters.kafka_records import read_topic
-from mnist_pipeline.local.processes import Sandbox, free_port
+from mnist_pipeline.local.processes import Sandbox
 from mnist_pipeline.testing import digit_png
+from real.cluster import Cluster
 from servers import kustomize
 from servers.cache import ToolMissing
 from servers.fixtures import missing
@@ -31,94 +27,10 @@ pytestmark = [
     pytest.mark.skipif(not FOLDER.exists(), reason="manifests/ is not beside these tests: they run on a built wheel"),
 ]
 
-KEYS = {
-    "minio-root": ("the-root-user", "a-password-of-root"),
-    "mnist-transformer-minio": ("transformer", "its-password"),
+SECRETS = {
+    "minio-root": {"access-key": "the-root-user", "secret-key": "a-password-of-root"},
+    "mnist-transformer-minio": {"access-key": "transformer", "secret-key": "its-password"},
 }
-
-
-class Cluster:
-    """Runs containers of a rendered overlay as programs of this machine, their mounts as directories of the sandbox."""
-
-    def __init__(self, overlay: Rendered, sandbox: Sandbox, kafka: str) -> None:
-        self.overlay = overlay
-        self.sandbox = sandbox
-        self.address = f"127.0.0.1:{free_port()}"
-        self._elsewhere = {
-            overlay.config_map(self._settings_name())["KAFKA_BOOTSTRAP_SERVERS"]: kafka,
-            "minio-service:9000": self.address,
-        }
-
-    def _settings_name(self) -> str:
-        (name,) = [
-            one["metadata"]["name"]
-            for one in self.overlay.of_kind("ConfigMap")
-            if one["metadata"]["name"].startswith("mnist-pipeline-")
-        ]
-        return str(name)
-
-    def container(self, image: str, name: str) -> Container:
-        (found,) = [one for one in self.overlay.containers(image) if one.where.endswith(f"container {name}")]
-        return found
-
-    def run(self, name: str) -> subprocess.CompletedProcess[str]:
-        """Run a container of our image to its end."""
-        container = self.container(TRANSFORMER_IMAGE, name)
-        argv = self._argv(container)
-        argv = [sys.executable, *argv[1:]] if argv[0] == "python" else [sys.executable, "-m", "mnist_pipeline", *argv]
-        env = {**os.environ, **self._environment(container)}
-        return subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=120)
-
-    def start_minio(self, program: Path) -> None:
-        container = self.container(MINIO_IMAGE, "minio")
-        _, *arguments = self._argv(container)
-        argv: list[str | Path] = [program, *arguments, "--address", self.address]
-        child = self.sandbox.start("minio", argv, env=self._environment(container))
-        pool = urllib3.PoolManager(timeout=5, retries=False)
-        probe = f"http://{self.address}{container.fields['readinessProbe']['httpGet']['path']}"
-
-        def ready() -> bool:
-            try:
-                return pool.request("GET", probe).status == 200
-            except urllib3.exceptions.HTTPError:
-                return False
-
-        child.wait_ready(ready, timeout_seconds=60)
-
-    def client(self, access_key: str, secret_key: str) -> Minio:
-        return Minio(self.address, access_key=access_key, secret_key=secret_key, secure=False, region="us-east-1")
-
-    def _argv(self, container: Container) -> list[str]:
-        return [self._here(container, word) for word in container.command_line]
-
-    def _environment(self, container: Container) -> dict[str, str]:
-        return {name: self._here(container, text) for name, text in self.overlay.environment(container).items()}
-
-    def _here(self, container: Container, text: str) -> str:
-        for mount in container.fields["volumeMounts"]:
-            path: str = mount["mountPath"]
-            if text == path or text.startswith(path + "/"):
-                return str(self._directory(container, mount["name"])) + text.removeprefix(path)
-        return self._elsewhere.get(text, text)
-
-    def _directory(self, container: Container, volume: str) -> Path:
-        """What is mounted, made anew each time from the Secret or ConfigMap that it comes from."""
-        source: Mapping[str, Any] = next(
-            (one for one in container.pod["volumes"] if one["name"] == volume), {"claim": volume}
-        )
-        contents: dict[str, str] = {}
-        name = f"volume-{volume}"
-        if "secret" in source:
-            name = f"secret-{source['secret']['secretName']}"
-            access_key, secret_key = KEYS[source["secret"]["secretName"]]
-            contents = {"access-key": access_key, "secret-key": secret_key}
-        if "configMap" in source:
-            contents = self.overlay.config_map(source["configMap"]["name"])
-        directory = self.sandbox.directory / name
-        directory.mkdir(exist_ok=True)
-        for file, text in contents.items():
-            (directory / file).write_text(text)
-        return directory
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +44,7 @@ def overlay() -> Rendered:
 @pytest.fixture
 def cluster(overlay: Rendered, minio_program: Path, real_kafka: KafkaServer) -> Iterator[Cluster]:
     with Sandbox() as sandbox:
-        running = Cluster(overlay, sandbox, real_kafka.bootstrap_servers)
+        running = Cluster(overlay, sandbox, real_kafka.bootstrap_servers, SECRETS)
         running.start_minio(minio_program)
         yield running
 
@@ -147,7 +59,7 @@ def test_the_job_makes_user_buckets_and_notification_and_may_run_again(
         assert made.returncode == 0, made.stdout + made.stderr
     assert {line.partition(":")[0] for line in made.stdout.splitlines()} == {"there"}, made.stdout
 
-    root, transformer = (cluster.client(*KEYS[name]) for name in ("minio-root", "mnist-transformer-minio"))
+    root, transformer = (cluster.client(*SECRETS[name].values()) for name in ("minio-root", "mnist-transformer-minio"))
     image = digit_png(7)
     key = f"manifests-{time.time_ns()}.png"
     version = root.put_object(
@@ -171,7 +83,7 @@ def test_the_users_new_password_is_taken_over_when_the_job_runs_again(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cluster.run("user").returncode == 0
-    monkeypatch.setitem(KEYS, "mnist-transformer-minio", ("transformer", "another-password"))
+    monkeypatch.setitem(SECRETS["mnist-transformer-minio"], "secret-key", "another-password")
     assert cluster.run("user").returncode == 0
     with pytest.raises(S3Error, match="does not exist") as missing:  # the bucket, which nobody made
         cluster.client("transformer", "another-password").stat_object(bucket_name="mnist", object_name="a.png")

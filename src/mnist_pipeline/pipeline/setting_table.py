@@ -109,7 +109,7 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; PLAINTEXT where it is unset.",
     ),
     Setting(name="KAFKA_SASL_MECHANISM", meaning="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."),
-    Setting(name="KAFKA_SASL_USERNAME", meaning="Who we are to Kafka."),
+    Setting(name="KAFKA_SASL_USERNAME", meaning="Who we are to Kafka.", is_secret=True),
     Setting(name="KAFKA_SASL_PASSWORD", meaning="The password that goes with the user name.", is_secret=True),
     Setting(name="KAFKA_SSL_CAFILE", meaning="A PEM file: the authority that signed the brokers' certificates."),
     Setting(name="KAFKA_SSL_CERTFILE", meaning="A PEM file: our own certificate."),

@@ -380,7 +380,7 @@ def _role(read: Reader, store: str) -> Role | None:
 def _kafka(read: Reader, task: Task) -> Kafka | None:
     protocol = read.parsed("KAFKA_SECURITY_PROTOCOL", values.one_of(*values.SECURITY_PROTOCOLS), None)
     mechanism = read.parsed("KAFKA_SASL_MECHANISM", values.one_of(*values.SASL_MECHANISMS), None)
-    username = read.text("KAFKA_SASL_USERNAME")
+    username = read.secret("KAFKA_SASL_USERNAME")
     password = read.secret("KAFKA_SASL_PASSWORD")
     sasl = (protocol or "").startswith("SASL_")
     given = {"KAFKA_SASL_MECHANISM": mechanism, "KAFKA_SASL_USERNAME": username, "KAFKA_SASL_PASSWORD": password}
