@@ -32,6 +32,7 @@ TRIED_ON: Mapping[str, str] = {
     "components/external-kafka/mtls": "standard",
     "components/external-kafka/parts": "base",
     "components/external-s3": "minio-kafka-source",
+    "components/gitops": "minio-kafka-source",
     "components/images": "base",
     "components/kafka-address": "base",
     "components/knative-mode": "kafka-broker-trigger",

@@ -462,6 +462,22 @@ def test_keda_scales_kserves_deployment_by_the_sources_own_group(kustomize_progr
     assert service["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "external"
 
 
+@pytest.mark.parametrize("folder", ["minio-kafka-source", "standard"])
+def test_what_a_gitops_controller_looks_after_is_not_gone_or_changed_by_others_in_between(
+    kustomize_program: Path, tmp_path: Path, folder: str
+) -> None:
+    case = render_with(kustomize_program, "components/gitops", folder, tmp_path)
+    (job,) = case.of_kind("Job")
+    assert "ttlSecondsAfterFinished" not in job["spec"]
+    assert job["metadata"]["annotations"] == {
+        "argocd.argoproj.io/hook": "Sync",
+        "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation",
+        "kustomize.toolkit.fluxcd.io/force": "enabled",
+    }
+    # How many there are is KEDA's business.
+    assert all("replicas" not in deployment["spec"] for deployment in case.of_kind("Deployment"))
+
+
 # --- straight from Kafka ---
 
 
