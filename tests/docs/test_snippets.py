@@ -34,6 +34,7 @@ UNTESTED = {
     "docs/howto/consume-straight-from-kafka.md": 3,
     "docs/howto/size-it.md": 1,
     "docs/howto/follow-a-trace.md": 1,
+    "docs/howto/on-aws.md": 2,
     "docs/howto/replay.md": 4,
     "docs/howto/runbook.md": 1,
     "docs/howto/see-it-live.md": 2,

@@ -41,6 +41,7 @@ TRIED_ON: Mapping[str, str] = {
     "components/observability/parts": "base",
     "components/observability/standard": "standard",
     "components/reconcile": "base",
+    "components/s3-role": "standard",
     "components/setup": "base",
 }
 
@@ -160,8 +161,13 @@ def render_site(
 
 
 def settings_of(case: Rendered, container: Container, secrets: Path) -> Settings:
-    """What the package makes of a container's environment; `secrets` has the keys of the Secrets as files."""
+    """What the package makes of a container's environment; `secrets` has the keys of the Secrets as files.
+
+    Where no keys of the store are named, the cluster gives the pod a role, as EKS does.
+    """
     environment = case.environment(container)
+    if "MINIO_ENDPOINT" in environment and "MINIO_ACCESS_KEY_FILE" not in environment:
+        environment |= {"AWS_ROLE_ARN": "arn:aws:iam::1:role/mnist", "AWS_WEB_IDENTITY_TOKEN_FILE": __file__}
     mounted = [mount["mountPath"] for mount in container.fields.get("volumeMounts", [])]
     for name, path in environment.items():
         if path.startswith("/var/run/secrets/"):

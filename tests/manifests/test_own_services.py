@@ -340,3 +340,26 @@ def test_the_overlay_that_the_page_shows_is_one_of_these(kustomize_program: Path
     (setup,) = [one for one in case.containers() if one.where.startswith("Job")]
     assert setup.flag("notification-arn") == "arn:minio:sqs::PRIMARY:kafka"
     assert {one.fields["image"].partition("/")[0] for one in case.containers()} == {"registry.example"}
+
+
+def test_the_page_on_aws_has_an_overlay_without_a_key_that_reaches_every_place(
+    kustomize_program: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "manifests")
+    page = (FOLDER.parent / "docs/howto/on-aws.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n# manifests/mine.*?\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (folder / "mine").mkdir()
+    (folder / "mine" / "kustomization.yaml").write_text(shown)
+    case = render(kustomize_program, folder / "mine", "mine")
+    containers = case.containers(TRANSFORMER_IMAGE)
+    assert {one.where.partition(",")[0] for one in containers} == {"InferenceService mnist", "CronJob reconcile"}
+    for container in containers:
+        settings = settings_of(case, container, tmp_path)
+        assert settings.minio is not None
+        assert (settings.minio.access_key, settings.minio.secure) == ("", True)
+        assert (settings.source_buckets, settings.rejected_bucket) == (("your-mnist",), "your-mnist-rejected")
+        assert settings.destinations[0].bucket == "your-digits"
+    (account,), (source,) = case.of_kind("ServiceAccount"), case.of_kind("IntegrationSource")
+    assert "eks.amazonaws.com/role-arn" in account["metadata"]["annotations"]
+    assert source["spec"]["aws"]["sqs"]["arn"].endswith(":your-queue")
+    assert source["spec"]["aws"]["auth"] == {"serviceAccountName": account["metadata"]["name"]}

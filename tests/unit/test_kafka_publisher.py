@@ -346,14 +346,14 @@ async def test_the_event_loop_goes_on_while_a_broker_is_silent_frozen_or_closed(
     publisher_to: Connect, silent: str, broker: BrokerProcess
 ) -> None:
     mute = publisher_to(silent)
-    assert await longest_pause(refused(mute, "KAFKA")) < 0.2
-    assert await longest_pause(mute.close()) < 0.2
+    assert await longest_pause(refused(mute, "KAFKA")) < 0.5
+    assert await longest_pause(mute.close()) < 0.5
     publisher = publisher_to(broker.address, api_version=API_VERSION)
-    assert await longest_pause(publisher.publish(MESSAGE, deadline=Deadline(20))) < 0.2
+    assert await longest_pause(publisher.publish(MESSAGE, deadline=Deadline(20))) < 0.5
     broker.freeze()
-    assert await longest_pause(refused(publisher, "'results'")) < 0.2
-    assert await longest_pause(refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")) < 0.2
-    assert await longest_pause(publisher.close()) < 0.2
+    assert await longest_pause(refused(publisher, "'results'")) < 0.5
+    assert await longest_pause(refused(publisher, "KAFKA_BOOTSTRAP_SERVERS")) < 0.5
+    assert await longest_pause(publisher.close()) < 0.5
 
 
 async def test_a_cancelled_publish_ends_at_once_and_the_others_are_acknowledged(
