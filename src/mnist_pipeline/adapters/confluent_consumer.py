@@ -84,7 +84,12 @@ class ConfluentGroupConsumer:
 
     def open(self) -> None:
         """Connect and subscribe; the group is joined by the first `poll`."""
-        consumer = self._connections.open(Consumer)
+        consumer = self._connected()
+        consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._consumer = consumer
+
+    def _connected(self) -> Any:
+        consumer: Any = self._connections.open(Consumer)
         end = time.monotonic() + REQUEST_SECONDS
         while not _answers(consumer):
             consumer.poll(0)  # which tells the connections why
@@ -92,6 +97,15 @@ class ConfluentGroupConsumer:
                 consumer.close()
                 raise KafkaUnavailable(self._connections.explain())
         self._connections.forget()
+        return consumer
+
+    def _replace(self) -> None:
+        """Join as a new member, with the certificates that the files hold by now."""
+        consumer = self._connected()
+        # Nothing can be committed by the one whom the brokers refuse.
+        self._is_closing = True
+        self._consumer.close()
+        self._is_closing = self.is_joined = False
         consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         self._consumer = consumer
 
@@ -108,6 +122,9 @@ class ConfluentGroupConsumer:
     def poll(self, seconds: float) -> list[Record]:
         """What comes first, and what else is there by then."""
         self._taken_back.clear()
+        if self._connections.is_outdated:
+            self._replace()
+        self._connections.renew_password(self._consumer)
         with _translated():
             first = self._consumer.poll(seconds)
             consumed = [] if first is None else [first, *self._consumer.consume(_POLL_RECORDS, 0)]

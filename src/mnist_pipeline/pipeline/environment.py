@@ -11,6 +11,16 @@ from mnist_pipeline.pipeline.setting_values import plain
 _Value = TypeVar("_Value")
 
 
+def secret_in(file: str) -> str:
+    """What a file with a secret holds, without the line's end that editors add.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+
+
 class Reader:
     """The environment, what of it was asked for, and the problems found in it so far."""
 
@@ -30,6 +40,10 @@ class Reader:
     def text(self, name: str) -> str | None:
         """The variable without surrounding blanks; None where it is unset or empty."""
         return (self._get(name) or "").strip() or None
+
+    def is_told(self, name: str) -> bool:
+        """Whether a problem of the variable, or of its file, is known."""
+        return any(problem.startswith(name) for problem in self.problems)
 
     def parsed(self, name: str, parse: Callable[[str], _Value], default: _Value) -> _Value:
         """The variable as `parse` reads it; `default` where it is unset or wrong, which is then a problem."""
@@ -52,7 +66,7 @@ class Reader:
             self.problem(name + "_FILE", f"is set beside {name}: one of the two")
             return None
         try:
-            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+            return secret_in(file)
         except (OSError, UnicodeDecodeError) as exc:
             self.problem(name + "_FILE", f"names a file that cannot be read: {plain(exc)}")
             return None
