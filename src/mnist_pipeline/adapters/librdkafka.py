@@ -55,8 +55,8 @@ _TROUBLES: tuple[tuple[str, Trouble], ...] = (
 )
 
 # For so long a token is said to last, whatever it does: librdkafka asks for the next after four fifths of it, and
-# nobody can tell it that a broker refuses the one it has.
-_TOKEN_SECONDS = 5.0
+# nobody can tell it that a broker refuses the one it has, or that another is in the file.
+_TOKEN_SECONDS = 1.0
 
 _C = TypeVar("_C")
 
