@@ -1,4 +1,4 @@
-"""Who we are to Apache Kafka itself, on either client: by tokens, and by passwords and certificates that are rotated."""
+"""Who we are to Apache Kafka itself, on either client: by tokens, and by what is rotated in its files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import gc
 import itertools
 import shutil
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -55,9 +57,9 @@ def ours(home: Path) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def new(home: Path) -> Authority:
-    """Who signs clients' certificates once the first authority is not trusted any more."""
-    return Authority(home / "new")
+def authorities(home: Path, ours: Authority) -> tuple[Authority, Authority]:
+    """Who signs clients' certificates at first, and who does once that one is not trusted any more."""
+    return ours, Authority(home / "new")
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +92,28 @@ class Site:
             )
         assert told == {user: None}
 
-    def trust(self, ca_file: Path) -> None:
-        """Take certificates of clients from this authority only."""
+    async def trust(self, ca_file: Path, *, other: Path) -> None:
+        """Take certificates of clients from this authority only, and see that a client with the other is refused."""
         setting = {"listener.name.mutual.ssl.truststore.location": str(ca_file)}
+        resource = ConfigResource(ConfigResourceType.BROKER, "1", configs=setting)
         with self.server.admin() as admin:
-            admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs=setting)])
+            admin.alter_configs([resource], raise_on_unknown=False)
+        await until(lambda: self._refuses(other))
+
+    def _refuses(self, certificate: Path) -> bool:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(certificate / "all.pem")
+        address = self.server.address("MUTUAL").split(":")
+        with socket.create_connection((address[0], int(address[1]))) as plain, context.wrap_socket(plain) as secure:
+            # TLS 1.3 tells a client behind its handshake; else the broker waits for a request.
+            secure.settimeout(0.5)
+            try:
+                return secure.recv(1) == b""
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
 
 
 @pytest.fixture(scope="module")
@@ -345,23 +364,25 @@ async def test_row_51_a_password_that_is_rotated_in_its_file_is_used_without_a_r
 
 
 async def test_row_51_a_certificate_that_is_rotated_in_its_files_is_used_without_a_restart(
-    site: Site, connect: Connect, ours: Authority, new: Authority, client: str, tmp_path: Path
+    site: Site, connect: Connect, authorities: tuple[Authority, Authority], client: str, tmp_path: Path
 ) -> None:
-    shutil.copytree(ours.client(client), tmp_path, dirs_exist_ok=True)
+    ours, new = authorities
+    old_files, new_files = ours.client(client), new.client(client)
+    shutil.copytree(old_files, tmp_path, dirs_exist_ok=True)
     files = {"CERTFILE": "public.crt", "KEYFILE": "private.key"}
     pair = connect("MUTUAL", **{f"KAFKA_SSL_{name}": str(tmp_path / file) for name, file in files.items()})
     await pair.deliver(b"before")
     await pair.taken(b"before")
 
-    site.trust(new.ca_file)
+    await site.trust(new.ca_file, other=old_files)
     try:
         site.reconnect("MUTUAL")
         meanwhile = asyncio.create_task(pair.deliver(b"meanwhile"))
         await until(lambda: "KAFKA_SSL_CERTFILE" in (pair.member.trouble or ""))
-        shutil.copytree(new.client(client), tmp_path, dirs_exist_ok=True)
+        shutil.copytree(new_files, tmp_path, dirs_exist_ok=True)
         await meanwhile
         assert await pair.deliver(b"after") == 1
         await pair.taken(b"meanwhile", b"after")
         await until(lambda: pair.member.trouble is None)
     finally:
-        site.trust(ours.ca_file)
+        await site.trust(ours.ca_file, other=new_files)
