@@ -63,6 +63,7 @@ def untrusted(code: int) -> ssl.SSLCertVerificationError:
         (lost(alert("UNEXPECTED_EOF_WHILE_READING")), None, "KAFKA_SECURITY_PROTOCOL", Certainty.SURE),
         (lost(), (API_VERSIONS,), "KAFKA_SECURITY_PROTOCOL", Certainty.GUESS),
         (lost(), None, "KAFKA_BOOTSTRAP_SERVERS", Certainty.GUESS),
+        (KafkaUnavailable("no token; check KAFKA_X"), (SASL_HANDSHAKE,), "KAFKA_X", Certainty.SURE),
     ],
 )
 def test_the_end_of_a_connection_names_what_to_check_and_no_secret(

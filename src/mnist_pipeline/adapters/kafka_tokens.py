@@ -6,6 +6,7 @@ import http
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import orjson
@@ -14,7 +15,7 @@ from urllib3.exceptions import HTTPError, SSLError
 from urllib3.util import Timeout, make_headers
 
 from mnist_pipeline.adapters.rotated_files import secret_now
-from mnist_pipeline.pipeline.environment import secret_in
+from mnist_pipeline.pipeline.environment import content_of
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.kafka_token import (
     CLIENT_ID,
@@ -69,11 +70,13 @@ class Tokens:
     Args:
         source: where they come from.
         ca_file: whom to trust for TLS to an endpoint, beside those whom the system trusts.
+        clock: the time, in seconds.
     """
 
-    def __init__(self, source: KafkaToken, ca_file: str | None) -> None:
+    def __init__(self, source: KafkaToken, ca_file: str | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._ca_file = ca_file
+        self._clock = clock
         self._lock = threading.Lock()
         self._text = ""
         self._failure = ""
@@ -86,9 +89,9 @@ class Tokens:
             KafkaUnavailable: there is none; one line that names the variables to check.
         """
         with self._lock:
-            if time.monotonic() >= self._renew_at:
+            if self._clock() >= self._renew_at:
                 self._renew()
-            left = self._ends_at - time.monotonic()
+            left = self._ends_at - self._clock()
             if left <= 0:
                 raise KafkaUnavailable(self._failure)
             return self._text, left
@@ -102,10 +105,10 @@ class Tokens:
             token = self._fetch()
         except KafkaUnavailable as exc:
             self._failure = str(exc)
-            self._renew_at = time.monotonic() + _PAUSE_SECONDS
+            self._renew_at = self._clock() + _PAUSE_SECONDS
         else:
             self._text = token.text
-            self._got_at = now = time.monotonic()
+            self._got_at = now = self._clock()
             self._renew_at, self._ends_at = now + token.kept_seconds, now + token.seconds
 
     def _fetch(self) -> _Token:
@@ -120,7 +123,7 @@ class Tokens:
 
 def _from_file(path: str) -> _Token:
     try:
-        text = secret_in(path).strip()
+        text = content_of(path).strip()
     except (OSError, UnicodeDecodeError) as exc:
         raise KafkaUnavailable(f"the token cannot be read: {plain(exc)}; check {TOKEN_FILE}") from exc
     if not text:
@@ -149,7 +152,7 @@ def _from_endpoint(endpoint: TokenEndpoint, ca_file: str | None) -> _Token:
                 preload_content=False,
             )
             status, body = response.status, response.read(_MOST_BYTES)
-    except (SSLError, ssl.SSLError) as exc:
+    except (SSLError, ssl.SSLError, FileNotFoundError) as exc:
         raise KafkaUnavailable(f"no TLS to the token endpoint; check {ENDPOINT_URL}, KAFKA_SSL_CAFILE") from exc
     except (HTTPError, OSError, UnicodeError) as exc:
         raise KafkaUnavailable(f"no token endpoint ({type(exc).__name__}); check {ENDPOINT_URL}") from exc

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
-from mnist_pipeline.pipeline.environment import secret_in
+from mnist_pipeline.pipeline.environment import content_of
 
 
 def secret_now(file: str | None, known: str) -> str:
     """What the file holds now; `known` where there is none, or while it is just being written."""
     try:
-        return (secret_in(file) if file else "") or known
+        return (content_of(file) if file else "") or known
     except (OSError, UnicodeDecodeError):
         return known
 

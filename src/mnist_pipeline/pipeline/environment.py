@@ -11,12 +11,11 @@ from mnist_pipeline.pipeline.setting_values import plain
 _Value = TypeVar("_Value")
 
 
-def secret_in(file: str) -> str:
-    """What a file with a secret holds, without the line's end that editors add.
+def content_of(file: str) -> str:
+    """A secret's file, without the line's end.
 
     Raises:
-        OSError: it cannot be read.
-        UnicodeDecodeError: it is no UTF-8.
+        OSError, UnicodeDecodeError: it cannot be read.
     """
     return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
 
@@ -66,7 +65,7 @@ class Reader:
             self.problem(name + "_FILE", f"is set beside {name}: one of the two")
             return None
         try:
-            return secret_in(file)
+            return content_of(file)
         except (OSError, UnicodeDecodeError) as exc:
             self.problem(name + "_FILE", f"names a file that cannot be read: {plain(exc)}")
             return None
