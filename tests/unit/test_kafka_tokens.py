@@ -20,7 +20,7 @@ from mnist_pipeline.adapters.kafka_tokens import Tokens
 from mnist_pipeline.adapters.kafka_troubles import REFUSED
 from mnist_pipeline.adapters.rotated_files import digest_of, secret_now
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
-from mnist_pipeline.pipeline.kafka_token import AwsToken, TokenEndpoint, TokenFile
+from mnist_pipeline.pipeline.kafka_token import KafkaTokenEndpoint, KafkaTokenFile, MskToken
 from mnist_pipeline.pipeline.settings import Kafka
 from real.certificates import Authority
 from servers.tokens import Endpoint
@@ -54,7 +54,7 @@ class Clock:
 def of(
     endpoint: Endpoint, clock: Clock | None = None, *, scope: str | None = None, ca_file: Path | None = None
 ) -> Tokens:
-    source = TokenEndpoint(url=endpoint.url, client_id="me", client_secret=SECRET, scope=scope)
+    source = KafkaTokenEndpoint(url=endpoint.url, client_id="me", client_secret=SECRET, scope=scope)
     return Tokens(source, None if ca_file is None else str(ca_file), clock=clock or Clock())
 
 
@@ -73,7 +73,7 @@ def failure(tokens: Tokens) -> str:
 
 def test_row_51_a_file_is_read_for_each_use(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    tokens = Tokens(TokenFile(path=str(file)), None)
+    tokens = Tokens(KafkaTokenFile(path=str(file)), None)
     for token in ("one", "another"):
         file.write_text(f"{token}\n")
         assert text(tokens) == token
@@ -86,7 +86,7 @@ def test_a_file_without_a_token_is_told_by_its_variable_and_the_one_before_is_us
     file, clock = tmp_path / "token", Clock()
     if content is not None:
         file.write_bytes(content)
-    tokens = Tokens(TokenFile(path=str(file)), None, clock=clock)
+    tokens = Tokens(KafkaTokenFile(path=str(file)), None, clock=clock)
     assert failure(tokens).endswith("; check KAFKA_SASL_OAUTHBEARER_TOKEN_FILE")
     file.write_text("one")
     clock.now += 1
@@ -188,7 +188,7 @@ def test_row_51_a_clients_secret_is_read_from_its_file_each_time(endpoint: Endpo
     file = tmp_path / "secret"
     file.write_text(SECRET)
     endpoint.answer = (401, {"error": "invalid_client"})
-    source = TokenEndpoint(url=endpoint.url, client_id="me", client_secret=SECRET, client_secret_file=str(file))
+    source = KafkaTokenEndpoint(url=endpoint.url, client_id="me", client_secret=SECRET, client_secret_file=str(file))
     tokens = Tokens(source, None, clock=(clock := Clock()))
     failure(tokens)
     file.write_text("new\n")
@@ -208,7 +208,7 @@ def test_row_51_after_a_broker_has_refused_a_token_another_is_asked_for_but_not_
 
 
 def test_a_refused_token_is_told_by_the_variables_of_tokens(endpoint: Endpoint) -> None:
-    source = TokenEndpoint(url=endpoint.url, client_id="me", client_secret=SECRET)
+    source = KafkaTokenEndpoint(url=endpoint.url, client_id="me", client_secret=SECRET)
     connections = Connections(Kafka(bootstrap_servers="k", topic="t", token=source))
     assert connections.credentials()["sasl_oauth_token_provider"].token() == "token-1"
     connections.note(0, REFUSED)
@@ -230,7 +230,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_a_token_for_amazon_msk_is_signed_with_what_aws_own_clients_find(aws: pytest.MonkeyPatch) -> None:
     aws.setenv("AWS_ACCESS_KEY_ID", "me")
     aws.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    token, seconds = Tokens(AwsToken(region="eu-west-1"), None).get()
+    token, seconds = Tokens(MskToken(region="eu-west-1"), None).get()
     url = urlsplit(base64.urlsafe_b64decode(token + "==").decode())
     query = parse_qs(url.query)
     assert url.hostname == "kafka.eu-west-1.amazonaws.com"
@@ -241,9 +241,9 @@ def test_a_token_for_amazon_msk_is_signed_with_what_aws_own_clients_find(aws: py
 
 
 def test_amazon_msk_without_credentials_or_the_extra_is_told(aws: pytest.MonkeyPatch) -> None:
-    assert "check AWS_REGION" in failure(Tokens(AwsToken(region="eu-west-1"), None))
+    assert "check AWS_REGION" in failure(Tokens(MskToken(region="eu-west-1"), None))
     aws.setitem(sys.modules, "aws_msk_iam_sasl_signer", None)
-    assert failure(Tokens(AwsToken(region="eu-west-1"), None)).endswith("pip install 'mnist-pipeline[msk]'")
+    assert failure(Tokens(MskToken(region="eu-west-1"), None)).endswith("pip install 'mnist-pipeline[msk]'")
 
 
 def test_row_51_a_connection_of_kafka_python_is_made_with_what_a_passwords_file_holds_by_then(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from digits import digits_settings
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import Reject
 from mnist_pipeline.pipeline.interpretation import Prediction
-from mnist_pipeline.pipeline.kafka_token import AwsToken, TokenEndpoint, TokenFile
+from mnist_pipeline.pipeline.kafka_token import KafkaTokenEndpoint, KafkaTokenFile, MskToken
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.task import Destination, Task, Tensor
 from mnist_pipeline.pipeline.unknown_settings import unknown_settings
@@ -212,10 +212,10 @@ def test_kafkas_tokens_come_from_a_file_an_endpoint_or_are_signed_for_amazon(tmp
     from_endpoint = {**TOKEN, **endpoint, f"{OAUTH}CLIENT_SECRET_FILE": str(file), f"{OAUTH}SCOPE": "s"}
     for_amazon = {**KAFKA, "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM"}
     expected = (
-        (from_file, TokenFile(path=str(file))),
+        (from_file, KafkaTokenFile(path=str(file))),
         (
             from_endpoint,
-            TokenEndpoint(
+            KafkaTokenEndpoint(
                 url="https://issuer/token?realm=a",
                 client_id="c",
                 client_secret="s3cret",
@@ -223,8 +223,8 @@ def test_kafkas_tokens_come_from_a_file_an_endpoint_or_are_signed_for_amazon(tmp
                 scope="s",
             ),
         ),
-        ({**for_amazon, "AWS_DEFAULT_REGION": "eu-west-1"}, AwsToken(region="eu-west-1")),
-        ({**for_amazon, "AWS_REGION": "eu-west-2", "AWS_DEFAULT_REGION": "x"}, AwsToken(region="eu-west-2")),
+        ({**for_amazon, "AWS_DEFAULT_REGION": "eu-west-1"}, MskToken(region="eu-west-1")),
+        ({**for_amazon, "AWS_REGION": "eu-west-2", "AWS_DEFAULT_REGION": "x"}, MskToken(region="eu-west-2")),
     )
     for environ, token in expected:
         kafka = read(environ).kafka

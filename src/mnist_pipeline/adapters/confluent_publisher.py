@@ -180,7 +180,7 @@ class _Connection(ProducerConnection[Producer]):
     def _poll(self, producer: Producer) -> None:
         while not self._has_ended.is_set():
             producer.poll(_POLL_SECONDS)
-            self._connections.renew_password(producer)
+            self._connections.keep_current(producer)
 
     def _look_up_topic(self, producer: Producer) -> None:
         end = time.monotonic() + self._timeout_seconds

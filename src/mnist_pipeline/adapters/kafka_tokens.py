@@ -23,10 +23,10 @@ from mnist_pipeline.pipeline.kafka_token import (
     ENDPOINT_URL,
     SCOPE,
     TOKEN_FILE,
-    AwsToken,
     KafkaToken,
-    TokenEndpoint,
-    TokenFile,
+    KafkaTokenEndpoint,
+    KafkaTokenFile,
+    MskToken,
 )
 from mnist_pipeline.pipeline.setting_values import plain
 
@@ -113,11 +113,11 @@ class Tokens:
 
     def _fetch(self) -> _Token:
         match self._source:
-            case TokenFile(path=path):
+            case KafkaTokenFile(path=path):
                 return _from_file(path)
-            case TokenEndpoint():
+            case KafkaTokenEndpoint():
                 return _from_endpoint(self._source, self._ca_file)
-            case AwsToken(region=region):
+            case MskToken(region=region):
                 return _from_aws(region)
 
 
@@ -131,7 +131,7 @@ def _from_file(path: str) -> _Token:
     return _Token(text=text, seconds=_UNSAID_SECONDS, kept_seconds=0.0)
 
 
-def _from_endpoint(endpoint: TokenEndpoint, ca_file: str | None) -> _Token:
+def _from_endpoint(endpoint: KafkaTokenEndpoint, ca_file: str | None) -> _Token:
     secret = secret_now(endpoint.client_secret_file, endpoint.client_secret)
     form = {"grant_type": "client_credentials"} | ({"scope": endpoint.scope} if endpoint.scope else {})
     try:

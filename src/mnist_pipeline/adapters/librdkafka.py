@@ -68,6 +68,10 @@ class Connections(Troubles):
         kafka: where the brokers are, and who we are there.
         timeout_seconds: how long a broker may take to answer.
         config: more for the client, by librdkafka's names.
+
+    Attributes:
+        is_outdated: whether certificates are refused that have been replaced in their files: only a new client reads
+            those.
     """
 
     def __init__(self, kafka: Kafka, *, timeout_seconds: float, **config: Any) -> None:
@@ -75,6 +79,7 @@ class Connections(Troubles):
         given = kafka.client_options()
         timeout_ms = int(timeout_seconds * 1000)
         self._servers = [_address(server) for server in given["bootstrap_servers"]]
+        self.is_outdated = False
         self._password: str | None = None
         self._certificates = (kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile)
         self._digest = b""
@@ -118,16 +123,13 @@ class Connections(Troubles):
         """Whether each bootstrap server refuses us for a reason that waiting cannot mend."""
         return self.are_hopeless(self._servers)
 
-    @property
-    def is_outdated(self) -> bool:
-        """Whether a certificate is refused, and the files hold others by now, which only a new client reads."""
-        return self.trouble in (_UNTRUSTED, OUR_CERTIFICATE) and digest_of(self._certificates) != self._digest
-
-    def renew_password(self, client: Any) -> None:
-        """Tell the client what its password's file holds by now, where a broker refuses the one that it has."""
+    def keep_current(self, client: Any) -> None:
+        """See what the files hold by now, where a broker refuses what they held before; to be called now and then."""
         if self.trouble is REFUSED and (password := self._password_now()) != self._password:
             self._password = password
             client.set_sasl_credentials(self._kafka.sasl_username, password)
+        elif self.trouble in (_UNTRUSTED, OUR_CERTIFICATE):
+            self.is_outdated = digest_of(self._certificates) != self._digest
 
     def _password_now(self) -> str | None:
         known = self._kafka.sasl_password

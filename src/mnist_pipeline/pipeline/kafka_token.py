@@ -16,20 +16,20 @@ _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenFile:
+class KafkaTokenFile:
     """A file that somebody keeps fresh, such as Kubernetes' projected token of a service account."""
 
     path: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenEndpoint:
+class KafkaTokenEndpoint:
     """Who gives tokens to those with a client's credentials (RFC 6749, section 4.4).
 
     `client_secret` is what `client_secret_file`, if there is one, held at the start.
     """
 
-    url: str
+    url: str = field(repr=False)  # its query may hold a secret
     client_id: str
     client_secret: str = field(repr=False)
     client_secret_file: str | None = None
@@ -37,13 +37,13 @@ class TokenEndpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AwsToken:
+class MskToken:
     """Signed by ourselves for Amazon MSK, with the credentials that AWS' own clients would find."""
 
     region: str
 
 
-KafkaToken = TokenFile | TokenEndpoint | AwsToken
+KafkaToken = KafkaTokenFile | KafkaTokenEndpoint | MskToken
 
 
 def read_token(read: Reader, mechanism: str | None, instead: str) -> KafkaToken | None:
@@ -62,8 +62,8 @@ def read_token(read: Reader, mechanism: str | None, instead: str) -> KafkaToken 
     if mechanism == "OAUTHBEARER":
         _check(read, given)
         if path:
-            return TokenFile(path=path)
-        return TokenEndpoint(
+            return KafkaTokenFile(path=path)
+        return KafkaTokenEndpoint(
             url=url or "",
             client_id=given[CLIENT_ID] or "",
             client_secret=secret or "",
@@ -76,7 +76,7 @@ def read_token(read: Reader, mechanism: str | None, instead: str) -> KafkaToken 
         return None
     if region is None:
         read.problem("AWS_REGION", "is not set, but KAFKA_SASL_MECHANISM is AWS_MSK_IAM")
-    return AwsToken(region=region or "")
+    return MskToken(region=region or "")
 
 
 def _check(read: Reader, given: dict[str, str | None]) -> None:
