@@ -296,6 +296,23 @@ async def test_row_51_nothing_is_refused_while_tokens_of_an_endpoint_end(connect
         assert 4 <= len(endpoint.asked) <= 12
 
 
+async def test_row_51_nothing_is_lost_while_an_endpoint_is_away_for_longer_than_a_token_lasts(
+    connect: Connect, issuer: Issuer
+) -> None:
+    with Endpoint(granted(issuer, TOKEN_SECONDS)) as endpoint:
+        pair = connect("OAUTH", **oauth(TOKEN_ENDPOINT_URL=endpoint.url, CLIENT_ID="me", CLIENT_SECRET="mine"))
+        await pair.deliver(b"before")
+        await pair.taken(b"before")
+        endpoint.answer = (503, {})
+        # A broker ends a session whose token has ended.
+        await until(lambda: "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL" in (pair.member.trouble or ""))
+        meanwhile = asyncio.create_task(pair.deliver(b"meanwhile"))
+        endpoint.answer = granted(issuer, 60)
+        await meanwhile
+        await pair.taken(b"meanwhile")
+        await until(lambda: pair.member.trouble is None)
+
+
 async def test_a_token_that_is_refused_is_told_by_its_variables_and_another_in_its_file_is_taken(
     connect: Connect, issuer: Issuer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

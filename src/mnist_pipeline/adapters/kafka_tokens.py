@@ -181,13 +181,13 @@ def _from_aws(region: str) -> _Token:
     """For Amazon MSK: https://github.com/aws/aws-msk-iam-sasl-signer-python."""
     try:
         from aws_msk_iam_sasl_signer import MSKAuthTokenProvider  # noqa: PLC0415 - an extra
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - the same
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - the same
     except ImportError as exc:
         raise KafkaUnavailable(f"no token: KAFKA_SASL_MECHANISM is AWS_MSK_IAM, but {_NOT_INSTALLED}") from exc
     try:
         text, ends_ms = MSKAuthTokenProvider.generate_auth_token(region)
     # Without any credentials it fails over the None that it found.
-    except (BotoCoreError, AttributeError, ValueError, OSError) as exc:
+    except (BotoCoreError, ClientError, AttributeError, ValueError, OSError) as exc:
         what = f"no credentials of AWS for a token ({type(exc).__name__})"
         raise KafkaUnavailable(f"{what}; check AWS_REGION, AWS_ROLE_ARN, AWS_ACCESS_KEY_ID") from exc
     seconds = ends_ms / 1000 - time.time()
