@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline.errors import StoreUnavailable as StoreUnavailable
     from mnist_pipeline.pipeline.interpretation import Output as Output
     from mnist_pipeline.pipeline.interpretation import Prediction as Prediction
+    from mnist_pipeline.pipeline.kafka_token import KafkaTokenEndpoint as KafkaTokenEndpoint
+    from mnist_pipeline.pipeline.kafka_token import KafkaTokenFile as KafkaTokenFile
+    from mnist_pipeline.pipeline.kafka_token import MskToken as MskToken
     from mnist_pipeline.pipeline.outcomes import Observer as Observer
     from mnist_pipeline.pipeline.outcomes import Outcome as Outcome
     from mnist_pipeline.pipeline.path import Pipeline as Pipeline
@@ -87,6 +90,8 @@ _HOMES = {
     "InputSpec": "pipeline.predictor_formats",
     "Kafka": "pipeline.settings",
     "KafkaPublisher": "adapters.kafka_publisher",
+    "KafkaTokenEndpoint": "pipeline.kafka_token",
+    "KafkaTokenFile": "pipeline.kafka_token",
     "KafkaUnavailable": "pipeline.errors",
     "KeyTaken": "client.errors",
     "ListedObject": "pipeline.ports",
@@ -97,6 +102,7 @@ _HOMES = {
     "Minio": "pipeline.settings",
     "MinioObjectStore": "adapters.object_store",
     "MnistTransformer": "serving.transformer",
+    "MskToken": "pipeline.kafka_token",
     "NotAllowed": "pipeline.errors",
     "ObjectGone": "pipeline.errors",
     "ObjectRetained": "pipeline.errors",

@@ -11,7 +11,8 @@ from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.unknown_settings import unknown_settings
 
 SECRET = "s3cr3t-of-the-tests"
-_SECRETS = ("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "KAFKA_SASL_PASSWORD")
+_TOKEN = "KAFKA_SASL_OAUTHBEARER_"
+_SECRETS = ("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "KAFKA_SASL_PASSWORD", f"{_TOKEN}CLIENT_SECRET")
 _OTHERS = (
     *("MINIO_ENDPOINT", "S3_ENDPOINT", "AWS_ENDPOINT_URL", "S3_USE_HTTPS", "MINIO_REGION", "MINIO_CA_CERT"),
     *("MINIO_ACCESS_KEY", "MINIO_ACCESS_KEY_FILE", "MINIO_SECRET_KEY_FILE", "AWS_ACCESS_KEY_ID"),
@@ -19,6 +20,8 @@ _OTHERS = (
     *("REVIEW_BELOW", "REVIEW_BUCKET", "KAFKA_CLIENT"),
     *("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM"),
     *("KAFKA_SASL_USERNAME", "KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE", "KAFKA_API_VERSION"),
+    *(f"{_TOKEN}{part}" for part in ("TOKEN_FILE", "TOKEN_ENDPOINT_URL", "CLIENT_ID", "SCOPE")),
+    *("AWS_REGION", "AWS_DEFAULT_REGION"),
     *("EVENT_TYPE", "EVENT_SOURCE", "EVENT_MODE", "PREDICTOR_FORMAT", "INFERENCE_SERVICE_NAME", "POD_NAMESPACE"),
     *("MAX_BODY_BYTES", "MAX_OBJECT_BYTES", "MAX_IMAGE_PIXELS", "EVENT_TIMEOUT_SECONDS", "MAX_IN_FLIGHT"),
 )
@@ -29,6 +32,7 @@ values = texts | st.sampled_from(
         *("", " ", "0", "1", "-1", "9" * 5_000, "1e309", "nan", "inf", "0.5", "\u0663", "2.3", "2.3.4.5"),
         *("minio:9000", "https://minio", "http://[", "http://[::1]:9000", "http://h:99999", "h:9000,i", ",", "//h/p?q"),
         *("SASL_SSL", "SSL", "PLAIN", "SCRAM-SHA-512", "binary", "structured", "tensorflow", "openinference"),
+        *("OAUTHBEARER", "AWS_MSK_IAM", "https://issuer/token", "https://issuer/?a=b#c"),
         *("mnist", "mnist,others", "digit-{digit}", "mnist/{digit}", "mnist/../{digit}", "{digit}", "{", "a" * 64),
         *("/nowhere/file", "/", ".", "\u2100", "h\u2100st:9"),
     ]
@@ -46,7 +50,11 @@ environments = st.builds(
     st.dictionaries(st.sampled_from(_OTHERS), values, max_size=8),
     st.dictionaries(st.sampled_from(_SECRETS), st.just(SECRET), max_size=2),
     st.dictionaries(
-        st.sampled_from(["MINIO_ENDPOINT", "AWS_ENDPOINT_URL", "KAFKA_BOOTSTRAP_SERVERS"]), with_the_secret, max_size=1
+        st.sampled_from(
+            ["MINIO_ENDPOINT", "AWS_ENDPOINT_URL", "KAFKA_BOOTSTRAP_SERVERS", f"{_TOKEN}TOKEN_ENDPOINT_URL"]
+        ),
+        with_the_secret,
+        max_size=1,
     ),
 )
 

@@ -13,6 +13,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from mnist_pipeline.adapters.kafka_connection import Connections, trouble_of
 from mnist_pipeline.adapters.kafka_troubles import Certainty, Trouble
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
+from mnist_pipeline.pipeline.settings import Kafka
 
 pytestmark = [
     pytest.mark.usefixtures("collected_sockets"),
@@ -21,6 +22,7 @@ pytestmark = [
 
 SECRET = "a-password-that-nobody-may-see"
 NOBODY = "127.0.0.1:1"
+KAFKA = Kafka(bootstrap_servers=NOBODY, topic="any")
 REFUSAL = Trouble("refused; check A")
 HICCUP = Trouble("broken off; check B", Certainty.SURE)
 AWAY = Trouble("away; check C", Certainty.GUESS)
@@ -61,6 +63,7 @@ def untrusted(code: int) -> ssl.SSLCertVerificationError:
         (lost(alert("UNEXPECTED_EOF_WHILE_READING")), None, "KAFKA_SECURITY_PROTOCOL", Certainty.SURE),
         (lost(), (API_VERSIONS,), "KAFKA_SECURITY_PROTOCOL", Certainty.GUESS),
         (lost(), None, "KAFKA_BOOTSTRAP_SERVERS", Certainty.GUESS),
+        (KafkaUnavailable("no token; check KAFKA_X"), (SASL_HANDSHAKE,), "KAFKA_X", Certainty.SURE),
     ],
 )
 def test_the_end_of_a_connection_names_what_to_check_and_no_secret(
@@ -89,7 +92,7 @@ def hung_up() -> Trouble:
 
 
 def test_it_is_hopeless_once_every_bootstrap_server_has_refused_us_and_not_for_one_refusal() -> None:
-    connections = Connections()
+    connections = Connections(KAFKA)
     connections.note(0, REFUSAL)
     assert not connections.are_hopeless([0])
     connections.note(0, REFUSAL)
@@ -101,7 +104,7 @@ def test_it_is_hopeless_once_every_bootstrap_server_has_refused_us_and_not_for_o
 
 @pytest.mark.parametrize("other", [HICCUP, AWAY])
 def test_there_is_hope_where_a_broker_may_come_back(other: Trouble) -> None:
-    connections = Connections()
+    connections = Connections(KAFKA)
     for trouble in (REFUSAL, REFUSAL, other):
         connections.note(0, trouble)
     assert not connections.are_hopeless([0])
@@ -111,7 +114,7 @@ def test_there_is_hope_where_a_broker_may_come_back(other: Trouble) -> None:
 
 
 def test_a_hang_up_without_a_word_does_not_outweigh_a_refusal_but_a_broker_that_went_away_does() -> None:
-    connections = Connections()
+    connections = Connections(KAFKA)
     for trouble in (REFUSAL, hung_up(), REFUSAL, hung_up()):
         connections.note(0, trouble)
     assert connections.are_hopeless([0])
@@ -123,7 +126,7 @@ def test_a_hang_up_without_a_word_does_not_outweigh_a_refusal_but_a_broker_that_
 
 
 def test_the_surest_trouble_of_several_brokers_is_told_until_that_one_is_well() -> None:
-    connections = Connections()
+    connections = Connections(KAFKA)
     connections.note(0, AWAY)
     connections.note(1, REFUSAL)
     assert connections.explain() == "not connected: refused; check A"
@@ -136,7 +139,7 @@ def test_the_surest_trouble_of_several_brokers_is_told_until_that_one_is_well() 
 
 
 def test_of_two_guesses_the_newer_is_told() -> None:
-    connections = Connections()
+    connections = Connections(KAFKA)
     connections.note(0, AWAY)
     connections.note(1, hung_up())
     assert connections.trouble == hung_up()
@@ -151,20 +154,20 @@ def test_each_kind_of_client_says_why_it_is_not_connected_and_leaves_no_thread_b
 ) -> None:
     before = set(threading.enumerate())
     with pytest.raises(KafkaUnavailable) as caught:
-        Connections().open(make, timeout_seconds=0.3, bootstrap_servers=NOBODY, api_version=api_version)
+        Connections(KAFKA).open(make, timeout_seconds=0.3, api_version=api_version)
     assert str(caught.value) == "not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS"
     assert set(threading.enumerate()) <= before
 
 
 def test_options_that_a_client_does_not_take_are_told_without_what_they_say() -> None:
     with pytest.raises(KafkaUnavailable, match="KAFKA_SECURITY_PROTOCOL") as caught:
-        Connections().open(KafkaConsumer, timeout_seconds=1, bootstrap_servers=NOBODY, no_such_option=SECRET)
+        Connections(KAFKA).open(KafkaConsumer, timeout_seconds=1, no_such_option=SECRET)
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("servers", [NOBODY, None])
 def test_opening_is_given_up_from_another_thread_at_once(servers: str | None, silent: str) -> None:
-    connections = Connections()
+    connections = Connections(KAFKA)
     threading.Timer(0.3, connections.give_up).start()
     started = time.monotonic()
     for _ in range(2):

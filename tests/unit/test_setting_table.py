@@ -13,12 +13,16 @@ BESIDE = {"KAFKA_BOOTSTRAP_SERVERS": "k", "MINIO_ACCESS_KEY": "a", "MINIO_SECRET
 
 
 def test_it_names_exactly_the_variables_that_are_read() -> None:
-    environ = Recording(KAFKA_BOOTSTRAP_SERVERS="k", AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
-    Settings.from_environ(environ, Digits())
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    token, machine = {"AWS_WEB_IDENTITY_TOKEN_FILE": __file__}, {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://m"}
+    environs = [Recording(KAFKA_BOOTSTRAP_SERVERS="k", **who) for who in (keys, token, machine)]
+    for environ in environs:
+        Settings.from_environ(environ, Digits())
+    asked = {name for environ in environs for name in environ.asked}
     named = [name for one in SETTINGS for name in (one.name, *one.otherwise)]
     secret = {f"{name}_FILE" for one in SETTINGS if one.is_secret for name in (one.name, *one.otherwise)}
-    assert sorted(named) == sorted(name for name in environ.asked if not name.endswith("_FILE"))
-    assert secret == {name for name in environ.asked if name.endswith("_FILE")}
+    assert sorted(named) == sorted(asked - secret)
+    assert secret <= asked
 
 
 @pytest.mark.parametrize("one", [one for one in SETTINGS if one.default], ids=lambda one: one.name)
@@ -50,8 +54,8 @@ def test_a_terminal_is_told_names_defaults_and_meanings() -> None:
         told([one for one in SETTINGS if one.name in ("MINIO_ACCESS_KEY", "MINIO_REGION")])
         == """\
 MINIO_ACCESS_KEY or _FILE, else AWS_ACCESS_KEY_ID
-    Who we are to the store. Without both keys there is no store, and only inline requests are
-    handled.
+    Who we are to the store. Without both keys and without a role there is no store, and only inline
+    requests are handled. A file is read again where the store refuses what was in it.
 MINIO_REGION (default: us-east-1)
     The store's region."""
     )

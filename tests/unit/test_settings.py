@@ -16,6 +16,7 @@ from digits import digits_settings
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import Reject
 from mnist_pipeline.pipeline.interpretation import Prediction
+from mnist_pipeline.pipeline.kafka_token import KafkaTokenEndpoint, KafkaTokenFile, MskToken
 from mnist_pipeline.pipeline.settings import Settings, SettingsError
 from mnist_pipeline.pipeline.task import Destination, Task, Tensor
 from mnist_pipeline.pipeline.unknown_settings import unknown_settings
@@ -23,6 +24,9 @@ from recording import Recording
 
 CREDENTIALS = {"MINIO_ACCESS_KEY": "minio", "MINIO_SECRET_KEY": "minio-s3cret"}
 KAFKA = {"KAFKA_BOOTSTRAP_SERVERS": "kafka.database.svc.cluster.local"}
+TOKEN = {**KAFKA, "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "OAUTHBEARER"}
+OAUTH = "KAFKA_SASL_OAUTHBEARER_"
+CLIENT = [f"{OAUTH}CLIENT_ID", f"{OAUTH}CLIENT_SECRET"]
 
 
 def read(environ: Mapping[str, str], task: Task | None = None, **flags: str) -> Settings:
@@ -146,6 +150,43 @@ def test_the_endpoint_s_scheme_decides_on_tls_else_s3_use_https(
             ["KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"],
         ),
         ({**KAFKA, "KAFKA_SASL_USERNAME": "u"}, ["KAFKA_SASL_USERNAME"]),
+        ({**TOKEN, "KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, [f"{OAUTH}TOKEN_FILE"]),
+        ({**TOKEN, f"{OAUTH}TOKEN_FILE": "/nowhere"}, [f"{OAUTH}TOKEN_FILE"]),
+        ({**TOKEN, f"{OAUTH}TOKEN_FILE": "/dev/null"}, [f"{OAUTH}TOKEN_FILE"]),
+        (
+            {**TOKEN, f"{OAUTH}TOKEN_FILE": __file__, f"{OAUTH}TOKEN_ENDPOINT_URL": "http://issuer"},
+            [f"{OAUTH}TOKEN_FILE", f"{OAUTH}CLIENT_ID", f"{OAUTH}CLIENT_SECRET"],
+        ),
+        ({**TOKEN, f"{OAUTH}TOKEN_ENDPOINT_URL": "issuer:80"}, [f"{OAUTH}TOKEN_ENDPOINT_URL", *CLIENT]),
+        ({**TOKEN, f"{OAUTH}TOKEN_ENDPOINT_URL": "http://u@issuer/"}, [f"{OAUTH}TOKEN_ENDPOINT_URL", *CLIENT]),
+        ({**TOKEN, f"{OAUTH}TOKEN_ENDPOINT_URL": "http://[issuer"}, [f"{OAUTH}TOKEN_ENDPOINT_URL", *CLIENT]),
+        ({**TOKEN, f"{OAUTH}TOKEN_ENDPOINT_URL": "https://issuer/token"}, CLIENT),
+        (
+            {**TOKEN, f"{OAUTH}TOKEN_ENDPOINT_URL": "https://issuer", f"{OAUTH}CLIENT_SECRET_FILE": "/nowhere"},
+            [f"{OAUTH}CLIENT_SECRET_FILE", f"{OAUTH}CLIENT_ID"],
+        ),
+        (
+            {**TOKEN, f"{OAUTH}TOKEN_FILE": __file__, f"{OAUTH}CLIENT_ID": "c", f"{OAUTH}SCOPE": "s"},
+            [f"{OAUTH}CLIENT_ID", f"{OAUTH}SCOPE"],
+        ),
+        (
+            {**TOKEN, f"{OAUTH}TOKEN_FILE": __file__, "KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD": "p"},
+            ["KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"],
+        ),
+        (
+            {**KAFKA, f"{OAUTH}TOKEN_FILE": __file__, f"{OAUTH}CLIENT_SECRET": "s"},
+            [f"{OAUTH}TOKEN_FILE", f"{OAUTH}CLIENT_SECRET"],
+        ),
+        (
+            {**TOKEN, "KAFKA_SASL_MECHANISM": "PLAIN", f"{OAUTH}TOKEN_FILE": __file__},
+            ["KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", f"{OAUTH}TOKEN_FILE"],
+        ),
+        ({**TOKEN, "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM", "KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, ["AWS_REGION"]),
+        (
+            {**TOKEN, "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM", "AWS_REGION": "r", f"{OAUTH}SCOPE": "s"},
+            ["KAFKA_SECURITY_PROTOCOL", f"{OAUTH}SCOPE"],
+        ),
+        ({**KAFKA, "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM"}, ["KAFKA_SASL_MECHANISM"]),
         ({**KAFKA, "KAFKA_SSL_KEYFILE": "/nowhere"}, ["KAFKA_SSL_KEYFILE"]),
         ({**KAFKA, "KAFKA_SSL_CERTFILE": "/nowhere"}, ["KAFKA_SSL_CERTFILE"]),
         ({**KAFKA, "KAFKA_SSL_CAFILE": "/nowhere"}, ["KAFKA_SSL_CAFILE"]),
@@ -163,6 +204,48 @@ def test_row_34_every_problem_is_one_line_that_begins_with_its_variable(
     assert all("\n" not in problem and len(problem.split()) > 2 for problem in problems)
 
 
+def test_kafkas_tokens_come_from_a_file_an_endpoint_or_are_signed_for_amazon(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s3cret\n")
+    from_file = {**TOKEN, f"{OAUTH}TOKEN_FILE": str(file)}
+    endpoint = {f"{OAUTH}TOKEN_ENDPOINT_URL": "https://issuer/token?realm=a", f"{OAUTH}CLIENT_ID": "c"}
+    from_endpoint = {**TOKEN, **endpoint, f"{OAUTH}CLIENT_SECRET_FILE": str(file), f"{OAUTH}SCOPE": "s"}
+    for_amazon = {**KAFKA, "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM"}
+    expected = (
+        (from_file, KafkaTokenFile(path=str(file))),
+        (
+            from_endpoint,
+            KafkaTokenEndpoint(
+                url="https://issuer/token?realm=a",
+                client_id="c",
+                client_secret="s3cret",
+                client_secret_file=str(file),
+                scope="s",
+            ),
+        ),
+        ({**for_amazon, "AWS_DEFAULT_REGION": "eu-west-1"}, MskToken(region="eu-west-1")),
+        ({**for_amazon, "AWS_REGION": "eu-west-2", "AWS_DEFAULT_REGION": "x"}, MskToken(region="eu-west-2")),
+    )
+    for environ, token in expected:
+        kafka = read(environ).kafka
+        assert kafka is not None
+        assert kafka.token == token
+        assert kafka.client_options()["sasl_mechanism"] == "OAUTHBEARER"
+        assert "s3cret" not in repr(kafka)
+        assert pickle.loads(pickle.dumps(kafka)) == kafka
+
+
+def test_what_is_wrong_with_a_token_endpoint_is_told_without_its_text() -> None:
+    for url in (
+        "https://u:hidden@issuer",
+        "https://issuer/#hidden",
+        "ftp://hidden",
+        "https://hid den",
+        "https://[hidden",
+    ):
+        assert "hid" not in "".join(problems_of({**TOKEN, f"{OAUTH}TOKEN_ENDPOINT_URL": url}))
+
+
 def test_row_34_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("from-a-file\n")
@@ -175,6 +258,7 @@ def test_row_34_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -
     assert settings.kafka is not None
     assert settings.minio.secret_key == settings.kafka.sasl_password == "from-a-file"
     assert settings.kafka.sasl_username == "u"
+    assert settings.kafka.sasl_password_file == str(file)
     assert "from-a-file" not in repr(settings)
 
 
@@ -266,6 +350,8 @@ def test_a_certificate_is_no_problem_of_its_own_where_the_endpoint_is_not_unders
         ("KAFKA_TOPICS", "KAFKA_TOPIC"),
         ("KAFKA_SASL_PLAIN_PASSWORD", "KAFKA_SASL_PASSWORD"),
         ("KAFKA_SSL_CAFILE_FILE", "KAFKA_SSL_CAFILE"),
+        ("KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT", f"{OAUTH}TOKEN_ENDPOINT_URL"),
+        ("KAFKA_OAUTH_CLIENT_ID", f"{OAUTH}CLIENT_ID"),
         ("KAFKA_SSL_CA_LOCATION", "KAFKA_SSL_CAFILE"),
         ("KAKFA_TOPIC", "KAFKA_TOPIC"),
         ("kafka_topic", "KAFKA_TOPIC"),

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -46,7 +47,8 @@ class ConfluentGroupConsumer:
         self.is_joined = False
         self._topics = subscription.topics
         self._owner = owner
-        self._connections = Connections(
+        self._new_connections = partial(
+            Connections,
             kafka,
             timeout_seconds=REQUEST_SECONDS,
             group_id=subscription.group,
@@ -66,6 +68,7 @@ class ConfluentGroupConsumer:
             # Else it waits for a second where it has enough.
             fetch_queue_backoff_ms=10,
         )
+        self._connections = self._new_connections()
         self._consumer: Any = None
         self._is_closing = False
         self._ours: set[Partition] = set()
@@ -84,16 +87,33 @@ class ConfluentGroupConsumer:
 
     def open(self) -> None:
         """Connect and subscribe; the group is joined by the first `poll`."""
-        consumer = self._connections.open(Consumer)
+        self._subscribe(self._connected(self._connections))
+
+    def _connected(self, connections: Connections) -> Any:
+        consumer: Any = connections.open(Consumer)
         end = time.monotonic() + REQUEST_SECONDS
         while not _answers(consumer):
             consumer.poll(0)  # which tells the connections why
-            if time.monotonic() >= end or self._given_up or self._connections.is_hopeless:
+            if time.monotonic() >= end or self._given_up or connections.is_hopeless:
                 consumer.close()
-                raise KafkaUnavailable(self._connections.explain())
-        self._connections.forget()
+                raise KafkaUnavailable(connections.explain())
+        connections.forget()
+        return consumer
+
+    def _subscribe(self, consumer: Any) -> None:
         consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         self._consumer = consumer
+
+    def _replace(self) -> None:
+        """Join as a new member, with the certificates that the files hold by now."""
+        connections = self._new_connections()
+        consumer = self._connected(connections)
+        # Nothing can be committed by the one whom the brokers refuse.
+        self._is_closing = True
+        self._consumer.close()
+        self._is_closing = self.is_joined = False
+        self._connections = connections
+        self._subscribe(consumer)
 
     def missing(self) -> Sequence[str]:
         """Ask for the topics where one was not there, or where we do not know whether a broker is there."""
@@ -108,6 +128,9 @@ class ConfluentGroupConsumer:
     def poll(self, seconds: float) -> list[Record]:
         """What comes first, and what else is there by then."""
         self._taken_back.clear()
+        self._connections.keep_current(self._consumer)
+        if self._connections.is_outdated:
+            self._replace()
         with _translated():
             first = self._consumer.poll(seconds)
             consumed = [] if first is None else [first, *self._consumer.consume(_POLL_RECORDS, 0)]

@@ -159,6 +159,9 @@ class _Connection(ProducerConnection[Producer]):
             raise
         return producer
 
+    def is_over(self) -> bool:
+        return super().is_over() or self._connections.is_outdated
+
     def give_up(self) -> None:
         """Nothing to do: the look-up sees `is_closing` a moment later."""
 
@@ -177,6 +180,7 @@ class _Connection(ProducerConnection[Producer]):
     def _poll(self, producer: Producer) -> None:
         while not self._has_ended.is_set():
             producer.poll(_POLL_SECONDS)
+            self._connections.keep_current(producer)
 
     def _look_up_topic(self, producer: Producer) -> None:
         end = time.monotonic() + self._timeout_seconds

@@ -25,8 +25,10 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
+from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.net.selector import NetworkSelector
 
+from mnist_pipeline.adapters.kafka_tokens import Tokens
 from mnist_pipeline.adapters.kafka_troubles import (
     HUNG_UP,
     MECHANISM,
@@ -37,10 +39,13 @@ from mnist_pipeline.adapters.kafka_troubles import (
     OUR_CERTIFICATE,
     REFUSED,
     UNUSABLE,
+    Certainty,
     Trouble,
     Troubles,
 )
+from mnist_pipeline.adapters.rotated_files import secret_now
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
+from mnist_pipeline.pipeline.settings import Kafka
 
 # Kafka's numbers for requests (https://kafka.apache.org/protocol#protocol_api_keys).
 _SASL_HANDSHAKE, _SASL_AUTHENTICATE = 17, 36
@@ -68,14 +73,14 @@ _TROUBLES: tuple[tuple[tuple[type[Exception], ...], Trouble], ...] = (
 class Connections(Troubles):
     """The connections of one client of kafka-python, and why they fail.
 
-        connections = Connections()
-        admin = connections.open(KafkaAdminClient, timeout_seconds=10, **kafka.client_options())
+        connections = Connections(kafka)
+        admin = connections.open(KafkaAdminClient, timeout_seconds=10)
 
     One for each client.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, kafka: Kafka) -> None:
+        super().__init__(kafka)
         self._client: KafkaNetClient | None = None
         self._given_up = False
 
@@ -85,18 +90,28 @@ class Connections(Troubles):
         Args:
             make: kafka-python's `KafkaProducer`, `KafkaConsumer` or `KafkaAdminClient`.
             timeout_seconds: how long to try; shorter where every bootstrap server refuses us for good.
-            options: more for `make`.
+            options: more for `make`, beside where the brokers are and who we are there.
 
         Raises:
             KafkaUnavailable: it came to nothing; one line that names the variables to check.
         """
         self.forget()
+        if self._tokens is not None:
+            self._tokens.get()  # Why there is none is told at once.
+        given = {**self._kafka.client_options(), **self.credentials(), **options}
         try:
-            return make(kafka_client=self._connect, bootstrap_timeout_ms=int(timeout_seconds * 1000), **options)
+            return make(kafka_client=self._connect, bootstrap_timeout_ms=int(timeout_seconds * 1000), **given)
         except (KafkaError, RuntimeError, LookupError, *_UNUSABLE_ERRORS) as exc:
             if self._client is not None:
                 self._client.close()
             raise KafkaUnavailable(self._meaning(exc)) from exc
+
+    def credentials(self) -> dict[str, Any]:
+        """Who we are as of now, by kafka-python's names, where that can change while a client lives."""
+        if self._tokens is not None:
+            return {"sasl_oauth_token_provider": _TokenProvider(self._tokens)}
+        known = self._kafka.sasl_password
+        return {} if known is None else {"sasl_plain_password": secret_now(self._kafka.sasl_password_file, known)}
 
     def give_up(self) -> None:
         """Let `open` end in vain, now and later; for another thread, which wants to stop."""
@@ -127,6 +142,17 @@ class Connections(Troubles):
         return f"{known} ({type(exc).__name__})"
 
 
+class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no types
+    """Asked by kafka-python for each connection, and each time that one must say anew who we are."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        super().__init__()
+        self._tokens = tokens
+
+    def token(self) -> str:
+        return self._tokens.get()[0]
+
+
 class _GaveUp(KafkaConnectionError):  # type: ignore[misc]  # kafka-python has no types
     """There is no use in trying on."""
 
@@ -145,6 +171,9 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python ha
             if self._connections.are_hopeless(servers):
                 raise _GaveUp
         known = self._conns.get(node_id)
+        if known is None:
+            # A connection takes these options as they are when it is made; certificates it reads by itself.
+            self.config.update(self._connections.credentials())
         connection = super().get_connection(node_id, *args, **kwargs)
         if connection is not known:
             self._watch(node_id, connection)
@@ -175,6 +204,8 @@ def trouble_of(error: Exception, unanswered: tuple[int, ...] | None) -> Trouble 
         error: with which kafka-python ended it.
         unanswered: the API keys of the requests that it was waiting for; None where it was never made.
     """
+    if isinstance(error, KafkaUnavailable):  # no token
+        return Trouble(str(error), Certainty.SURE)
     for kinds, trouble in _TROUBLES:
         if isinstance(error, kinds):
             return trouble

@@ -52,7 +52,7 @@ class KafkaGroupConsumer:
         self.is_joined = False
         self._topics = subscription.topics
         self._owner = owner
-        self._connections = Connections()
+        self._connections = Connections(kafka)
         self._assignor = CooperativeStickyAssignor()
         self._options: dict[str, Any] = {
             "client_id": "mnist-pipeline",
@@ -71,7 +71,6 @@ class KafkaGroupConsumer:
             "max_partition_fetch_bytes": PARTITION_BYTES,
             "reconnect_backoff_max_ms": 1000,
             "metrics_enabled": False,
-            **kafka.client_options(),
         }
         self._rebalances = _Rebalances(owner, self._lost)
         self._consumer: Any = None

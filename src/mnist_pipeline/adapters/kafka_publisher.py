@@ -103,10 +103,9 @@ class KafkaPublisher:
             "reconnect_backoff_max_ms": 1000,
             "max_request_size": most_bytes,
             "metrics_enabled": False,
-            **kafka.client_options(),
         }
         self._current = CurrentConnection(
-            partial(_Connection, self._topic, options, timeout_seconds), timeout_seconds=timeout_seconds
+            partial(_Connection, kafka, options, timeout_seconds), timeout_seconds=timeout_seconds
         )
 
     async def publish(self, message: Message, *, deadline: Deadline) -> None:
@@ -178,10 +177,10 @@ class _Connection(ProducerConnection[KafkaProducer]):
         connections: what is the matter with the brokers.
     """
 
-    def __init__(self, topic: str, options: dict[str, Any], timeout_seconds: float) -> None:
+    def __init__(self, kafka: Kafka, options: dict[str, Any], timeout_seconds: float) -> None:
         super().__init__()
-        self.connections = Connections()
-        self._topic = topic
+        self.connections = Connections(kafka)
+        self._topic = kafka.topic
         self._options = options
         self._timeout_seconds = timeout_seconds
         self._asked: asyncio.Future[None] | None = None

@@ -56,7 +56,7 @@ class TopicReader:
     def __init__(self, kafka: Kafka) -> None:
         self.partitions: Sequence[int] = ()
         self._kafka = kafka
-        self._connections = Connections()
+        self._connections = Connections(kafka)
         self._consumer: KafkaConsumer | None = None
         # Of each partition whose older records are left out.
         self._since_ms: dict[int, int] = {}
@@ -94,7 +94,6 @@ class TopicReader:
             allow_auto_create_topics=False,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             reconnect_backoff_max_ms=1000,
-            **self._kafka.client_options(),
         )
         with self._translated():
             numbers = sorted(consumer.partitions_for_topic(topic) or ())

@@ -59,13 +59,12 @@ class Topics:
     @classmethod
     async def connect(cls, kafka: Kafka) -> Topics:
         """Connect to the cluster; where that is cut short, it is given up."""
-        connections = Connections()
+        connections = Connections(kafka)
 
         def opened() -> KafkaAdminClient:
             return connections.open(
                 KafkaAdminClient,
                 timeout_seconds=_SECONDS,
-                **kafka.client_options(),
                 client_id="mnist-pipeline-setup",
                 request_timeout_ms=int(_SECONDS * 1000),
                 reconnect_backoff_max_ms=1000,

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from mnist_pipeline.adapters.kafka_tokens import Tokens
+from mnist_pipeline.pipeline.settings import Kafka
+
 CREDENTIALS = (
     "KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD, KAFKA_SSL_CAFILE, "
     "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE"
@@ -36,6 +39,10 @@ class Trouble:
 
 
 REFUSED = Trouble("a broker refused the credentials; check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD")
+TOKEN_REFUSED = Trouble(
+    "a broker refused the token; check KAFKA_SASL_OAUTHBEARER_TOKEN_FILE or KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL, "
+    "KAFKA_SASL_OAUTHBEARER_CLIENT_ID, KAFKA_SASL_OAUTHBEARER_SCOPE"
+)
 MECHANISM = Trouble("a broker does not take this mechanism; check KAFKA_SASL_MECHANISM, KAFKA_SECURITY_PROTOCOL")
 NO_SASL = Trouble("a broker takes no credentials there; check KAFKA_SECURITY_PROTOCOL")
 OUR_CERTIFICATE = Trouble(
@@ -67,9 +74,14 @@ class Troubles:
     """What is the matter with the brokers of one client, as its connections tell.
 
     The client's thread writes it, ours read it. No exception is kept: those would keep sockets, and can hold secrets.
+
+    Args:
+        kafka: where the brokers are, and who we are there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._tokens = None if kafka.token is None else Tokens(kafka.token, kafka.ssl_cafile)
         # By broker, the newest last; replaced and never changed, because another thread may be reading it.
         self._troubles: dict[object, Trouble] = {}
         self._refusals = 0
@@ -92,6 +104,9 @@ class Troubles:
 
     def note(self, node_id: object, trouble: Trouble) -> None:
         """Remember how the last connection to a broker ended."""
+        if trouble is REFUSED and self._tokens is not None:
+            self._tokens.refused()
+            trouble = TOKEN_REFUSED
         known = self._troubles.get(node_id, trouble)
         # A broker that refuses us hangs up at times before it has said why.
         if trouble is not HUNG_UP or known.certainty is Certainty.GUESS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -16,9 +17,11 @@ from mnist_pipeline.adapters.kafka_troubles import (
     OUR_CERTIFICATE,
     REFUSED,
     UNUSABLE,
+    Certainty,
     Trouble,
     Troubles,
 )
+from mnist_pipeline.adapters.rotated_files import digest_of, secret_now
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
 
@@ -29,7 +32,6 @@ _NAMES = {
     "security_protocol": "security.protocol",
     "sasl_mechanism": "sasl.mechanism",
     "sasl_plain_username": "sasl.username",
-    "sasl_plain_password": "sasl.password",
     "ssl_cafile": "ssl.ca.location",
     "ssl_certfile": "ssl.certificate.location",
     "ssl_keyfile": "ssl.key.location",
@@ -52,6 +54,10 @@ _TROUBLES: tuple[tuple[str, Trouble], ...] = (
     ("Disconnected", HUNG_UP),
 )
 
+# For so long a token is said to last, whatever it does: librdkafka asks for the next after four fifths of it, and
+# nobody can tell it that a broker refuses the one it has, or that another is in the file.
+_TOKEN_SECONDS = 1.0
+
 _C = TypeVar("_C")
 
 
@@ -62,13 +68,21 @@ class Connections(Troubles):
         kafka: where the brokers are, and who we are there.
         timeout_seconds: how long a broker may take to answer.
         config: more for the client, by librdkafka's names.
+
+    Attributes:
+        is_outdated: whether certificates are refused that have been replaced in their files: only a new client reads
+            those.
     """
 
     def __init__(self, kafka: Kafka, *, timeout_seconds: float, **config: Any) -> None:
-        super().__init__()
+        super().__init__(kafka)
         given = kafka.client_options()
         timeout_ms = int(timeout_seconds * 1000)
         self._servers = [_address(server) for server in given["bootstrap_servers"]]
+        self.is_outdated = False
+        self._password: str | None = None
+        self._certificates = (kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile)
+        self._digest = b""
         self._config: dict[str, Any] = {
             "bootstrap.servers": ",".join(given["bootstrap_servers"]),
             "client.id": "mnist-pipeline",
@@ -89,11 +103,18 @@ class Connections(Troubles):
         """A client, which connects by itself.
 
         Raises:
-            KafkaUnavailable: its settings or their files cannot be used.
+            KafkaUnavailable: its settings or their files cannot be used, or there is no token.
         """
+        config = self._config.copy()
+        if self._tokens is not None:
+            self._tokens.get()  # Why there is none is told at once; the client's constructor waits ten seconds for it.
+            config["oauth_cb"] = self._token
+        if (password := self._password_now()) is not None:
+            config["sasl.password"] = self._password = password
+        self._digest = digest_of(self._certificates)
         try:
             # Its log has the name of kafka-python's, because where that is too loud this is.
-            return make(self._config, logger=logging.getLogger("kafka.librdkafka"))  # type: ignore[call-arg]
+            return make(config, logger=logging.getLogger("kafka.librdkafka"))  # type: ignore[call-arg]
         except (KafkaException, ValueError, TypeError) as exc:
             raise KafkaUnavailable(f"{UNUSABLE.text} ({type(exc).__name__})") from exc
 
@@ -101,6 +122,29 @@ class Connections(Troubles):
     def is_hopeless(self) -> bool:
         """Whether each bootstrap server refuses us for a reason that waiting cannot mend."""
         return self.are_hopeless(self._servers)
+
+    def keep_current(self, client: Any) -> None:
+        """See what the files hold by now, where a broker refuses what they held before; to be called now and then."""
+        if self.trouble is REFUSED and (password := self._password_now()) != self._password:
+            self._password = password
+            client.set_sasl_credentials(self._kafka.sasl_username, password)
+        elif self.trouble in (_UNTRUSTED, OUR_CERTIFICATE):
+            self.is_outdated = digest_of(self._certificates) != self._digest
+
+    def _password_now(self) -> str | None:
+        known = self._kafka.sasl_password
+        return None if known is None else secret_now(self._kafka.sasl_password_file, known)
+
+    def _token(self, _: str) -> tuple[str, float]:
+        """A token, and when it is to be replaced; on a thread of librdkafka's own."""
+        if self._tokens is None:
+            raise AssertionError("it is asked for with a source only")
+        try:
+            token, seconds = self._tokens.get()
+        except KafkaUnavailable as exc:
+            self.note(None, Trouble(str(exc), Certainty.SURE))
+            raise  # which has it ask again ten seconds later
+        return token, time.time() + min(seconds, _TOKEN_SECONDS)
 
     def _noted(self, error: KafkaError) -> None:
         """Remember how a connection ended, from what librdkafka says of it."""

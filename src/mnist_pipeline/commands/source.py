@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
@@ -125,7 +124,7 @@ def _source(kafka: Kafka, options: argparse.Namespace, *, on_failure: Callable[[
     if options.dead_letter_url:
         on_dead_letter = _to_url(options.dead_letter_url)
     elif options.dead_letter_topic:
-        on_dead_letter = _to_topic(options.dead_letter_topic, kafka.client_options())
+        on_dead_letter = _to_topic(options.dead_letter_topic, kafka)
     backoff_policy: Backoff = options.backoff_policy
     return Source(
         kafka,
@@ -157,21 +156,20 @@ def _to_url(url: str) -> Callable[[DeadLetter], None]:
     return post
 
 
-def _to_topic(topic: str, client_options: dict[str, Any]) -> Callable[[DeadLetter], None]:
+def _to_topic(topic: str, kafka: Kafka) -> Callable[[DeadLetter], None]:
     producer: list[KafkaProducer] = []
     lock = threading.Lock()
 
     def produce(letter: DeadLetter) -> None:
         with lock:
             if not producer:
-                connections = Connections()
+                connections = Connections(kafka)
                 producer.append(
                     connections.open(
                         KafkaProducer,
                         timeout_seconds=_DEAD_LETTER_SECONDS,
                         enable_idempotence=False,
                         acks="all",
-                        **client_options,
                     )
                 )
         future = producer[0].send(

@@ -40,6 +40,10 @@ class Reader:
         """The variable without surrounding blanks; None where it is unset or empty."""
         return (self._get(name) or "").strip() or None
 
+    def is_told(self, name: str) -> bool:
+        """Whether a problem of the variable, or of its file, is known."""
+        return any(problem.startswith(name) for problem in self.problems)
+
     def parsed(self, name: str, parse: Callable[[str], _Value], default: _Value) -> _Value:
         """The variable as `parse` reads it; `default` where it is unset or wrong, which is then a problem."""
         text = self.text(name)

@@ -108,9 +108,34 @@ SETTINGS: tuple[Setting, ...] = (
         name="KAFKA_SECURITY_PROTOCOL",
         meaning="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; PLAINTEXT where it is unset.",
     ),
-    Setting(name="KAFKA_SASL_MECHANISM", meaning="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."),
+    Setting(
+        name="KAFKA_SASL_MECHANISM",
+        meaning="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with a user name and a password; OAUTHBEARER, with a token; "
+        "AWS_MSK_IAM, for Amazon MSK, which needs the extra mnist-pipeline[msk].",
+    ),
     Setting(name="KAFKA_SASL_USERNAME", meaning="Who we are to Kafka.", is_secret=True),
     Setting(name="KAFKA_SASL_PASSWORD", meaning="The password that goes with the user name.", is_secret=True),
+    Setting(
+        name="KAFKA_SASL_OAUTHBEARER_TOKEN_FILE",
+        meaning="A file with a token for OAUTHBEARER, such as a projected token of Kubernetes; read for each use.",
+    ),
+    Setting(
+        name="KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL",
+        meaning="Who gives tokens for OAUTHBEARER instead, by OAuth 2.0's client credentials. Its certificate may be "
+        "signed by the authority of KAFKA_SSL_CAFILE or by any that the system trusts.",
+    ),
+    Setting(name="KAFKA_SASL_OAUTHBEARER_CLIENT_ID", meaning="Who we are to the token endpoint."),
+    Setting(
+        name="KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET",
+        meaning="The secret that goes with the client id.",
+        is_secret=True,
+    ),
+    Setting(name="KAFKA_SASL_OAUTHBEARER_SCOPE", meaning="The scope that the token endpoint is asked for, if any."),
+    Setting(
+        name="AWS_REGION",
+        otherwise=("AWS_DEFAULT_REGION",),
+        meaning="The region of Amazon MSK, for AWS_MSK_IAM. The credentials are found as AWS' own clients find them.",
+    ),
     Setting(name="KAFKA_SSL_CAFILE", meaning="A PEM file: the authority that signed the brokers' certificates."),
     Setting(name="KAFKA_SSL_CERTFILE", meaning="A PEM file: our own certificate."),
     Setting(name="KAFKA_SSL_KEYFILE", meaning="A PEM file: our certificate's key, where it is not in the same file."),

@@ -22,7 +22,9 @@ _RESERVED = {
 }
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 KAFKA_CLIENTS = ("kafka-python", "confluent")
-SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM")
+TOKEN_MECHANISMS = ("OAUTHBEARER", "AWS_MSK_IAM")
+"""Those that take a token and no user name."""
 
 
 def plain(exc: Exception) -> str:
@@ -201,6 +203,33 @@ def bootstrap_servers(text: str) -> str:
         if "://" in server or "/" in server:
             # Not the whole text: what has not been looked at yet may hold a secret.
             raise ValueError(f"has {server!r}: host:port, comma separated, without a scheme")
+    return text
+
+
+def token_file(text: str) -> str:
+    """A file with a token, which is not there for ever: what is in it now shows that it is the file that is meant."""
+    try:
+        is_empty = not Path(text).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ValueError(f"names a file that cannot be read: {plain(exc)}") from exc
+    if is_empty:
+        raise ValueError("names a file that is empty")
+    return text
+
+
+def token_endpoint(text: str) -> str:
+    """The URL of an OAuth token endpoint."""
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        has_more = "@" in parts.netloc or bool(parts.fragment)
+    except ValueError:
+        is_url, has_more = False, False
+    # It is not repeated in the message: it may hold a secret.
+    if not is_url or not re.fullmatch("[!-~]+", text):
+        raise ValueError("is no http or https URL")
+    if has_more:
+        raise ValueError("has a user or a fragment, which a token endpoint has not")
     return text
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from mnist_pipeline.pipeline import setting_values as values
 from mnist_pipeline.pipeline.environment import Reader
 from mnist_pipeline.pipeline.interpretation import Label, Prediction
+from mnist_pipeline.pipeline.kafka_token import KafkaToken, read_token
 from mnist_pipeline.pipeline.pictures import is_picture
 from mnist_pipeline.pipeline.predictor_formats import FORMATS
 from mnist_pipeline.pipeline.task import Destination, Task
@@ -72,7 +73,11 @@ class Minio:
 
 @dataclass(frozen=True, kw_only=True)
 class Kafka:
-    """Where the results go; None is kafka-python's own default."""
+    """Where the results go; None is kafka-python's own default.
+
+    `sasl_password` is what `sasl_password_file`, if there is one, held at the start. `token` says where tokens come
+    from, for a mechanism that takes those.
+    """
 
     bootstrap_servers: str
     topic: str
@@ -81,17 +86,22 @@ class Kafka:
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
     sasl_password: str | None = field(default=None, repr=False)
+    sasl_password_file: str | None = None
+    token: KafkaToken | None = None
     ssl_cafile: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     api_version: tuple[int, ...] | None = None
 
     def client_options(self) -> dict[str, Any]:
-        """What every client of kafka-python is told, by its own names for it; what is not set is left out."""
+        """What every client of kafka-python is told, by its own names for it; what is not set is left out.
+
+        A token is not among it, nor what a password's file holds by now: `adapters.kafka_connection` sees to those.
+        """
         options = {
             "bootstrap_servers": [server.strip() for server in self.bootstrap_servers.split(",")],
             "security_protocol": self.security_protocol,
-            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_mechanism": self.sasl_mechanism if self.token is None else "OAUTHBEARER",
             "sasl_plain_username": self.sasl_username,
             "sasl_plain_password": self.sasl_password,
             "ssl_cafile": self.ssl_cafile,
@@ -383,12 +393,20 @@ def _kafka(read: Reader, task: Task) -> Kafka | None:
     username = read.secret("KAFKA_SASL_USERNAME")
     password = read.secret("KAFKA_SASL_PASSWORD")
     sasl = (protocol or "").startswith("SASL_")
+    takes_token = sasl and mechanism in values.TOKEN_MECHANISMS
+    instead = (
+        f"KAFKA_SASL_MECHANISM is {mechanism}" if sasl else f"KAFKA_SECURITY_PROTOCOL is {protocol or 'PLAINTEXT'}"
+    )
     given = {"KAFKA_SASL_MECHANISM": mechanism, "KAFKA_SASL_USERNAME": username, "KAFKA_SASL_PASSWORD": password}
     for name, value in given.items():
-        if sasl and not value and not any(problem.startswith(name) for problem in read.problems):
+        is_wanted = sasl and (name == "KAFKA_SASL_MECHANISM" or not takes_token)
+        if is_wanted and not value and not read.is_told(name):
             read.problem(name, f"is not set, but KAFKA_SECURITY_PROTOCOL is {protocol}")
-        if value and not sasl:
-            read.problem(name, f"is set, but KAFKA_SECURITY_PROTOCOL is {protocol or 'PLAINTEXT'}")
+        if value and not is_wanted:
+            read.problem(name, f"is set, but {instead}")
+    if mechanism == "AWS_MSK_IAM" and protocol == "SASL_PLAINTEXT":
+        read.problem("KAFKA_SECURITY_PROTOCOL", f"is {protocol}, but {instead}, which is for SASL_SSL only")
+    token = read_token(read, mechanism if sasl else None, instead)
     ca_file = read.parsed("KAFKA_SSL_CAFILE", values.ca_file, None)
     cert_file, key_file = read.text("KAFKA_SSL_CERTFILE"), read.text("KAFKA_SSL_KEYFILE")
     if cert_file:
@@ -396,8 +414,7 @@ def _kafka(read: Reader, task: Task) -> Kafka | None:
     elif key_file:
         read.problem("KAFKA_SSL_KEYFILE", "is set, but KAFKA_SSL_CERTFILE is not")
     for name in ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE"):
-        told = any(problem.startswith(name) for problem in read.problems)
-        if read.text(name) and not told and protocol not in ("SSL", "SASL_SSL"):
+        if read.text(name) and not read.is_told(name) and protocol not in ("SSL", "SASL_SSL"):
             read.problem(name, f"is set, but KAFKA_SECURITY_PROTOCOL is {protocol or 'PLAINTEXT'}")
     api_version = read.parsed("KAFKA_API_VERSION", values.version, None)
     client = read.parsed("KAFKA_CLIENT", values.one_of(*values.KAFKA_CLIENTS), Kafka.client)
@@ -412,6 +429,8 @@ def _kafka(read: Reader, task: Task) -> Kafka | None:
         sasl_mechanism=mechanism,
         sasl_username=username,
         sasl_password=password,
+        sasl_password_file=read.text("KAFKA_SASL_PASSWORD_FILE"),
+        token=token,
         ssl_cafile=ca_file,
         ssl_certfile=cert_file,
         ssl_keyfile=key_file,

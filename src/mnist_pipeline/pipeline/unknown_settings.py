@@ -95,7 +95,8 @@ def _nearest(name: str, known: set[str]) -> str | None:
             # Without what they have in common, by which KAFKA_HOST would be most like the shortest of them.
             rests = [one.removeprefix(family) for one in known if one.startswith(family)]
             return family + get_close_matches(name.removeprefix(family), rests, n=1, cutoff=0)[0]
-    nearest = next(iter(get_close_matches(name, known, n=1, cutoff=_ALIKE)), None)
+    ours = [one for one in known if not _OF_OTHERS.fullmatch(one)]
+    nearest = next(iter(get_close_matches(name, ours, n=1, cutoff=_ALIKE)), None)
     # With a word more it is somebody else's: MY_POD_NAMESPACE, EVENT_SOURCE_URL.
     if nearest and (name.startswith(nearest + "_") or name.endswith("_" + nearest)):
         return None
