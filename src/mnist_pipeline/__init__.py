@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline.published import PredictionResult as PredictionResult
     from mnist_pipeline.pipeline.settings import Kafka as Kafka
     from mnist_pipeline.pipeline.settings import Minio as Minio
+    from mnist_pipeline.pipeline.settings import MinioRole as MinioRole
     from mnist_pipeline.pipeline.settings import Settings as Settings
     from mnist_pipeline.pipeline.settings import SettingsError as SettingsError
     from mnist_pipeline.pipeline.stages import Span as Span
@@ -100,6 +101,7 @@ _HOMES = {
     "MessageTooLarge": "pipeline.errors",
     "MetadataTooLarge": "pipeline.errors",
     "Minio": "pipeline.settings",
+    "MinioRole": "pipeline.settings",
     "MinioObjectStore": "adapters.object_store",
     "MnistTransformer": "serving.transformer",
     "MskToken": "pipeline.kafka_token",

@@ -30,7 +30,7 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Role:
+class MinioRole:
     """Whose credentials are asked for where there is no pair of keys; minio-py's `IamAwsProvider` is told this.
 
     Attributes:
@@ -61,7 +61,7 @@ class Minio:
     secret_key: str = field(default="", repr=False)
     session_token: str | None = field(default=None, repr=False)
     key_files: Mapping[str, str] = field(default_factory=dict, hash=False)
-    role: Role | None = None
+    role: MinioRole | None = None
     region: str = "us-east-1"
     ca_cert: str | None = None
 
@@ -356,7 +356,7 @@ def _minio(read: Reader) -> Minio | None:
     )
 
 
-def _role(read: Reader, store: str) -> Role | None:
+def _role(read: Reader, store: str) -> MinioRole | None:
     """By the variables that AWS's clients read, in their order; None where none of them is set.
 
     EKS and ECS set them: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
@@ -371,7 +371,7 @@ def _role(read: Reader, store: str) -> Role | None:
         is_aws = values.is_aws(store)
         if is_aws and role_arn is None:
             read.problem(arn, f"is not set, but {web} is")
-        return Role(
+        return MinioRole(
             variables=(web, arn, sts),
             endpoint=read.parsed(sts, values.url, None if is_aws else store),
             token_file=token_file,
@@ -379,9 +379,9 @@ def _role(read: Reader, store: str) -> Role | None:
             session_name=read.text("AWS_ROLE_SESSION_NAME"),
         )
     if names := tuple(name for name in containers if read.text(name)):
-        return Role(variables=names)
+        return MinioRole(variables=names)
     if read.text(instance):
-        return Role(variables=(instance,), endpoint=read.parsed(instance, values.url, None))
+        return MinioRole(variables=(instance,), endpoint=read.parsed(instance, values.url, None))
     if role_arn:
         read.problem(web, f"is not set, but {arn} is")
     return None
