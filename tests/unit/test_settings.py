@@ -251,12 +251,14 @@ def test_row_34_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -
     file.write_text("from-a-file\n")
     environ = {"MINIO_ACCESS_KEY": "a", "MINIO_SECRET_KEY_FILE": str(file), **KAFKA}
     environ |= {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "PLAIN"}
-    environ |= {"KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD_FILE": str(file)}
+    (user := tmp_path / "user").write_text("u\n")
+    environ |= {"KAFKA_SASL_USERNAME_FILE": str(user), "KAFKA_SASL_PASSWORD_FILE": str(file)}
     settings = read(environ)
     assert settings.minio is not None
     assert settings.kafka is not None
     assert settings.minio.secret_key == settings.kafka.sasl_password == "from-a-file"
-    assert settings.kafka.sasl_password_file == str(file)
+    assert settings.kafka.sasl_username == "u"
+    assert (settings.kafka.sasl_username_file, settings.kafka.sasl_password_file) == (str(user), str(file))
     assert "from-a-file" not in repr(settings)
 
 
@@ -307,7 +309,7 @@ def test_a_certificate_is_no_problem_of_its_own_where_the_endpoint_is_not_unders
         ("KAFKA_URL", "KAFKA_BOOTSTRAP_SERVERS"),
         ("KAFKA_TOPICS", "KAFKA_TOPIC"),
         ("KAFKA_SASL_PLAIN_PASSWORD", "KAFKA_SASL_PASSWORD"),
-        ("KAFKA_SASL_USERNAME_FILE", "KAFKA_SASL_USERNAME"),
+        ("KAFKA_SSL_CAFILE_FILE", "KAFKA_SSL_CAFILE"),
         ("KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT", f"{OAUTH}TOKEN_ENDPOINT_URL"),
         ("KAFKA_OAUTH_CLIENT_ID", f"{OAUTH}CLIENT_ID"),
         ("KAFKA_SSL_CA_LOCATION", "KAFKA_SSL_CAFILE"),

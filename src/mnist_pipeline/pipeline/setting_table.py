@@ -88,7 +88,7 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with a user name and a password; OAUTHBEARER, with a token; "
         "AWS_MSK_IAM, for Amazon MSK, which needs the extra mnist-pipeline[msk].",
     ),
-    Setting(name="KAFKA_SASL_USERNAME", meaning="Who we are to Kafka."),
+    Setting(name="KAFKA_SASL_USERNAME", meaning="Who we are to Kafka.", is_secret=True),
     Setting(name="KAFKA_SASL_PASSWORD", meaning="The password that goes with the user name.", is_secret=True),
     Setting(
         name="KAFKA_SASL_OAUTHBEARER_TOKEN_FILE",
