@@ -7,7 +7,6 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,7 +17,6 @@ from mnist_pipeline.adapters import kafka_tokens
 from mnist_pipeline.adapters.kafka_connection import Connections
 from mnist_pipeline.adapters.kafka_tokens import Tokens
 from mnist_pipeline.adapters.kafka_troubles import REFUSED
-from mnist_pipeline.adapters.rotated_files import digest_of, secret_now
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.kafka_token import KafkaTokenEndpoint, KafkaTokenFile, MskToken
 from mnist_pipeline.pipeline.settings import Kafka
@@ -244,36 +242,3 @@ def test_amazon_msk_without_credentials_or_the_extra_is_told(aws: pytest.MonkeyP
     assert "check AWS_REGION" in failure(Tokens(MskToken(region="eu-west-1"), None))
     aws.setitem(sys.modules, "aws_msk_iam_sasl_signer", None)
     assert failure(Tokens(MskToken(region="eu-west-1"), None)).endswith("pip install 'mnist-pipeline[msk]'")
-
-
-def test_row_51_a_connection_of_kafka_python_is_made_with_what_a_passwords_file_holds_by_then(tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text("old")
-    kafka = Kafka(bootstrap_servers="k", topic="t", sasl_password="old", sasl_password_file=str(file))
-    connections = Connections(kafka)
-    for content, password in (("old", "old"), ("new\n", "new"), ("", "old")):
-        file.write_text(content)
-        assert connections.credentials() == {"sasl_plain_password": password}
-    assert Connections(replace(kafka, sasl_password_file=None)).credentials() == {"sasl_plain_password": "old"}
-    assert Connections(Kafka(bootstrap_servers="k", topic="t")).credentials() == {}
-
-
-def test_a_file_that_is_just_being_written_is_no_news(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    assert secret_now(str(file), "known") == "known"
-    file.write_bytes(b"\xff")
-    assert secret_now(str(file), "known") == "known"
-    file.write_text("new\r\n")
-    assert secret_now(str(file), "known") == "new"
-    assert secret_now(None, "known") == "known"
-
-
-def test_files_that_have_changed_are_told_from_those_that_have_not(tmp_path: Path) -> None:
-    files = [str(tmp_path / name) for name in "ab"]
-    digests = {digest_of([*files, None])}
-    for content in ("1", "2"):
-        for file in files:
-            Path(file).write_text(content)
-            digests.add(digest_of([*files, None]))
-    assert len(digests) == 5
-    assert digest_of([*files, None]) in digests

@@ -258,7 +258,7 @@ def test_row_34_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -
     assert settings.kafka is not None
     assert settings.minio.secret_key == settings.kafka.sasl_password == "from-a-file"
     assert settings.kafka.sasl_username == "u"
-    assert settings.kafka.sasl_password_file == str(file)
+    assert (settings.kafka.sasl_username_file, settings.kafka.sasl_password_file) == (str(user), str(file))
     assert "from-a-file" not in repr(settings)
 
 

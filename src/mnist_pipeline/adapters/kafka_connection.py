@@ -43,7 +43,7 @@ from mnist_pipeline.adapters.kafka_troubles import (
     Trouble,
     Troubles,
 )
-from mnist_pipeline.adapters.rotated_files import secret_now
+from mnist_pipeline.adapters.rotated_files import user_now
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
 
@@ -110,8 +110,8 @@ class Connections(Troubles):
         """Who we are as of now, by kafka-python's names, where that can change while a client lives."""
         if self._tokens is not None:
             return {"sasl_oauth_token_provider": _TokenProvider(self._tokens)}
-        known = self._kafka.sasl_password
-        return {} if known is None else {"sasl_plain_password": secret_now(self._kafka.sasl_password_file, known)}
+        user = user_now(self._kafka)
+        return {} if user is None else {"sasl_plain_username": user[0], "sasl_plain_password": user[1]}
 
     def give_up(self) -> None:
         """Let `open` end in vain, now and later; for another thread, which wants to stop."""

@@ -21,7 +21,7 @@ from mnist_pipeline.adapters.kafka_troubles import (
     Trouble,
     Troubles,
 )
-from mnist_pipeline.adapters.rotated_files import digest_of, secret_now
+from mnist_pipeline.adapters.rotated_files import digest_of, user_now
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
 
@@ -31,7 +31,6 @@ LOOK_UP_SECONDS = 0.25
 _NAMES = {
     "security_protocol": "security.protocol",
     "sasl_mechanism": "sasl.mechanism",
-    "sasl_plain_username": "sasl.username",
     "ssl_cafile": "ssl.ca.location",
     "ssl_certfile": "ssl.certificate.location",
     "ssl_keyfile": "ssl.key.location",
@@ -80,7 +79,7 @@ class Connections(Troubles):
         timeout_ms = int(timeout_seconds * 1000)
         self._servers = [_address(server) for server in given["bootstrap_servers"]]
         self.is_outdated = False
-        self._password: str | None = None
+        self._user: tuple[str, str] | None = None
         self._certificates = (kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile)
         self._digest = b""
         self._config: dict[str, Any] = {
@@ -109,8 +108,8 @@ class Connections(Troubles):
         if self._tokens is not None:
             self._tokens.get()  # Why there is none is told at once; the client's constructor waits ten seconds for it.
             config["oauth_cb"] = self._token
-        if (password := self._password_now()) is not None:
-            config["sasl.password"] = self._password = password
+        if (user := user_now(self._kafka)) is not None:
+            config["sasl.username"], config["sasl.password"] = self._user = user
         self._digest = digest_of(self._certificates)
         try:
             # Its log has the name of kafka-python's, because where that is too loud this is.
@@ -125,15 +124,12 @@ class Connections(Troubles):
 
     def keep_current(self, client: Any) -> None:
         """See what the files hold by now, where a broker refuses what they held before; to be called now and then."""
-        if self.trouble is REFUSED and (password := self._password_now()) != self._password:
-            self._password = password
-            client.set_sasl_credentials(self._kafka.sasl_username, password)
-        elif self.trouble in (_UNTRUSTED, OUR_CERTIFICATE):
+        trouble = self.trouble
+        if trouble is REFUSED and (user := user_now(self._kafka)) is not None and user != self._user:
+            self._user = user
+            client.set_sasl_credentials(*user)
+        elif trouble in (_UNTRUSTED, OUR_CERTIFICATE):
             self.is_outdated = digest_of(self._certificates) != self._digest
-
-    def _password_now(self) -> str | None:
-        known = self._kafka.sasl_password
-        return None if known is None else secret_now(self._kafka.sasl_password_file, known)
 
     def _token(self, _: str) -> tuple[str, float]:
         """A token, and when it is to be replaced; on a thread of librdkafka's own."""

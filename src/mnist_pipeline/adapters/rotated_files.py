@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from mnist_pipeline.pipeline.environment import content_of
+from mnist_pipeline.pipeline.settings import Kafka
 
 
 def secret_now(file: str | None, known: str) -> str:
@@ -15,6 +16,14 @@ def secret_now(file: str | None, known: str) -> str:
         return (content_of(file) if file else "") or known
     except (OSError, UnicodeDecodeError):
         return known
+
+
+def user_now(kafka: Kafka) -> tuple[str, str] | None:
+    """Who we are to Kafka by name and password, as their files have it now; None where we are nobody by those."""
+    if kafka.sasl_username is None or kafka.sasl_password is None:
+        return None
+    name = secret_now(kafka.sasl_username_file, kafka.sasl_username)
+    return name, secret_now(kafka.sasl_password_file, kafka.sasl_password)
 
 
 def digest_of(files: Iterable[str | None]) -> bytes:

@@ -75,8 +75,8 @@ class Minio:
 class Kafka:
     """Where the results go; None is kafka-python's own default.
 
-    `sasl_password` is what `sasl_password_file`, if there is one, held at the start. `token` says where tokens come
-    from, for a mechanism that takes those.
+    `sasl_username` and `sasl_password` are what their files, if there are any, held at the start. `token` says where
+    tokens come from, for a mechanism that takes those.
     """
 
     bootstrap_servers: str
@@ -86,6 +86,7 @@ class Kafka:
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
     sasl_password: str | None = field(default=None, repr=False)
+    sasl_username_file: str | None = None
     sasl_password_file: str | None = None
     token: KafkaToken | None = None
     ssl_cafile: str | None = None
@@ -96,7 +97,7 @@ class Kafka:
     def client_options(self) -> dict[str, Any]:
         """What every client of kafka-python is told, by its own names for it; what is not set is left out.
 
-        A token is not among it, nor what a password's file holds by now: `adapters.kafka_connection` sees to those.
+        A token is not among it, nor what the files with secrets hold by now: `adapters.kafka_connection` sees to those.
         """
         options = {
             "bootstrap_servers": [server.strip() for server in self.bootstrap_servers.split(",")],
@@ -429,6 +430,7 @@ def _kafka(read: Reader, task: Task) -> Kafka | None:
         sasl_mechanism=mechanism,
         sasl_username=username,
         sasl_password=password,
+        sasl_username_file=read.text("KAFKA_SASL_USERNAME_FILE"),
         sasl_password_file=read.text("KAFKA_SASL_PASSWORD_FILE"),
         token=token,
         ssl_cafile=ca_file,
