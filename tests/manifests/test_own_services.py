@@ -362,4 +362,8 @@ def test_the_page_on_aws_has_an_overlay_without_a_key_that_reaches_every_place(
     (account,), (source,) = case.of_kind("ServiceAccount"), case.of_kind("IntegrationSource")
     assert "eks.amazonaws.com/role-arn" in account["metadata"]["annotations"]
     assert source["spec"]["aws"]["sqs"]["arn"].endswith(":your-queue")
+    (policy,) = case.of_kind("NetworkPolicy")
+    (let_in,) = policy["spec"]["ingress"]
+    own = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": source["metadata"]["namespace"]}}}
+    assert own in let_in["from"], "the source's pod is one of its own namespace"
     assert source["spec"]["aws"]["auth"] == {"serviceAccountName": account["metadata"]["name"]}
