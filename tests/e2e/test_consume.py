@@ -31,7 +31,9 @@ from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.testing import digit_png, minio_event
 from servers.proxy import Proxy
 
-AWAY_SECONDS = 10.0
+AWAY_SECONDS = {"cut": 10.0, "freeze": 20.0}
+# What hangs is to be found out more than once within the time that it is away; else slowness fails no attempt.
+EVENT_SECONDS = {"cut": "60", "freeze": "8"}
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 BINARY = {"ce-specversion": "1.0", "ce-source": "s", "ce-type": "t", "content-type": "application/json"}
 
@@ -271,7 +273,12 @@ def nothing_is_committed_that_is_not_filed(
     assert wrong == []
 
 
-def test_row_53_a_rebalance_in_mid_batch_loses_nothing_and_commits_nothing_that_is_not_settled(place: Place) -> None:
+# Not on the embedded broker, which loses count of who leads while a group's members come.
+@pytest.mark.real
+def test_row_53_a_rebalance_in_mid_batch_loses_nothing_and_commits_nothing_that_is_not_settled(
+    real_place: Place,
+) -> None:
+    place = real_place
     group, uploads = Group(place.kafka, partitions=6), uploaded(place, 240)
     with Proxy(place.predictor.http_port) as proxy:
         host = f"127.0.0.1:{proxy.port}"
@@ -349,17 +356,15 @@ def test_row_53_while_something_is_away_nothing_is_given_up_and_all_is_filed_onc
         "store": int(place.settings["MINIO_ENDPOINT"].rpartition(":")[2]),
     }[part]
     with Proxy(port) as proxy:
-        # A predictor that hangs is to be found out within the time that it is away.
-        settings = {
-            "predictor": {"EVENT_TIMEOUT_SECONDS": "4"},
-            "store": {"MINIO_ENDPOINT": f"http://127.0.0.1:{proxy.port}"},
-        }[part]
+        settings = {"EVENT_TIMEOUT_SECONDS": EVENT_SECONDS[fault]}
+        if part == "store":
+            settings["MINIO_ENDPOINT"] = f"http://127.0.0.1:{proxy.port}"
         host = f"127.0.0.1:{proxy.port}" if part == "predictor" else None
         with ready(place.consume(settings=settings, args=("--retry", "1"), predictor_host=host)) as consumer:
             before = peak_memory(consumer)
             getattr(proxy, fault)()
             records = written(consumer.group, uploads)
-            back = time.monotonic() + AWAY_SECONDS
+            back = time.monotonic() + AWAY_SECONDS[fault]
             while time.monotonic() < back:
                 assert Metrics.of(consumer).value("in_flight") <= 64
                 assert answers_ok(consumer.http_port, "/v2/health/live", timeout_seconds=5)
