@@ -21,25 +21,26 @@ from mnist_pipeline.pipeline.errors import StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
 from mnist_pipeline.pipeline.settings import Settings
 from mnist_pipeline.testing import minio_event
-from real.oidc import CLIENT_ID, Issuer
 from servers.minio import MinioServer, transformer_policy, variables_of
+from servers.tokens import Issuer, Provider
 
 pytestmark = pytest.mark.real
 
+CLIENT_ID = "mnist-pipeline"
 POLICY = "of-the-transformer"
 # MinIO's credentials end with the token; ten seconds before, ours are no longer used.
 TOKEN_SECONDS = 14
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    with Issuer() as issuer:
-        yield issuer
+def provider() -> Iterator[Provider]:
+    with Provider(Issuer()) as provider:
+        yield provider
 
 
 @pytest.fixture(scope="module")
-def minio(minio_program: Path, issuer: Issuer) -> Iterator[MinioServer]:
-    env = {"MINIO_IDENTITY_OPENID_CONFIG_URL": issuer.config_url, "MINIO_IDENTITY_OPENID_CLIENT_ID": CLIENT_ID}
+def minio(minio_program: Path, provider: Provider) -> Iterator[MinioServer]:
+    env = {"MINIO_IDENTITY_OPENID_CONFIG_URL": provider.config_url, "MINIO_IDENTITY_OPENID_CLIENT_ID": CLIENT_ID}
     with Sandbox() as sandbox, MinioServer(minio_program, sandbox, env=env) as server:
         server.admin().policy_add(POLICY, policy=transformer_policy())
         for bucket in ("mnist", "digit-7", "mnist-rejected"):
@@ -123,7 +124,7 @@ def countdown(number: int) -> Callable[[], bool]:
 
 
 def test_row_51_credentials_for_a_web_identity_are_renewed_while_events_come(
-    minio: MinioServer, issuer: Issuer, predictor: ModelServer, variables: dict[str, str], tmp_path: Path
+    minio: MinioServer, provider: Provider, predictor: ModelServer, variables: dict[str, str], tmp_path: Path
 ) -> None:
     token = tmp_path / "token"
     ended = threading.Event()
@@ -131,7 +132,7 @@ def test_row_51_credentials_for_a_web_identity_are_renewed_while_events_come(
     def rotate() -> None:
         while not ended.is_set():
             new = tmp_path / "new"
-            new.write_text(issuer.token(seconds=TOKEN_SECONDS, policy=POLICY))
+            new.write_text(provider.token(TOKEN_SECONDS, audience=CLIENT_ID, policy=POLICY))
             new.replace(token)
             ended.wait(1)
 
@@ -150,16 +151,16 @@ def test_row_51_credentials_for_a_web_identity_are_renewed_while_events_come(
 
 
 async def test_a_token_that_minio_refuses_is_named_by_its_variable_until_there_is_another(
-    issuer: Issuer, variables: dict[str, str], tmp_path: Path
+    provider: Provider, variables: dict[str, str], tmp_path: Path
 ) -> None:
     token = tmp_path / "token"
-    token.write_text(issuer.token(seconds=-60, policy=POLICY))
+    token.write_text(provider.token(-60, audience=CLIENT_ID, policy=POLICY))
     settings = Settings.from_environ({**variables, "AWS_WEB_IDENTITY_TOKEN_FILE": str(token)}, Digits())
     assert settings.minio is not None
     store = MinioObjectStore(settings.minio)
     with pytest.raises(StoreUnavailable, match="AWS_WEB_IDENTITY_TOKEN_FILE") as caught:
         await store.check("mnist", deadline=Deadline(10))
     assert token.read_text() not in str(caught.value)
-    token.write_text(issuer.token(seconds=3600, policy=POLICY))
+    token.write_text(provider.token(3600, audience=CLIENT_ID, policy=POLICY))
     await store.check("mnist", deadline=Deadline(10))
     await store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import json
 import shutil
 import socket
 import ssl
@@ -64,7 +65,9 @@ def authorities(home: Path, ours: Authority) -> tuple[Authority, Authority]:
 
 @pytest.fixture(scope="module")
 def issuer(home: Path) -> Issuer:
-    return Issuer(home / "keys.json")
+    issuer = Issuer()
+    (home / "keys.json").write_text(json.dumps(issuer.keys))
+    return issuer
 
 
 class Site:

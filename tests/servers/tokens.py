@@ -23,24 +23,68 @@ ISSUER, AUDIENCE = "https://issuer.test", "kafka"
 class Issuer:
     """Signs tokens (RFC 7519, RS256).
 
-    Args:
-        keys_file: where its public key is written to, as a JWK Set.
+    Attributes:
+        keys: its public key, as a JWK Set.
     """
 
-    def __init__(self, keys_file: Path) -> None:
+    def __init__(self) -> None:
         self._key = rsa.generate_private_key(65537, 2048)
         numbers = self._key.public_key().public_numbers()
         key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "1"}
         key |= {name: _base64(_bytes(number)) for name, number in (("n", numbers.n), ("e", numbers.e))}
-        keys_file.write_text(json.dumps({"keys": [key]}))
+        self.keys = {"keys": [key]}
 
-    def token(self, seconds: float, *, audience: str = AUDIENCE) -> str:
-        """One for the user `transformer`, which ends after so many seconds."""
+    def token(self, seconds: float, *, issuer: str = ISSUER, audience: str = AUDIENCE, **more: str) -> str:
+        """One for the user `transformer`, which ends after so many seconds, with more claims."""
         now = time.time()
-        claims = {"iss": ISSUER, "aud": audience, "sub": "transformer", "iat": now, "exp": now + seconds}
+        claims = {"iss": issuer, "aud": audience, "sub": "transformer", "iat": now, "exp": now + seconds, **more}
         parts = ({"alg": "RS256", "kid": "1"}, claims)
         signed = ".".join(_base64(json.dumps(part).encode()) for part in parts)
         return f"{signed}.{_base64(self._key.sign(signed.encode(), padding.PKCS1v15(), SHA256()))}"
+
+
+class Provider(Part):
+    """An OpenID Connect provider on loopback, as far as MinIO asks it: what it is, and its keys.
+
+    Attributes:
+        url: the issuer's name.
+        config_url: of its discovery document.
+    """
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+        documents: dict[str, Any] = {}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                document = documents.get(self.path)
+                content = json.dumps(document).encode()
+                self.send_response(404 if document is None else 200)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.config_url = f"{self.url}/.well-known/openid-configuration"
+        documents["/keys"] = issuer.keys
+        documents["/.well-known/openid-configuration"] = {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def token(self, seconds: float, *, audience: str, **more: str) -> str:
+        """One of the issuer's, under this name."""
+        return self._issuer.token(seconds, issuer=self.url, audience=audience, **more)
+
+    def close(self) -> None:
+        """Refuse connections from now on."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
 class Endpoint(Part):
