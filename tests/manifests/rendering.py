@@ -26,8 +26,10 @@ OF_THE_POD = "of-the-pod"
 
 # The overlay that a component is tried on.
 TRIED_ON: Mapping[str, str] = {
+    "components/any-egress": "standard",
     "components/autoscale-hpa": "minio-kafka-source",
     "components/autoscale-keda": "minio-kafka-source",
+    "components/egress": "base",
     "components/external-kafka": "minio-kafka-source",
     "components/external-kafka/mtls": "standard",
     "components/external-kafka/parts": "base",

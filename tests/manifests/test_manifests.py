@@ -581,20 +581,21 @@ def test_a_member_of_the_group_is_not_killed_in_mid_drain(standard: Rendered) ->
     assert consumer.pod["terminationGracePeriodSeconds"] >= _DRAIN_SECONDS + 5
 
 
-def test_the_group_is_let_out_to_dns_minio_kafka_and_the_predictor(standard: Rendered) -> None:
-    (policy,) = standard.of_kind("NetworkPolicy")
+@pytest.mark.parametrize("overlay", ["minio-kafka-source", "openinference", "standard"], indirect=True)
+def test_transformers_are_let_out_to_dns_minio_kafka_and_the_predictor(overlay: Rendered) -> None:
+    (policy,) = overlay.of_kind("NetworkPolicy")
     dns, others = policy["spec"]["egress"]
     assert dns == {"ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]}
     to_minio, to_predictor, to_kafka = others["to"]
-    (minio,) = standard.containers(MINIO_IMAGE)
+    (minio,) = overlay.containers(MINIO_IMAGE)
     assert to_minio["podSelector"]["matchLabels"].items() <= minio.labels.items()
-    (service,) = standard.of_kind("InferenceService")
+    (service,) = overlay.of_kind("InferenceService")
     # As KServe labels its pods (pkg/constants/constants.go).
     assert to_predictor["podSelector"]["matchLabels"] == {
         "serving.kserve.io/inferenceservice": service["metadata"]["name"],
         "component": "predictor",
     }
-    host = standard.environment(consumer_of(standard))["KAFKA_BOOTSTRAP_SERVERS"].partition(":")[0]
+    host = overlay.environment(overlay.transformers()[0])["KAFKA_BOOTSTRAP_SERVERS"].partition(":")[0]
     namespace = to_kafka["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
     assert host.split(".")[1] == namespace
     assert {"Ingress", "Egress"} == set(policy["spec"]["policyTypes"])
