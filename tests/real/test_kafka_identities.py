@@ -294,9 +294,11 @@ async def publish_beyond_the_first_tokens(pair: Pair) -> None:
 async def test_row_51_nothing_is_refused_while_tokens_of_an_endpoint_end(connect: Connect, issuer: Issuer) -> None:
     with Endpoint(granted(issuer, TOKEN_SECONDS, kept=TOKEN_SECONDS / 2)) as endpoint:
         pair = connect("OAUTH", **oauth(TOKEN_ENDPOINT_URL=endpoint.url, CLIENT_ID="me", CLIENT_SECRET="mine"))
+        began = time.monotonic()
         await publish_beyond_the_first_tokens(pair)
         # The publisher and the member have tokens of their own, and keep each for a while.
-        assert 4 <= len(endpoint.asked) <= 12
+        kept = (time.monotonic() - began) / (TOKEN_SECONDS / 2 * 0.8)
+        assert 4 <= len(endpoint.asked) <= 2 * (kept + 3)
 
 
 async def test_row_51_nothing_is_lost_while_an_endpoint_is_away_for_longer_than_a_token_lasts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -39,7 +40,11 @@ def old_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("old")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         tar.extractall(directory, filter="data")
-    return directory / "src"
+    path = directory / "src"
+    run = [sys.executable, "-c", "import mnist_pipeline; print(mnist_pipeline.__file__)"]
+    found = subprocess.run(run, env={"PYTHONPATH": str(path)}, capture_output=True, check=True, text=True).stdout
+    assert found.startswith(str(path)), "what runs is what was unpacked"
+    return path
 
 
 def start(site: Site, name: str, path: Path | None = None) -> ModelServer:

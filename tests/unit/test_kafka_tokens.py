@@ -132,6 +132,12 @@ def test_row_51_a_token_is_used_while_it_lasts_and_its_endpoint_is_away(endpoint
     assert text(tokens) == "token-1"
 
 
+@pytest.mark.parametrize("seconds", ["100", 100.0, None])
+def test_an_endpoint_may_say_in_other_ways_how_long_a_token_lasts(endpoint: Endpoint, seconds: Any) -> None:
+    endpoint.answer = granted(seconds=seconds)
+    assert text(of(endpoint, Clock())) == "token-1"
+
+
 @pytest.mark.parametrize(
     ("answer", "says", "variable"),
     [
@@ -145,6 +151,7 @@ def test_row_51_a_token_is_used_while_it_lasts_and_its_endpoint_is_away(endpoint
         ((200, {"access_token": ""}), "HTTP 200", ENDPOINT),
         ((200, {"access_token": SECRET, "expires_in": 0}), "HTTP 200", ENDPOINT),
         ((200, {"access_token": SECRET, "expires_in": "soon"}), "HTTP 200", ENDPOINT),
+        ((200, {"access_token": SECRET, "expires_in": True}), "HTTP 200", ENDPOINT),
     ],
 )
 def test_an_answer_without_a_token_is_told_by_the_variables_and_without_what_it_says(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import time
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -14,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from mnist_pipeline import Digits
+from mnist_pipeline.adapters import s3_credentials
 from mnist_pipeline.adapters.object_store import MinioObjectStore
 from mnist_pipeline.pipeline.errors import StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
@@ -36,6 +40,7 @@ class Store:
         asked: the queries and headers with which it was asked for them.
         used: the access key and the session token of each request that came to the store.
         refuses: nobody gets credentials any more.
+        forgets: the store does not take those that it gives.
     """
 
     url: str = ""
@@ -45,6 +50,7 @@ class Store:
     asked: list[Mapping[str, str]] = field(default_factory=list)
     used: list[tuple[str, str | None]] = field(default_factory=list)
     refuses: bool = False
+    forgets: bool = False
 
     def give(self, request: web.Request) -> tuple[str, str]:
         """A new access key, and when it ends."""
@@ -53,7 +59,8 @@ class Store:
         self.asked.append({**request.query, **{name.lower(): value for name, value in request.headers.items()}})
         self.given += 1
         key = f"key-{self.given}"
-        self.valid.add(key)
+        if not self.forgets:
+            self.valid.add(key)
         ends = datetime.now(timezone.utc) + timedelta(seconds=self.lasts)
         return key, ends.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -91,7 +98,7 @@ async def store() -> AsyncIterator[Store]:
     app.router.add_get("/latest/meta-data/iam/security-credentials/", store.roles)
     app.router.add_get("/latest/meta-data/iam/security-credentials/its-role", store.container)
     app.router.add_get("/mnist", store.bucket)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -128,6 +135,19 @@ def as_user(client: Client, minio: Minio) -> None:
     client.store = MinioObjectStore(minio)
 
 
+@pytest.fixture(autouse=True)
+def _no_role_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def renewed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New credentials are fetched after some tenths of a second, whenever the old ones end."""
+    monkeypatch.setattr(s3_credentials, "_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(s3_credentials, "_RENEWED_AFTER", 0.0)
+
+
 def write_token(file: Path, token: str) -> None:
     file.write_text(token)
 
@@ -148,13 +168,16 @@ async def test_a_pair_with_a_session_token_is_used_as_it_is(store: Store, client
     assert store.used == [("who", "t")]
 
 
-async def test_a_session_token_of_others_is_not_sent_with_our_own_pair(store: Store, client: Client) -> None:
+async def test_a_session_token_of_others_is_not_sent_with_our_own_pair(
+    store: Store, client: Client, tmp_path: Path
+) -> None:
     store.valid = {"who"}
-    as_user(
-        client, settings_of(store, MINIO_ACCESS_KEY="who", MINIO_SECRET_KEY="s", AWS_SESSION_TOKEN="of-something-else")
-    )
-    await client.ask()
-    assert store.used == [("who", None)]
+    token = tmp_path / "token"
+    write_token(token, "of-something-else")
+    for theirs in ({"AWS_SESSION_TOKEN": "of-something-else"}, {"AWS_SESSION_TOKEN_FILE": str(token)}):
+        as_user(client, settings_of(store, MINIO_ACCESS_KEY="who", MINIO_SECRET_KEY="s", **theirs))
+        await client.ask()
+    assert store.used == [("who", None)] * 2
 
 
 async def test_row_51_files_are_read_again_where_the_store_refuses_what_was_in_them(
@@ -211,44 +234,78 @@ async def test_a_role_is_taken_on_at_the_sts_that_is_named(store: Store, client:
     assert (store.asked[0]["RoleArn"], store.asked[0]["RoleSessionName"]) == ("arn:aws:iam::1:role/digits", "mnist")
 
 
+@pytest.mark.usefixtures("renewed_soon")
 async def test_row_51_a_token_is_read_again_and_credentials_are_renewed_while_the_old_ones_last(
     store: Store, client: Client, token: Path
 ) -> None:
-    store.lasts = 14  # used for 10 s less
     as_user(client, settings_of(store, AWS_WEB_IDENTITY_TOKEN_FILE=str(token)))
     await client.ask()
-    write_token(token, "jwt-2")
-    deadline = time.monotonic() + 10
-    while store.given < 2 and time.monotonic() < deadline:
+    write_token(token, "jwt-2\n")
+    while store.used[-1] == ("key-1", "t-key-1"):
         await client.ask()
-        await asyncio.sleep(0.05)
-    assert [asked["WebIdentityToken"] for asked in store.asked] == ["jwt-1", "jwt-2"]
-    await client.ask()
-    assert store.used[-1] == ("key-2", "t-key-2")
+        await asyncio.sleep(0.02)
+    assert [asked["WebIdentityToken"] for asked in store.asked[:2]] == ["jwt-1", "jwt-2"]
 
 
+@pytest.mark.usefixtures("renewed_soon")
 async def test_credentials_that_cannot_be_renewed_are_used_to_their_end_and_that_is_said(
     store: Store, client: Client, token: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_pipeline.adapters.s3_credentials._PAUSE_SECONDS", 0.2)
-    store.lasts = 12
     as_user(client, settings_of(store, AWS_WEB_IDENTITY_TOKEN_FILE=str(token)))
-    monkeypatch.setattr("mnist_pipeline.adapters.s3_credentials._RENEWED_AFTER", 0.01)
     await client.ask()
     store.refuses = True
-    with caplog.at_level(logging.WARNING):
-        while not caplog.text:
-            await asyncio.sleep(0.1)
-            await client.ask()
-    assert "those in use end soon" in caplog.text
-    assert "AWS_WEB_IDENTITY_TOKEN_FILE" in caplog.text
-    assert "jwt-1" not in caplog.text
-    await asyncio.sleep(2)
-    with pytest.raises(StoreUnavailable, match=r"IamAwsProvider.*AWS_WEB_IDENTITY_TOKEN_FILE") as caught:
+    while "those in use end soon" not in caplog.text:
+        await asyncio.sleep(0.02)
         await client.ask()
-    assert "jwt-1" not in str(caught.value)
+    assert "AWS_WEB_IDENTITY_TOKEN_FILE" in caplog.text
+    # An hour is left.
+    monkeypatch.setattr(s3_credentials, "_LAST_SECONDS", 7200.0)
+    with pytest.raises(StoreUnavailable, match=r"WebIdentityProvider.*AWS_WEB_IDENTITY_TOKEN_FILE"):
+        await client.ask()
+    monkeypatch.undo()
     store.refuses = False
     await client.ask()
+
+
+@pytest.mark.parametrize("sts", ["http://127.0.0.1:9", None])
+async def test_the_token_is_told_to_nobody_where_the_sts_is_away_or_refuses_it(
+    store: Store, client: Client, token: Path, caplog: pytest.LogCaptureFixture, sts: str | None
+) -> None:
+    store.refuses = True
+    as_user(client, settings_of(store, AWS_WEB_IDENTITY_TOKEN_FILE=str(token), AWS_ENDPOINT_URL_STS=sts or store.url))
+    with caplog.at_level(logging.INFO), pytest.raises(StoreUnavailable) as caught:
+        await client.ask()
+    assert "jwt-1" not in caplog.text
+    assert "jwt-1" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_store_that_goes_on_refusing_has_its_sts_asked_once_a_second_at_most(
+    store: Store, client: Client, token: Path
+) -> None:
+    store.forgets = True
+    as_user(client, settings_of(store, AWS_WEB_IDENTITY_TOKEN_FILE=str(token)))
+    started = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(StoreUnavailable, match="InvalidAccessKeyId"):
+            await client.ask()
+    assert store.given <= 3 + time.monotonic() - started
+
+
+async def test_row_51_a_file_that_is_rotated_after_the_store_refuses_is_read_while_requests_keep_coming(
+    store: Store, client: Client, tmp_path: Path
+) -> None:
+    access = tmp_path / "access"
+    write_token(access, "old")
+    as_user(client, settings_of(store, MINIO_ACCESS_KEY_FILE=str(access), MINIO_SECRET_KEY="s"))
+    store.valid = {"new"}
+    with pytest.raises(StoreUnavailable):
+        await client.ask()
+    write_token(access, "new")
+    # More often than once a second.
+    while store.used[-1] != ("new", None):
+        with contextlib.suppress(StoreUnavailable):
+            await client.ask()
+        await asyncio.sleep(0.05)
 
 
 async def test_credentials_that_a_store_no_longer_takes_are_replaced(store: Store, client: Client, token: Path) -> None:

@@ -285,17 +285,33 @@ def test_a_role_without_a_key_says_what_it_lacks_and_a_pair_of_keys_comes_before
     assert minio.role is None
 
 
+def test_a_role_for_kafka_alone_makes_no_store() -> None:
+    msk = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM", "AWS_REGION": "eu-west-1"}
+    environ = {**KAFKA, **msk, "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials"}
+    assert read(environ).minio is None
+    assert read({**environ, "MINIO_ENDPOINT": "https://minio"}).minio is not None
+
+
 @pytest.mark.parametrize(
     ("environ", "sts"),
     [
         ({"MINIO_ENDPOINT": "https://minio:9000"}, "https://minio:9000"),
         ({"MINIO_ENDPOINT": "https://minio:9000", "AWS_ENDPOINT_URL_STS": "https://sts.test/"}, "https://sts.test"),
-        ({"MINIO_ENDPOINT": "https://s3.eu-west-1.amazonaws.com", "AWS_ROLE_ARN": "arn"}, None),
+        (
+            {
+                "MINIO_ENDPOINT": "https://s3.cn-north-1.amazonaws.com.cn",
+                "AWS_ROLE_ARN": "a",
+                "AWS_REGION": "cn-north-1",
+            },
+            "https://sts.cn-north-1.amazonaws.com.cn",
+        ),
+        (
+            {"MINIO_ENDPOINT": "https://s3.eu-west-1.amazonaws.com", "AWS_ROLE_ARN": "a", "MINIO_REGION": "eu-west-1"},
+            "https://sts.eu-west-1.amazonaws.com",
+        ),
     ],
 )
-def test_a_web_identity_is_told_to_the_store_s_own_sts_unless_it_is_aws(
-    environ: dict[str, str], sts: str | None
-) -> None:
+def test_a_web_identity_is_told_to_the_store_s_own_sts_unless_it_is_aws(environ: dict[str, str], sts: str) -> None:
     minio = read({**environ, "AWS_WEB_IDENTITY_TOKEN_FILE": __file__}).minio
     assert minio is not None
     assert minio.role is not None

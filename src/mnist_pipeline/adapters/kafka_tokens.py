@@ -167,14 +167,23 @@ def _token_in(status: int, body: bytes) -> _Token:
         answer = None
     match answer:
         case {"access_token": str(text), **more} if status == http.HTTPStatus.OK and text:
-            seconds = more.get("expires_in", _UNSAID_SECONDS)
-            if isinstance(seconds, (int, float)) and seconds > 0:
+            if (seconds := _seconds(more.get("expires_in"))) > 0:
                 return _Token(text=text, seconds=seconds, kept_seconds=seconds * _KEPT)
         case {"error": str(error)} if error in _REFUSALS:
             what = f"the token endpoint refused us ({error})"
             raise KafkaUnavailable(f"{what}; check {CLIENT_ID}, {CLIENT_SECRET}, {SCOPE}")
     what = f"the token endpoint gave no token (HTTP {status})"
     raise KafkaUnavailable(f"{what}; check {ENDPOINT_URL}, {CLIENT_ID}, {CLIENT_SECRET}")
+
+
+def _seconds(said: object) -> float:
+    """What `expires_in` means, which some endpoints write as a string; 0 where that is no number."""
+    if said is None:
+        return _UNSAID_SECONDS
+    try:
+        return float(said) if isinstance(said, (int, float, str)) and not isinstance(said, bool) else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _from_aws(region: str) -> _Token:

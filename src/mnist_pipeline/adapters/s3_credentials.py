@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 from minio.credentials.credentials import Credentials
-from minio.credentials.providers import IamAwsProvider, Provider, StaticProvider
-from urllib3 import PoolManager, Retry, Timeout
+from minio.credentials.providers import IamAwsProvider, Provider, StaticProvider, WebIdentityProvider
+from urllib3 import PoolManager, Timeout
 
 from mnist_pipeline.adapters.threads import in_thread, is_done_within
 from mnist_pipeline.pipeline.environment import content_of
 from mnist_pipeline.pipeline.errors import StoreUnavailable
 from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.setting_values import is_aws
 from mnist_pipeline.pipeline.settings import Minio
 
 _log = logging.getLogger(__name__)
@@ -61,18 +62,22 @@ def provider_of(minio: Minio) -> Provider:
         read: dict[str, Any] = {name: content_of(file) for name, file in minio.key_files.items()}
         pair = replace(minio, **read)
         return StaticProvider(pair.access_key, pair.secret_key, pair.session_token)
-    return IamAwsProvider(
-        custom_endpoint=role.endpoint,
-        token_file=role.token_file,
+    http_client = PoolManager(
+        timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+        # urllib3 would log each further attempt with its URL, and in that stands the token.
+        retries=False,
+        # Of AWS's own addresses our authority knows nothing.
+        ca_certs=None if role.endpoint is None or is_aws(role.endpoint) else minio.ca_cert,
+    )
+    if role.token_file is None:
+        return IamAwsProvider(custom_endpoint=role.endpoint, http_client=http_client)
+    token_file = role.token_file
+    return WebIdentityProvider(
+        jwt_provider_func=lambda: {"access_token": content_of(token_file)},
+        sts_endpoint=role.endpoint or "",
         role_arn=role.arn,
         role_session_name=role.session_name,
-        region=minio.region,
-        http_client=PoolManager(
-            timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-            retries=Retry(total=2, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504), raise_on_status=False),
-            # Of the AWS's own addresses our authority knows nothing.
-            ca_certs=minio.ca_cert if role.endpoint else None,
-        ),
+        http_client=http_client,
     )
 
 
@@ -121,17 +126,17 @@ class KeptCredentials:
     async def are_replaced(self, refused: Credentials, deadline: Deadline) -> bool:
         """Whether there are others by now than these, which the store has refused.
 
-        Where there are none the provider is asked again after a second.
+        The provider is asked for them at most once a second.
 
         Raises:
             StoreUnavailable, DeadlineExceeded: as `retrieve`.
         """
-        if self._kept is refused and time.monotonic() >= self._ask_again_at:
+        now = time.monotonic()
+        if self._kept is refused and (self._asking is not None or now >= self._ask_again_at):
+            if self._asking is None:
+                self._ask_again_at = now + _REFUSED_PAUSE_SECONDS
             await self._answer(deadline)
-        if self._kept is not None and _content(self._kept) != _content(refused):
-            return True
-        self._ask_again_at = time.monotonic() + _REFUSED_PAUSE_SECONDS
-        return False
+        return self._kept is not None and _content(self._kept) != _content(refused)
 
     async def _answer(self, deadline: Deadline) -> Credentials:
         left = deadline.remaining()
@@ -139,7 +144,8 @@ class KeptCredentials:
         if not await is_done_within(asking, left):
             raise self._unavailable("TimeoutError")
         if failure := asking.exception():
-            raise self._unavailable(type(failure).__name__) from failure
+            # Not from it: a provider's error may have the token in its text.
+            raise self._unavailable(type(failure).__name__)
         return asking.result()
 
     def _ask(self) -> asyncio.Future[Credentials]:
@@ -165,7 +171,6 @@ class KeptCredentials:
             self._renew_at = now + max(_seconds_left(self._kept) * _RENEWED_AFTER, _PAUSE_SECONDS)
 
     def _unavailable(self, kind: str) -> StoreUnavailable:
-        # A provider raises what it likes; its text may hold what it has read.
         return StoreUnavailable(f"no credentials for the store from {self._asked} ({kind}){self._hint}")
 
 

@@ -196,6 +196,11 @@ def is_aws(store: str) -> bool:
     return (urlsplit(store).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
+def sts_of_aws(region: str) -> str:
+    """The URL of AWS's STS in a region: https://docs.aws.amazon.com/general/latest/gr/sts.html."""
+    return f"https://sts.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
+
+
 def bootstrap_servers(text: str) -> str:
     """Kafka's brokers, host:port, comma separated."""
     for server in names(text):

@@ -31,11 +31,11 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MinioRole:
-    """Whose credentials are asked for where there is no pair of keys; minio-py's `IamAwsProvider` is told this.
+    """Whose credentials are asked for where there is no pair of keys.
 
     Attributes:
         variables: that decide on it, for messages.
-        endpoint: who gives the credentials; None where AWS does, at an address of its own.
+        endpoint: who gives the credentials; None: whom AWS's variables of a container name.
         token_file: the file with the token of a web identity.
         arn: the role's name.
         session_name: of its use, in the store's log.
@@ -341,14 +341,18 @@ def _minio(read: Reader) -> Minio | None:
     if len(read.problems) > before:
         return None
     if access_key is None and secret_key is None:
-        role = _role(read, f"http{'s' * secure}://{endpoint}")
+        if read.text("KAFKA_SASL_MECHANISM") == "AWS_MSK_IAM" and not read.text(endpoint_name):
+            return None  # the role is for Kafka alone
+        role = _role(read, f"http{'s' * secure}://{endpoint}", read.text("AWS_REGION") or region)
         return store(role=role) if role else None
     for name, value, other in ((access_name, access_key, secret_name), (secret_name, secret_key, access_name)):
         if value is None:
             read.problem(name, f"is not set, but {other} is")
         elif not value.strip():
             read.problem(name, "is empty")
-    names = {"access_key": access_name, "secret_key": secret_name, "session_token": "AWS_SESSION_TOKEN"}
+    names = {"access_key": access_name, "secret_key": secret_name}
+    if session_token:
+        names["session_token"] = "AWS_SESSION_TOKEN"  # noqa: S105 - a variable's name
     return store(
         access_key=access_key or "",
         secret_key=secret_key or "",
@@ -357,7 +361,7 @@ def _minio(read: Reader) -> Minio | None:
     )
 
 
-def _role(read: Reader, store: str) -> MinioRole | None:
+def _role(read: Reader, store: str, region: str) -> MinioRole | None:
     """By the variables that AWS's clients read, in their order; None where none of them is set.
 
     EKS and ECS set them: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
@@ -374,7 +378,7 @@ def _role(read: Reader, store: str) -> MinioRole | None:
             read.problem(arn, f"is not set, but {web} is")
         return MinioRole(
             variables=(web, arn, sts),
-            endpoint=read.parsed(sts, values.url, None if is_aws else store),
+            endpoint=read.parsed(sts, values.url, values.sts_of_aws(region) if is_aws else store),
             token_file=token_file,
             arn=role_arn,
             session_name=read.text("AWS_ROLE_SESSION_NAME"),
