@@ -5,11 +5,13 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from typing import Any
 
 import kafka.errors
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
+from mnist_pipeline.adapters import kafka_connection
 from mnist_pipeline.adapters.kafka_connection import Connections, trouble_of
 from mnist_pipeline.adapters.kafka_troubles import Certainty, Trouble
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
@@ -174,3 +176,14 @@ def test_opening_is_given_up_from_another_thread_at_once(servers: str | None, si
         with pytest.raises(KafkaUnavailable):
             connections.open(KafkaConsumer, timeout_seconds=30, bootstrap_servers=servers or silent)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(0, 2), (1000, 1000), (float("inf"), float("inf")), (None, None)])
+def test_a_client_never_polls_without_waiting(
+    asked: float | None, waits: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polled: list[Any] = []
+    monkeypatch.setattr("kafka.net.compat.KafkaNetClient.poll", lambda _, timeout_ms, **__: polled.append(timeout_ms))
+    client = object.__new__(kafka_connection._Client)  # noqa: SLF001 - what `Connections` makes
+    client.poll(asked)
+    assert polled == [waits]

@@ -54,6 +54,8 @@ _CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS
 # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
 _OTHER_HOST = (62, 64)
 
+_LEAST_POLL_MS = 2
+
 _T = TypeVar("_T")
 
 
@@ -129,7 +131,7 @@ class Connections(Troubles):
     def _connect(self, **configs: Any) -> KafkaNetClient:
         net = NetworkSelector(**configs)
         manager = _Manager(self, net, **configs)
-        self._client = KafkaNetClient(net=net, manager=manager)
+        self._client = _Client(net=net, manager=manager)
         # By itself kafka-python asks no broker before it is used where KAFKA_API_VERSION is set.
         manager.bootstrap(configs["bootstrap_timeout_ms"])
         return self._client
@@ -155,6 +157,17 @@ class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-pyth
 
 class _GaveUp(KafkaConnectionError):  # type: ignore[misc]  # kafka-python has no types
     """There is no use in trying on."""
+
+
+class _Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types
+    """kafka-python's own, which never polls without waiting: what comes, or is to be sent, ends a wait at once.
+
+    A producer's thread (3.0.12) polls so over and over while a batch that has expired is in flight at a broker that is
+    silent, and leaves our event loop hardly any of the GIL.
+    """
+
+    def poll(self, timeout_ms: float | None = None, **options: Any) -> Any:
+        return super().poll(timeout_ms if timeout_ms is None else max(timeout_ms, _LEAST_POLL_MS), **options)
 
 
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no types
