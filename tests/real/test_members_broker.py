@@ -36,8 +36,8 @@ def fragile(kafka_program: KafkaProgram) -> Iterator[KafkaServer]:
     gc.collect()
 
 
-# A known fault: where its only broker was silent for longer than a session, confluent-kafka (2.16) joins again, is given
-# its partitions, and at times fetches nothing of them.
+# A known fault: where its only broker was silent for longer than a session, confluent-kafka (2.16) joins again, is
+# given its partitions, and at times fetches nothing of them.
 _STALLS = pytest.mark.skip(reason="confluent-kafka at times fetches nothing after its only broker was silent")
 
 
