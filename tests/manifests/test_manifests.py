@@ -421,7 +421,7 @@ def test_the_notification_that_setup_asks_for_is_the_target_that_minio_has(overl
 
 def test_the_policy_of_the_transformers_user_is_the_packages_own() -> None:
     packaged = files("mnist_pipeline.site").joinpath("minio-policy.json").read_text()
-    assert json.loads((FOLDER / "components" / "setup" / "minio-policy.json").read_text()) == json.loads(packaged)
+    assert json.loads((FOLDER / "components" / "setup" / "transformer-policy.json").read_text()) == json.loads(packaged)
 
 
 @pytest.mark.parametrize("overlay", ["kafka-broker-trigger"], indirect=True)

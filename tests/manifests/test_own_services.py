@@ -57,7 +57,7 @@ SOURCE_PLACES = {
     "KafkaSource kafka-source",
     "ConfigMap dead-letters",
 }
-OUR_MINIO = {"Job setup, container user", "StatefulSet minio, container minio"}
+OUR_MINIO = {"Job setup, container users", "StatefulSet minio, container minio"}
 # What the package makes of each: protocol, mechanism, user, password, and the files of authority, certificate and key.
 SETTINGS = {
     PLAIN: (None, None, None, None, None, None, None),
@@ -270,7 +270,7 @@ def test_setup_makes_the_buckets_as_a_user_of_its_own_and_nobody_as_root(with_th
     pod = job["spec"]["template"]["spec"]
     assert not pod.get("initContainers")
     assert {one["name"]: one["secret"]["secretName"] for one in pod["volumes"]} == {
-        "root": "mnist-setup-minio",
+        "setup": "mnist-setup-minio",
         "kafka": "mnist-kafka",
     }
     (setup,) = [one for one in with_their_store.rendered.containers() if one.where.startswith("Job")]

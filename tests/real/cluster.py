@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-from minio import Minio
+from minio import Minio, MinioAdmin
+from minio.credentials.providers import StaticProvider
 
 from manifests.rendering import MINIO_IMAGE, TRANSFORMER_IMAGE, Container, Rendered
 from mnist_pipeline.local.processes import Child, Sandbox, free_port
@@ -84,6 +85,16 @@ class Cluster:
     def client(self, access_key: str, secret_key: str) -> Minio:
         """A client of that MinIO."""
         return Minio(self.address, access_key=access_key, secret_key=secret_key, secure=False, region="us-east-1")
+
+    def admin(self, access_key: str, secret_key: str) -> MinioAdmin:
+        """A client for its users and policies."""
+        return MinioAdmin(
+            endpoint=self.address,
+            credentials=StaticProvider(access_key, secret_key),
+            secure=False,
+            region="us-east-1",
+            http_client=urllib3.PoolManager(timeout=5, retries=False),
+        )
 
     def _program(self, container: Container) -> list[str]:
         argv = self._argv(container)

@@ -30,6 +30,7 @@ pytestmark = [
 SECRETS = {
     "minio-root": {"access-key": "the-root-user", "secret-key": "a-password-of-root"},
     "mnist-transformer-minio": {"access-key": "transformer", "secret-key": "its-password"},
+    "mnist-setup-minio": {"access-key": "setup", "secret-key": "a-password-of-setup"},
 }
 
 
@@ -49,15 +50,16 @@ def cluster(overlay: Rendered, minio_program: Path, real_kafka: KafkaServer) -> 
         yield running
 
 
-def test_the_job_makes_user_buckets_and_notification_and_may_run_again(
+def test_the_job_makes_users_buckets_and_notification_and_may_run_again(
     cluster: Cluster, real_kafka: KafkaServer
 ) -> None:
     for _ in range(2):
-        user = cluster.run("user")
-        assert user.returncode == 0, user.stderr
+        users = cluster.run("users")
+        assert users.returncode == 0, users.stderr
         made = cluster.run("setup")
         assert made.returncode == 0, made.stdout + made.stderr
-    assert {line.partition(":")[0] for line in made.stdout.splitlines()} == {"there"}, made.stdout
+    said = users.stdout + made.stdout
+    assert {line.partition(":")[0] for line in said.splitlines()} == {"there"}, said
 
     root, transformer = (cluster.client(*SECRETS[name].values()) for name in ("minio-root", "mnist-transformer-minio"))
     image = digit_png(7)
@@ -82,12 +84,37 @@ def test_the_job_makes_user_buckets_and_notification_and_may_run_again(
 def test_the_users_new_password_is_taken_over_when_the_job_runs_again(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cluster.run("user").returncode == 0
+    assert cluster.run("users").returncode == 0
     monkeypatch.setitem(SECRETS["mnist-transformer-minio"], "secret-key", "another-password")
-    assert cluster.run("user").returncode == 0
+    assert cluster.run("users").returncode == 0
     with pytest.raises(S3Error, match="does not exist") as missing:  # the bucket, which nobody made
         cluster.client("transformer", "another-password").stat_object(bucket_name="mnist", object_name="a.png")
     assert missing.value.code in ("NoSuchBucket", "NoSuchKey")
     with pytest.raises(S3Error) as refused:
         cluster.client("transformer", "its-password").get_object(bucket_name="mnist", object_name="a.png")
     assert refused.value.code == "SignatureDoesNotMatch"
+
+
+def test_nobody_signs_in_as_the_root_user_where_the_users_are_what_they_should_be(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cluster.run("users").stdout.count("made: ") == 2
+    monkeypatch.setitem(SECRETS["minio-root"], "secret-key", "not-the-password-of-root")
+    again = cluster.run("users")
+    assert (again.returncode, again.stdout.count("there: ")) == (0, 2), again.stderr
+    monkeypatch.setitem(SECRETS["mnist-setup-minio"], "secret-key", "another-password")
+    refused = cluster.run("users")
+    assert refused.returncode != 0
+    assert "SignatureDoesNotMatch" in refused.stderr
+
+
+def test_a_user_who_may_do_other_than_the_policy_says_is_set_right(cluster: Cluster) -> None:
+    assert cluster.run("users").returncode == 0
+    too_little = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::*"]}
+    root = cluster.admin(*SECRETS["minio-root"].values())
+    root.policy_add("setup", policy={"Version": "2012-10-17", "Statement": [too_little]})
+    assert [line.split(",")[0] for line in cluster.run("users").stdout.splitlines()] == [
+        "there: transformer",
+        "made: setup",
+    ]
+    assert cluster.run("setup").returncode == 0

@@ -6,6 +6,7 @@ Kafka asks for a password (SCRAM) or a certificate, MinIO speaks TLS; the author
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -40,26 +41,6 @@ DIGIT = FOLDER.parent / "tests" / "data" / "kserve-sample-0.png"
 PASSWORD = "a-password-of-kafka"
 # What of the broker's listeners a component is for.
 LISTENERS = {"components/external-kafka": "SCRAM", "components/external-kafka/mtls": "MUTUAL"}
-# What the page says that the user of the Job `setup` may do.
-OF_SETUP = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Action": [
-                "s3:CreateBucket",
-                "s3:ListBucket",
-                "s3:GetBucketVersioning",
-                "s3:PutBucketVersioning",
-                "s3:GetLifecycleConfiguration",
-                "s3:PutLifecycleConfiguration",
-                "s3:GetBucketNotification",
-                "s3:PutBucketNotification",
-            ],
-            "Resource": ["arn:aws:s3:::*"],
-        }
-    ],
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +119,7 @@ def test_our_minio_and_the_job_sign_in_to_their_kafka(
     with Sandbox() as sandbox:
         cluster = Cluster(overlay, sandbox, address, secrets)
         cluster.start_minio(minio_program)
-        for name in ("user", "setup"):
+        for name in ("users", "setup"):
             done = cluster.run(name)
             assert done.returncode == 0, done.stdout + done.stderr
         root = secrets["minio-root"]
@@ -154,6 +135,7 @@ def test_the_page_takes_a_reader_to_a_filed_digit(
     """On `standard/`: in the other folders Knative stands between Kafka and the transformer."""
     page, address, secrets = README.read_text(), theirs.kafka.address("SCRAM"), theirs.secrets("SCRAM")
     certificates = theirs.authority.server("minio")
+    of_setup = json.loads((FOLDER / "components" / "setup" / "setup-policy.json").read_text())
     (certificates / "CAs").mkdir()
     shutil.copy(theirs.authority.ca_file, certificates / "CAs")
     with Sandbox() as sandbox:
@@ -171,7 +153,7 @@ def test_the_page_takes_a_reader_to_a_filed_digit(
         ):
             for name, policy in {
                 "mnist-transformer-minio": transformer_policy(),
-                "mnist-setup-minio": OF_SETUP,
+                "mnist-setup-minio": of_setup,
             }.items():
                 minio.add_user(secrets[name]["access-key"], secrets[name]["secret-key"], policy)
             overlay = render(program, of_the_page(page, address, minio.endpoint, tmp_path), "mine")
