@@ -581,12 +581,12 @@ def test_a_member_of_the_group_is_not_killed_in_mid_drain(standard: Rendered) ->
     assert consumer.pod["terminationGracePeriodSeconds"] >= _DRAIN_SECONDS + 5
 
 
-@pytest.mark.parametrize("overlay", ["minio-kafka-source", "openinference", "standard"], indirect=True)
+@pytest.mark.parametrize("overlay", ["minio-kafka-source", "openinference", "standard", "knative"], indirect=True)
 def test_transformers_are_let_out_to_dns_minio_kafka_and_the_predictor(overlay: Rendered) -> None:
     (policy,) = overlay.of_kind("NetworkPolicy")
     dns, others = policy["spec"]["egress"]
     assert dns == {"ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]}
-    to_minio, to_predictor, to_kafka = others["to"]
+    to_minio, to_predictor, to_kafka, *to_gateways = others["to"]
     (minio,) = overlay.containers(MINIO_IMAGE)
     assert to_minio["podSelector"]["matchLabels"].items() <= minio.labels.items()
     (service,) = overlay.of_kind("InferenceService")
@@ -598,6 +598,12 @@ def test_transformers_are_let_out_to_dns_minio_kafka_and_the_predictor(overlay: 
     host = overlay.environment(overlay.transformers()[0])["KAFKA_BOOTSTRAP_SERVERS"].partition(":")[0]
     namespace = to_kafka["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
     assert host.split(".")[1] == namespace
+    if service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative":
+        (gateways,) = to_gateways
+        (asked,) = gateways["namespaceSelector"]["matchExpressions"]
+        assert {"kourier-system", "istio-system"} <= set(asked["values"])
+    else:
+        assert not to_gateways
     assert {"Ingress", "Egress"} == set(policy["spec"]["policyTypes"])
 
 
