@@ -17,6 +17,7 @@ import pytest
 from kafka import KafkaConsumer
 
 from e2e.sinks import Sink, always, produce
+from logged import by_us, said_by_us
 from mnist_pipeline.adapters.group_member import Subscription
 from mnist_pipeline.adapters.records import Record
 from mnist_pipeline.local.broker import Broker
@@ -302,10 +303,6 @@ def at(servers: str) -> Kafka:
     return Kafka(bootstrap_servers=servers, topic="mnist")
 
 
-def said_by(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name.startswith("mnist_pipeline")]
-
-
 def until(true: Callable[[], object]) -> None:
     give_up = time.monotonic() + 10
     while not true():
@@ -323,10 +320,10 @@ def test_a_source_goes_on_trying_where_kafka_is_away_and_says_so_once(
     monkeypatch.setattr("mnist_pipeline.adapters.group_member._RETRY_SECONDS", 0.05)
     source = Source(at(NOBODY), MNIST, "http://127.0.0.1:1/")
     source.begin()
-    until(lambda: said_by(caplog))
+    until(lambda: said_by_us(caplog))
     time.sleep(0.5)
     source.close()
-    (line,) = said_by(caplog)
+    (line,) = said_by_us(caplog)
     assert line == (
         "topic mnist: not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS; trying again"
     )
@@ -340,10 +337,10 @@ def test_a_source_says_once_that_its_broker_went_away(caplog: pytest.LogCaptureF
     with Broker({"mnist": 1}) as broker:
         source = Source(broker.kafka("mnist"), MNIST, "http://127.0.0.1:1/")
         source.start()
-    until(lambda: len(said_by(caplog)) > 1)
+    until(lambda: len(said_by_us(caplog)) > 1)
     time.sleep(1)
     source.close()
-    begun, away = said_by(caplog)
+    begun, away = said_by_us(caplog)
     assert begun == "delivering topic mnist to http://127.0.0.1:1/"
     assert "no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS" in away
     gc.collect()  # the same
@@ -411,7 +408,7 @@ def test_a_record_that_no_request_can_be_made_of_ends_as_a_dead_letter_and_the_n
     (letter,) = letters
     assert (letter.record.value, letter.request.body, letter.answer, letter.attempts) == (b"poison", b"poison", None, 3)
     assert [received.body for received in sink.received] == [b"1", b"2"]
-    stacks = [record.getMessage() for record in caplog.records if record.exc_info]
+    stacks = [record.getMessage() for record in by_us(caplog) if record.exc_info]
     assert stacks == ["partition 0 offset 1: an attempt failed in a way that was not foreseen"]
     with source_of(broker, sink.url, letters) as source:
         produce(broker, b"3")
@@ -430,7 +427,7 @@ def test_a_record_that_can_be_neither_delivered_nor_given_up_holds_up_no_other_a
             with source_of(broker, sink.url, letters) as source:
                 until(lambda: source.delivered == 2)
         assert not letters
-        stacks = [record.getMessage() for record in caplog.records if record.exc_info]
+        stacks = [record.getMessage() for record in by_us(caplog) if record.exc_info]
         assert stacks == ["partition 0 offset 1 is neither delivered nor given up; a restart brings it again"]
         with source_of(broker, sink.url, letters) as source:
             until(lambda: source.delivered)

@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from e2e.following import wait_until
+from logged import said_by_us
 from mnist_pipeline.adapters.group_member import GroupMember, Subscription
 from mnist_pipeline.adapters.kafka import member_of
 from mnist_pipeline.local.broker import API_VERSION, Broker
@@ -56,10 +57,6 @@ def at(servers: str, client: str) -> Kafka:
     return Kafka(bootstrap_servers=servers, topic="results", client=client, api_version=API_VERSION)
 
 
-def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name.startswith("mnist_pipeline")]
-
-
 def seconds_to_close(member: GroupMember) -> float:
     started = time.monotonic()
     member.close()
@@ -74,9 +71,9 @@ def test_it_goes_on_trying_where_no_broker_is_there_and_says_so_once(
     monkeypatch.setattr("mnist_pipeline.adapters.group_member._RETRY_SECONDS", 0.05)
     member = member_of(at(NOBODY, client), SUBSCRIPTION, Taker())
     member.begin()
-    wait_until(lambda: bool(lines(caplog)))
+    wait_until(lambda: bool(said_by_us(caplog)))
     time.sleep(2.5)  # long enough for another attempt
-    (line,) = lines(caplog)
+    (line,) = said_by_us(caplog)
     trouble = "not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS"
     assert line == f"topic results: {trouble}; trying again"
     assert member.trouble == trouble
@@ -94,7 +91,7 @@ def test_it_goes_on_when_a_broker_that_was_away_is_back_and_says_both_once(
     wait_until(lambda: member.trouble is not None)
     broker.come_back()
     wait_until(lambda: member.trouble is None and member.is_assigned)
-    away, back = lines(caplog)
+    away, back = said_by_us(caplog)
     assert away == (
         "topic results: not connected: no connection to a broker; check KAFKA_BOOTSTRAP_SERVERS; trying again"
     )
@@ -136,9 +133,9 @@ def test_settings_that_cannot_be_used_are_told_by_the_variables_names(
     kafka = replace(secured, sasl_username="anyone", sasl_password=SECRET, ssl_cafile="/no/such/file")
     member = member_of(kafka, SUBSCRIPTION, Taker())
     member.begin()
-    wait_until(lambda: bool(lines(caplog)))
+    wait_until(lambda: bool(said_by_us(caplog)))
     member.close()
-    (line,) = lines(caplog)
+    (line,) = said_by_us(caplog)
     assert "KAFKA_SSL_CAFILE" in line
     assert SECRET not in caplog.text
 
@@ -159,7 +156,7 @@ def test_an_error_that_nobody_foresaw_ends_it_and_tells_its_owner(
     assert told.wait(20)
     assert not member.is_assigned
     member.close()
-    (line,) = lines(caplog)
+    (line,) = said_by_us(caplog)
     assert line == "the member of the consumer group ended in a way that nobody foresaw"
 
 

@@ -23,6 +23,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
+from logged import by_us
 from mnist_pipeline.adapters.predictor_client import TENSORS_AT_ONCE, PredictorClient
 from mnist_pipeline.mnist.digits import Digits
 from mnist_pipeline.pipeline.errors import PredictorUnavailable, TensorRefused
@@ -258,7 +259,7 @@ def test_an_interpret_that_fails_in_its_own_way_is_worth_a_retry_and_one_entry_i
 ) -> None:
     with pytest.raises(PredictorUnavailable, match="KeyError"):
         Predictor(predictions(1, 2), task=Wrong(lambda: KINDS["digit"])).ask()
-    (entry,) = caplog.records
+    (entry,) = by_us(caplog)
     assert entry.getMessage() == "Wrong.interpret raised something else than PredictorUnavailable"
     assert entry.exc_info
 
@@ -271,7 +272,7 @@ def test_an_interpret_that_refuses_is_believed_and_one_that_miscounts_is_not(cap
         Predictor(predictions(1, 2), task=Wrong(refuse)).ask()
     with pytest.raises(PredictorUnavailable, match="1 predictions for 2 tensors"):
         Predictor(predictions(1, 2), task=Wrong(lambda: [Prediction(1)])).ask()
-    assert caplog.records == []
+    assert by_us(caplog) == []
 
 
 # --- V2 ---
