@@ -36,12 +36,7 @@ def fragile(kafka_program: KafkaProgram) -> Iterator[KafkaServer]:
     gc.collect()
 
 
-# A known fault: where its only broker was silent for longer than a session, confluent-kafka (2.16) joins again, is
-# given its partitions, and at times fetches nothing of them.
-_STALLS = pytest.mark.skip(reason="confluent-kafka at times fetches nothing after its only broker was silent")
-
-
-@pytest.fixture(params=["kafka-python", pytest.param("confluent", marks=_STALLS)])
+@pytest.fixture(params=["kafka-python", "confluent"])
 def joined(request: pytest.FixtureRequest, fragile: KafkaServer) -> Iterator[tuple[GroupMember, Taker, str]]:
     topic = f"notifications-{next(_numbers)}"
     fragile.create_topic(topic, 2)

@@ -32,6 +32,9 @@ from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
 
 _POLL_RECORDS = 1000
+# So long after the group has let us go, and as long again after each try, a client whom no broker answers is replaced:
+# librdkafka (2.16) drops a broker that is not among those of an answer, and at times never finds it again.
+_SILENT_SECONDS = 10.0
 _NOT_ALLOWED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"})
 _UNKNOWN_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 
@@ -78,6 +81,7 @@ class ConfluentGroupConsumer:
         self._must_look = True
         self._given_up = False
         self._refusal: str | None = None
+        self._next_doubt = 0.0
 
     @property
     def trouble(self) -> str | None:
@@ -103,12 +107,13 @@ class ConfluentGroupConsumer:
     def _subscribe(self, consumer: Any) -> None:
         consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         self._consumer = consumer
+        self._next_doubt = time.monotonic() + _SILENT_SECONDS
 
     def _replace(self) -> None:
-        """Join as a new member, with the certificates that the files hold by now."""
+        """Join as a new member, with connections of its own, and the certificates that the files hold by now."""
         connections = self._new_connections()
         consumer = self._connected(connections)
-        # Nothing can be committed by the one whom the brokers refuse.
+        # Nothing can be committed by the one whom the brokers refuse or do not answer.
         self._is_closing = True
         self._consumer.close()
         self._is_closing = self.is_joined = False
@@ -127,20 +132,29 @@ class ConfluentGroupConsumer:
 
     def poll(self, seconds: float) -> list[Record]:
         """What comes first, and what else is there by then."""
-        self._taken_back.clear()
         self._connections.keep_current(self._consumer)
-        if self._connections.is_outdated:
+        if self._connections.is_outdated or self._is_silent():
             self._replace()
-        with _translated():
-            first = self._consumer.poll(seconds)
-            consumed = [] if first is None else [first, *self._consumer.consume(_POLL_RECORDS, 0)]
-        records = [_record_of(one) for one in consumed if one.error() is None]
-        if len(records) < len(consumed):
-            self._note([one.error() for one in consumed if one.error() is not None])
+        records: list[Record] = []
+        errors: list[KafkaError] = []
+        # One at a time. Of a batch nobody could tell what was fetched before the group took a partition back from what
+        # was fetched after it was ours again: the first must not be handed over, and the second never comes again.
+        while len(records) < _POLL_RECORDS:
+            self._taken_back.clear()
+            with _translated():
+                consumed = self._consumer.poll(0 if records or errors else seconds)
+            if self._taken_back:
+                records = [one for one in records if Partition(one.topic, one.partition) not in self._taken_back]
+            if consumed is None:
+                break
+            if (error := consumed.error()) is None:
+                records.append(_record_of(consumed))
+            else:
+                errors.append(error)
+        if errors:
+            self._note(errors)
         elif records:
             self._refusal = None
-        if self._taken_back:
-            records = [one for one in records if Partition(one.topic, one.partition) not in self._taken_back]
         return records
 
     def pause(self, partitions: Collection[Partition] | None) -> None:
@@ -167,6 +181,14 @@ class ConfluentGroupConsumer:
         """Leave the group."""
         self._is_closing = True
         self._consumer.close()
+
+    def _is_silent(self) -> bool:
+        """Whether no broker answers, asked now and then while the group has not let us in."""
+        now = time.monotonic()
+        if not self.is_joined and now < self._next_doubt:
+            return False
+        self._next_doubt = now + _SILENT_SECONDS
+        return not (self.is_joined or _answers(self._consumer))
 
     def _is_there(self, topic: str) -> bool:
         return self._consumer.list_topics(topic, timeout=LOOK_UP_SECONDS).topics[topic].error is None
