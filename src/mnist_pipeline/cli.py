@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import version
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +85,13 @@ def _main(given: Task | type[Task] | None, arguments: list[str], model: type[Obj
     task = given or Digits
     task = task() if isinstance(task, type) else task
     first = arguments[0] if arguments else ""
-    if first in ("-h", "--help", "--version"):
-        print(
-            f"mnist-pipeline {version('mnist-pipeline')}\n" if first == "--version" else usage(task), end="", flush=True
-        )
+    if first == "--version":
+        from importlib.metadata import version  # it takes as long as all imports above together
+
+        print(f"mnist-pipeline {version('mnist-pipeline')}", flush=True)
+        return 0
+    if first in ("-h", "--help"):
+        print(usage(task), end="", flush=True)
         return 0
     if first == "--print-completion":
         from mnist_pipeline.commands import completion

@@ -24,6 +24,8 @@ from e2e.following import wait_until
 from mnist_pipeline.testing import digit_png
 
 DEMO = [sys.executable, "-m", "mnist_pipeline", "demo"]
+# Of a processor: Python itself has begun by then, however busy the machine is.
+BEGUN_SECONDS = 0.2
 
 
 def demo(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -104,7 +106,9 @@ def _read(file: int) -> bytes:
 def test_ctrl_c_ends_it_at_any_time_without_a_stack_and_leaves_nothing_behind(seconds: float) -> None:
     with subprocess.Popen([*DEMO, "--keep"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         time.sleep(seconds)
-        children = psutil.Process(running.pid).children(recursive=True)
+        demo = psutil.Process(running.pid)
+        wait_until(lambda: sum(demo.cpu_times()[:2]) > BEGUN_SECONDS, every=0.01)
+        children = demo.children(recursive=True)
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
     assert "Traceback" not in said
