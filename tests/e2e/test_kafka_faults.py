@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
@@ -19,12 +20,17 @@ from e2e.following import wait_until
 from e2e.metrics import Metrics
 from e2e.places import REJECTED_BUCKET, Place, Upload
 from e2e.ways import Way, deliver
+from mnist_pipeline.adapters.group_member import Subscription
+from mnist_pipeline.adapters.kafka import member_of, publisher_of
 from mnist_pipeline.adapters.kafka_records import read_topic
 from mnist_pipeline.local.processes import Sandbox, answers_ok, free_port
 from mnist_pipeline.local.servers import ModelServer
+from mnist_pipeline.pipeline.ports import Deadline
+from mnist_pipeline.pipeline.settings import Kafka
 from mnist_pipeline.testing import digit_png
 from servers.kafka import KafkaProgram, KafkaServer
 from servers.proxy import Proxy
+from taking import Taker
 
 pytestmark = pytest.mark.real
 
@@ -265,6 +271,22 @@ def test_row_26_a_slow_line_to_kafka_is_waited_for(at_line: Place, server: Model
     assert 0.4 < time.monotonic() - started < DEADLINE_SECONDS
     assert not at_line.is_left(upload)
     assert len(at_line.results(upload)) == 1
+
+
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+async def test_row_26_a_slow_line_to_kafka_can_be_connected_over(whole: Line, client: str) -> None:
+    kafka = Kafka(bootstrap_servers=f"127.0.0.1:{whole.proxy.port}", topic=TOPIC, client=client)
+    whole.proxy.delay(0.4)
+    publisher = publisher_of(kafka)
+    member = member_of(kafka, Subscription(topics=(TOPIC,), group=str(uuid.uuid4())), Taker())
+    member.begin()
+    try:
+        await publisher.check(deadline=Deadline(20))
+        await asyncio.to_thread(wait_until, lambda: member.is_assigned)
+    finally:
+        whole.heal()
+        await asyncio.to_thread(member.close)
+        await publisher.close()
 
 
 # --- the topic ---

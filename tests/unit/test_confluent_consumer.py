@@ -32,10 +32,10 @@ class Client:
         self.is_closed = False
         self.decide: dict[str, Callable[[object, Sequence[TopicPartition]], None]] = {}
 
-    def list_topics(self, **_: Any) -> object:
+    def list_topics(self, topic: str, **_: Any) -> object:
         if self.is_silent:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))  # noqa: SLF001 - librdkafka's own errors are called so
-        return object()
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None)})
 
     def subscribe(self, _: Sequence[str], **callbacks: Any) -> None:
         self.decide = callbacks

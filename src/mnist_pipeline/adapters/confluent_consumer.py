@@ -5,7 +5,6 @@ librdkafka fetches in threads of its own. What the group decides, and how connec
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from mnist_pipeline.adapters.group_member import (
     commit_settled,
 )
 from mnist_pipeline.adapters.kafka_troubles import FAILED
-from mnist_pipeline.adapters.librdkafka import LOOK_UP_SECONDS, Connections, name_of
+from mnist_pipeline.adapters.librdkafka import Connections, name_of
 from mnist_pipeline.adapters.records import Partition, Record
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
@@ -96,12 +95,11 @@ class ConfluentGroupConsumer:
     def _connected(self, connections: Connections) -> Any:
         consumer: Any = connections.open(Consumer)
         end = time.monotonic() + REQUEST_SECONDS
-        while not _answers(consumer):
+        while not self._is_answered(consumer, connections):
             consumer.poll(0)  # which tells the connections why
             if time.monotonic() >= end or self._given_up or connections.is_hopeless:
                 consumer.close()
                 raise KafkaUnavailable(connections.explain())
-        connections.forget()
         return consumer
 
     def _subscribe(self, consumer: Any) -> None:
@@ -123,11 +121,14 @@ class ConfluentGroupConsumer:
     def missing(self) -> Sequence[str]:
         """Ask for the topics where one was not there, or where we do not know whether a broker is there."""
         if self._must_look or self._missing or self.trouble is not None:
-            # What it raises says nothing; the reasons come to the connections.
-            with contextlib.suppress(KafkaException):
-                self._missing = [topic for topic in self._topics if not self._is_there(topic)]
-                self._connections.forget()
-                self._must_look = False
+            missing = []
+            for topic in self._topics:
+                if (found := self._connections.look_up(self._consumer, topic)) is None:
+                    break
+                if found.error is not None:
+                    missing.append(topic)
+            else:
+                self._missing, self._must_look = missing, False
         return self._missing
 
     def poll(self, seconds: float) -> list[Record]:
@@ -188,10 +189,10 @@ class ConfluentGroupConsumer:
         if not self.is_joined and now < self._next_doubt:
             return False
         self._next_doubt = now + _SILENT_SECONDS
-        return not (self.is_joined or _answers(self._consumer))
+        return not (self.is_joined or self._is_answered(self._consumer, self._connections))
 
-    def _is_there(self, topic: str) -> bool:
-        return self._consumer.list_topics(topic, timeout=LOOK_UP_SECONDS).topics[topic].error is None
+    def _is_answered(self, consumer: Any, connections: Connections) -> bool:
+        return connections.look_up(consumer, self._topics[0]) is not None
 
     def _note(self, errors: Sequence[KafkaError]) -> None:
         for error in errors:
@@ -228,15 +229,6 @@ class ConfluentGroupConsumer:
         self._paused -= gone
         self._taken_back |= gone
         return gone
-
-
-def _answers(consumer: Any) -> bool:
-    """Whether a broker does."""
-    try:
-        consumer.list_topics(timeout=LOOK_UP_SECONDS)
-    except KafkaException:
-        return False
-    return True
 
 
 def _record_of(consumed: Any) -> Record:

@@ -6,7 +6,6 @@ that a thread waits in `poll()`, which calls back for each acknowledgement and f
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from mnist_pipeline.adapters.kafka_troubles import (
     TOPIC_REFUSED,
     USER_REFUSED,
 )
-from mnist_pipeline.adapters.librdkafka import LOOK_UP_SECONDS, Connections, name_of
+from mnist_pipeline.adapters.librdkafka import Connections, name_of
 from mnist_pipeline.adapters.producer_connection import MOST_BYTES, CurrentConnection, ProducerConnection
 from mnist_pipeline.pipeline.errors import KafkaUnavailable, MessageTooLarge, PipelineError
 from mnist_pipeline.pipeline.ports import Deadline, Message
@@ -186,10 +185,8 @@ class _Connection(ProducerConnection[Producer]):
         end = time.monotonic() + self._timeout_seconds
         refusal: KafkaError | None = None
         while True:
-            # What it raises says nothing; the reasons come to error_cb.
-            with contextlib.suppress(KafkaException):
-                refusal = producer.list_topics(self._topic, timeout=LOOK_UP_SECONDS).topics[self._topic].error
-                self._connections.forget()
+            if (found := self._connections.look_up(producer, self._topic)) is not None:
+                refusal = found.error
                 if refusal is None:
                     return
                 if refusal.name() not in _MAY_COME:

@@ -7,6 +7,7 @@ import time
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import TopicMetadata
 
 from mnist_pipeline.adapters.kafka_troubles import (
     HUNG_UP,
@@ -25,8 +26,10 @@ from mnist_pipeline.adapters.rotated_files import digest_of, user_now
 from mnist_pipeline.pipeline.errors import KafkaUnavailable
 from mnist_pipeline.pipeline.settings import Kafka
 
-LOOK_UP_SECONDS = 0.25
-"""How long to wait for metadata at a time."""
+# How long to wait for metadata at a time: meanwhile nobody hears why there are none, or that he is to end. Far away, or
+# of a busy broker, they take longer.
+_FIRST_LOOK_UP_SECONDS = 0.25
+_LONGEST_LOOK_UP_SECONDS = 2.0
 
 _NAMES = {
     "security_protocol": "security.protocol",
@@ -82,6 +85,7 @@ class Connections(Troubles):
         self._user: tuple[str, str] | None = None
         self._certificates = (kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile)
         self._digest = b""
+        self._look_up_seconds = _FIRST_LOOK_UP_SECONDS
         self._config: dict[str, Any] = {
             "bootstrap.servers": ",".join(given["bootstrap_servers"]),
             "client.id": "mnist-pipeline",
@@ -116,6 +120,16 @@ class Connections(Troubles):
             return make(config, logger=logging.getLogger("kafka.librdkafka"))  # type: ignore[call-arg]
         except (KafkaException, ValueError, TypeError) as exc:
             raise KafkaUnavailable(f"{UNUSABLE.text} ({type(exc).__name__})") from exc
+
+    def look_up(self, client: Any, topic: str) -> TopicMetadata | None:
+        """What a broker tells of the topic; None where none has answered in time: the next may take twice as long."""
+        try:
+            found: TopicMetadata = client.list_topics(topic, timeout=self._look_up_seconds).topics[topic]
+        except KafkaException:  # it says nothing: the reasons come to `_noted`
+            self._look_up_seconds = min(2 * self._look_up_seconds, _LONGEST_LOOK_UP_SECONDS)
+            return None
+        self.forget()
+        return found
 
     @property
     def is_hopeless(self) -> bool:
