@@ -142,8 +142,7 @@ class ConfluentGroupConsumer:
         # was fetched after it was ours again: the first must not be handed over, and the second never comes again.
         while len(records) < _POLL_RECORDS:
             self._taken_back.clear()
-            with _translated():
-                consumed = self._consumer.poll(0 if records or errors else seconds)
+            consumed = self._consumer.poll(0 if records or errors else seconds)
             if self._taken_back:
                 records = [one for one in records if Partition(one.topic, one.partition) not in self._taken_back]
             if consumed is None:
