@@ -140,7 +140,7 @@ class ConfluentGroupConsumer:
         errors: list[KafkaError] = []
         # One at a time. Of a batch nobody could tell what was fetched before the group took a partition back from what
         # was fetched after it was ours again: the first must not be handed over, and the second never comes again.
-        while len(records) < _POLL_RECORDS:
+        while len(records) + len(errors) < _POLL_RECORDS:
             self._taken_back.clear()
             consumed = self._consumer.poll(0 if records or errors else seconds)
             if self._taken_back:
