@@ -34,13 +34,13 @@ def of_a_kind(kind: str, count: int) -> list[tuple[str, NDArray[np.float32] | No
 
 @pytest.mark.parametrize("kind", [kind for kind in kinds.DIGITS if kind not in {"as they are", "large"}])
 def test_row_49_whatever_else_is_in_a_picture_it_shows_the_digit_that_it_shows_without(kind: str) -> None:
-    rows = np.random.default_rng(7).permutation(10_000)[:40]
+    rows = np.random.default_rng(7).permutation(10_000)[:20]
     alike = [
         tensor is not None and np.corrcoef(tensor.ravel(), mnist.images()[row].ravel())[0, 1] > 0.6
-        for row, (_, tensor, _) in zip(rows, of_a_kind(kind, 40), strict=True)
+        for row, (_, tensor, _) in zip(rows, of_a_kind(kind, 20), strict=True)
     ]
     # Other digits are at most 0.5 like it. What MinFilter or a turn by 15 degrees makes of a few is not so like.
-    assert sum(alike) >= (30 if kind in {"turned", "thin", "thick"} else 38)
+    assert sum(alike) >= (15 if kind in {"turned", "thin", "thick"} else 19)
 
 
 @pytest.mark.parametrize(
