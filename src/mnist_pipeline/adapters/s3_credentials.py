@@ -126,15 +126,17 @@ class KeptCredentials:
     async def are_replaced(self, refused: Credentials, deadline: Deadline) -> bool:
         """Whether there are others by now than these, which the store has refused.
 
-        The provider is asked for them at most once a second.
+        The provider is asked for them at most once a second; whoever comes sooner waits until then.
 
         Raises:
             StoreUnavailable, DeadlineExceeded: as `retrieve`.
         """
-        now = time.monotonic()
-        if self._kept is refused and (self._asking is not None or now >= self._ask_again_at):
+        pause = self._ask_again_at - time.monotonic()
+        if self._kept is refused and self._asking is None and pause > 0:
+            await asyncio.sleep(min(pause, deadline.remaining()))
+        if self._kept is refused:
             if self._asking is None:
-                self._ask_again_at = now + _REFUSED_PAUSE_SECONDS
+                self._ask_again_at = time.monotonic() + _REFUSED_PAUSE_SECONDS
             await self._answer(deadline)
         return self._kept is not None and _content(self._kept) != _content(refused)
 
