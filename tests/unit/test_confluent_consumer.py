@@ -29,6 +29,7 @@ class Client:
     def __init__(self) -> None:
         self.steps: list[Callable[[], object] | int | None] = []
         self.is_silent = False
+        self.is_subscribed = True
         self.is_closed = False
         self.decide: dict[str, Callable[[object, Sequence[TopicPartition]], None]] = {}
 
@@ -47,7 +48,11 @@ class Client:
             step = self.steps.pop(0)
         return step if step is None else record(step)
 
+    def unsubscribe(self) -> None:
+        self.is_subscribed = False
+
     def close(self) -> None:
+        assert not (self.is_subscribed or self.steps), "librdkafka may hang"
         self.is_closed = True
 
 
@@ -128,3 +133,14 @@ def test_a_client_whom_no_broker_answers_is_replaced_while_the_group_has_not_let
     assert [one.is_closed for one in clients] == [True, False]
     consumer.poll(0)
     assert len(clients) == 2, "it is answered"
+
+
+def test_all_that_the_group_has_decided_is_told_before_the_client_is_closed(
+    clients: list[Client], consumer: ConfluentGroupConsumer
+) -> None:
+    (client,) = clients
+    told: list[str] = []
+    client.steps = [lambda: told.append("assigned"), 3, lambda: told.append("revoked"), None]
+    consumer.close()
+    assert told == ["assigned", "revoked"]
+    assert client.is_closed

@@ -112,8 +112,7 @@ class ConfluentGroupConsumer:
         connections = self._new_connections()
         consumer = self._connected(connections)
         # Nothing can be committed by the one whom the brokers refuse or do not answer.
-        self._is_closing = True
-        self._consumer.close()
+        self.close()
         self._is_closing = self.is_joined = False
         self._connections = connections
         self._subscribe(consumer)
@@ -180,6 +179,11 @@ class ConfluentGroupConsumer:
     def close(self) -> None:
         """Leave the group."""
         self._is_closing = True
+        # What the group has decided and `poll` has not told yet must be told before: where there is more than one such
+        # thing, librdkafka (2.16) at times ends its group while its `close` waits for an answer from there, for ever.
+        self._consumer.unsubscribe()
+        while self._consumer.poll(0) is not None:
+            pass
         self._consumer.close()
 
     def _is_silent(self) -> bool:
