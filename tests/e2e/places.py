@@ -45,6 +45,12 @@ class Upload:
     data: bytes
     event: dict[str, Any]
 
+    @property
+    def version_id(self) -> str | None:
+        """The version that the event is about."""
+        version_id: str | None = self.event["Records"][0]["s3"]["object"].get("versionId")
+        return version_id
+
 
 @dataclass(kw_only=True)
 class Place:

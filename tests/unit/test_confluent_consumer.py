@@ -52,7 +52,8 @@ class Client:
         self.is_subscribed = False
 
     def close(self) -> None:
-        assert not (self.is_subscribed or self.steps), "librdkafka may hang"
+        assert not self.is_subscribed, "librdkafka may hang"
+        assert not self.steps, "librdkafka may hang"
         self.is_closed = True
 
 
