@@ -66,12 +66,12 @@ async def test_who_comes_while_a_provider_is_asked_waits_for_the_same_answer() -
 
 
 async def test_a_slow_provider_is_waited_for_until_the_deadline_and_its_answer_is_for_the_next() -> None:
-    kept = kept_of(provider := Asked(takes=0.4))
+    kept = kept_of(provider := Asked(takes=1.5))
     started = time.monotonic()
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="Asked"):
             await kept.retrieve(Deadline(0.1))
-    assert time.monotonic() - started < 0.35
+    assert time.monotonic() - started < 1.2
     assert (await kept.retrieve(Deadline(5))).session_token == "token-1"
     assert len(provider.threads) == 1
 

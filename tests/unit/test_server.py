@@ -53,7 +53,7 @@ def worker() -> Any:
 def test_a_worker_that_still_imports_is_asked_once_not_waited_for_and_taken_for_alive(worker: Worker) -> None:
     started = time.monotonic()
     assert all(server._patient_ping(worker, 5) for _ in range(20))  # noqa: SLF001 - what KServe's ping becomes
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert worker.pings() == 1
 
 
