@@ -127,12 +127,12 @@ def status_of(server: ModelServer, upload: Upload) -> int:
 
 
 def probed(server: ModelServer, path: str) -> int | None:
-    """What a probe is answered; None where nobody listens."""
+    """What a probe is answered; None where nobody listens, or is too busy to answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=5)
     try:
         connection.request("GET", path)
         return connection.getresponse().status
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):
         return None
     finally:
         connection.close()

@@ -8,7 +8,6 @@ record that failed is tried again by itself: so to deliver the same body again i
 from __future__ import annotations
 
 import base64
-import contextlib
 import itertools
 import json
 import re
@@ -95,21 +94,24 @@ class Group:
         self._dead = [TopicPartition(self.dead_letter_topic, number, 0) for number in range(DEAD_PARTITIONS)]
         self._read = [0] * DEAD_PARTITIONS
         self._producer = ordered_producer(kafka, {"message.max.bytes": LARGEST_RECORD, "linger.ms": 0})
-        options = {
+        self._options = {
             "bootstrap.servers": kafka.bootstrap_servers,
             "log_level": 0,
             "group.id": self.name,
             "enable.auto.commit": False,
         }
-        # Apart, because what is asked on a connection waits for the fetch before it.
-        self._offsets = Consumer(options)
-        self._reader = Consumer({**options, "fetch.wait.max.ms": 50})
-        self._reader.assign(self._dead)
+        self._connect()
         self._turn = itertools.count()
         self._lock = threading.Lock()
         self._looked = float("-inf")
         self._committed: dict[int, int] = {}
         self._dead_letters: list[DeadLetter] = []
+
+    def _connect(self) -> None:
+        # Apart, because what is asked on a connection waits for the fetch before it.
+        self._offsets = Consumer(self._options)
+        self._reader = Consumer({**self._options, "fetch.wait.max.ms": 50})
+        self._reader.assign([TopicPartition(one.topic, one.partition, self._read[one.partition]) for one in self._dead])
 
     def write(
         self, value: bytes | None, headers: Mapping[str, str | bytes] | None = None, *, partition: int | None = None
@@ -168,8 +170,7 @@ class Group:
         with self._lock:
             if time.monotonic() - self._looked < _LOOK_SECONDS:
                 return
-            # A broker that is away is asked again.
-            with contextlib.suppress(KafkaException):
+            try:
                 # In this order: a dead letter lies there before its record's offset is committed.
                 ours = [TopicPartition(self.topic, number) for number in range(self._partitions)]
                 committed = self._offsets.committed(ours, timeout=10)
@@ -181,6 +182,9 @@ class Group:
                         self._dead_letters.append(DeadLetter(headers=headers, value=message.value() or b""))
                         self._read[message.partition() or 0] = (message.offset() or 0) + 1
                 self._committed = {one.partition: one.offset for one in committed}
+            except KafkaException:
+                # A new client asks next: librdkafka (2.16) may never find its one broker again once that was away.
+                self._connect()
             self._looked = time.monotonic()
 
 

@@ -179,8 +179,8 @@ class ConfluentGroupConsumer:
     def close(self) -> None:
         """Leave the group."""
         self._is_closing = True
-        # What the group has decided and `poll` has not told yet must be told before: where there is more than one such
-        # thing, librdkafka (2.16) at times ends its group while its `close` waits for an answer from there, for ever.
+        # First comes what the group has decided and `poll` has not told yet: where librdkafka's `close` (2.16) has to
+        # tell more than one such thing, it may hang for ever, and Python with it.
         self._consumer.unsubscribe()
         while self._consumer.poll(0) is not None:
             pass
