@@ -29,7 +29,7 @@ class Client:
     def __init__(self) -> None:
         self.steps: list[Callable[[], object] | int | None] = []
         self.is_silent = False
-        self.is_subscribed = True
+        self.is_subscribed = False
         self.is_closed = False
         self.decide: dict[str, Callable[[object, Sequence[TopicPartition]], None]] = {}
 
@@ -39,6 +39,7 @@ class Client:
         return SimpleNamespace(topics={topic: SimpleNamespace(error=None)})
 
     def subscribe(self, _: Sequence[str], **callbacks: Any) -> None:
+        self.is_subscribed = True
         self.decide = callbacks
 
     def poll(self, _: float) -> object:
